@@ -1,0 +1,80 @@
+"""Native modules only; everything else is in pyproject.toml.
+
+FASTSERVE_DEBUG=1          -O0 -g, linetrace, and the FS_DEBUG checks in _ext/ (make debug)
+FASTSERVE_NO_EXTENSIONS=1  a pure-Python install: the twins in fastserve/codec and the `h2` library serve instead
+libnghttp2 is optional: without its header the native HTTP/2 session is left out and `h2` takes its place.
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+from setuptools import Extension, setup
+
+DEBUG = os.environ.get("FASTSERVE_DEBUG") == "1"
+MACROS = (
+    [("FS_DEBUG", "1"), ("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")]
+    if DEBUG
+    else [("FS_DEBUG", "0")]
+)
+CFLAGS = ["-O0", "-g"] if DEBUG else ["-O3", "-Wall", "-Wsign-compare"]
+
+
+def has_nghttp2() -> bool:
+    """Compile one line against libnghttp2: finds a missing header and a missing library alike."""
+    with tempfile.TemporaryDirectory() as folder:
+        source = Path(folder, "probe.c")
+        source.write_text(
+            "#include <nghttp2/nghttp2.h>\nint main(void){return nghttp2_version(0)==0;}\n"
+        )
+        command = [os.environ.get("CC", "cc"), str(source), "-lnghttp2", "-o", f"{folder}/probe"]
+        try:
+            return subprocess.run(command, capture_output=True, check=False).returncode == 0
+        except OSError:
+            return False
+
+
+def extensions() -> list[Extension]:
+    """One extension a concept: _ext/<name>.pyx becomes fastserve._native.<name>."""
+    found = []
+    for path in sorted(Path("_ext").glob("*.pyx")):
+        libraries = []
+        if path.stem == "h2":
+            if not has_nghttp2():
+                print(
+                    "fastserve: libnghttp2 was not found, so HTTP/2 will be served by the slower"
+                    " `h2` library. For the native one: apt-get install libnghttp2-dev, then"
+                    " reinstall.",
+                    file=sys.stderr,
+                )
+                continue
+            libraries = ["nghttp2"]
+        found.append(
+            Extension(
+                f"fastserve._native.{path.stem}",
+                [str(path)],
+                define_macros=MACROS,
+                extra_compile_args=CFLAGS,
+                libraries=libraries,
+            )
+        )
+    return found
+
+
+def modules() -> list[Extension]:
+    if os.environ.get("FASTSERVE_NO_EXTENSIONS") == "1":
+        return []
+    from Cython.Build import cythonize  # noqa: PLC0415  (a pure-Python install needs no Cython)
+
+    return cythonize(
+        extensions(),
+        include_path=["_ext"],
+        annotate=DEBUG,
+        force=DEBUG,
+        compiler_directives={"language_level": "3", "linetrace": DEBUG},
+    )
+
+
+setup(ext_modules=modules())

@@ -1,0 +1,79 @@
+"""One clock: int64 microseconds since 1970-01-01 UTC. Naive timestamps are UTC."""
+
+from __future__ import annotations
+
+import re
+import time
+from datetime import UTC, datetime, timedelta
+from typing import Final
+
+MICROS: Final = 1_000_000
+DAY_US: Final = 86_400 * MICROS
+MIN_US: Final = -62_135_596_800 * MICROS  # 0001-01-01, the first instant datetime can name
+MAX_US: Final = 253_402_300_800 * MICROS - 1  # the last microsecond of 9999
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+_UNITS: Final = {"ms": 1_000, "s": MICROS, "m": 60 * MICROS, "h": 3_600 * MICROS, "d": DAY_US, "w": 7 * DAY_US}
+_DURATION = re.compile(r"(\d+)(ms|s|m|h|d|w)")
+
+
+def now_us() -> int:
+    """The wall clock in microseconds UTC."""
+    return time.time_ns() // 1_000
+
+
+def to_us(moment: datetime) -> int:
+    """Microseconds of a datetime; a naive one is UTC. Exact: no float on the way."""
+    if moment.tzinfo is None:
+        moment = moment.replace(tzinfo=UTC)
+    return (moment - _EPOCH) // timedelta(microseconds=1)
+
+
+def parse_timestamp(text: str | datetime | int) -> int:
+    """Microseconds of an ISO 8601 date or time (``2013-01-01``, ``2013-01-01T05:00:00Z``).
+
+    An int is taken as microseconds already.
+
+    Raises:
+        ValueError: when the text is no date or time.
+    """
+    if isinstance(text, int):
+        return text
+    if isinstance(text, datetime):
+        return to_us(text)
+    try:
+        return to_us(datetime.fromisoformat(text))
+    except ValueError:
+        raise ValueError(
+            f"{text!r} is not a time; write it like 2013-01-01 or 2013-01-01T05:00:00Z"
+        ) from None
+
+
+def format_timestamp(us: int) -> str:
+    """RFC 3339 in UTC, as short as exact: ``2013-01-01T05:00:00Z``, ``…00.250000Z``."""
+    return (_EPOCH + timedelta(microseconds=us)).isoformat().replace("+00:00", "Z")
+
+
+def parse_duration(value: str | timedelta) -> int:
+    """Microseconds of ``90s``, ``15m``, ``2h``, ``30d``, ``1w``, ``500ms``, ``1h30m`` or a timedelta.
+
+    Raises:
+        ValueError: when the text is no duration.
+    """
+    if isinstance(value, timedelta):
+        return value // timedelta(microseconds=1)
+    parts = _DURATION.findall(value)
+    if not parts or "".join(n + unit for n, unit in parts) != value:
+        raise ValueError(f"{value!r} is not a duration; write it like 90s, 15m, 2h, 30d or 1h30m")
+    return sum(int(n) * _UNITS[unit] for n, unit in parts)
+
+
+def format_duration(us: int) -> str:
+    """The inverse of parse_duration, largest units first: ``1h30m``."""
+    parts = []
+    for unit in ("d", "h", "m", "s", "ms"):
+        count, us = divmod(us, _UNITS[unit])
+        if count:
+            parts.append(f"{count}{unit}")
+    if us:
+        parts.append(f"{us}us")
+    return "".join(parts) or "0s"

@@ -1,7 +1,7 @@
 """Native modules only; everything else is in pyproject.toml.
 
 FASTSERVE_DEBUG=1          -O0 -g, linetrace, and the FS_DEBUG checks in _ext/ (make debug)
-FASTSERVE_NO_EXTENSIONS=1  a pure-Python install: the twins in fastserve/codec and the `h2` library serve instead
+FASTSERVE_NO_EXTENSIONS=1  a pure-Python install: the twins and the `h2` library serve instead
 libnghttp2 is optional: without its header the native HTTP/2 session is left out and `h2` takes its place.
 """
 
@@ -15,9 +15,7 @@ from setuptools import Extension, setup
 
 DEBUG = os.environ.get("FASTSERVE_DEBUG") == "1"
 MACROS = (
-    [("FS_DEBUG", "1"), ("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")]
-    if DEBUG
-    else [("FS_DEBUG", "0")]
+    [("FS_DEBUG", "1"), ("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")] if DEBUG else [("FS_DEBUG", "0")]
 )
 CFLAGS = ["-O0", "-g"] if DEBUG else ["-O3", "-Wall", "-Wsign-compare"]
 
@@ -26,9 +24,7 @@ def has_nghttp2() -> bool:
     """Compile one line against libnghttp2: finds a missing header and a missing library alike."""
     with tempfile.TemporaryDirectory() as folder:
         source = Path(folder, "probe.c")
-        source.write_text(
-            "#include <nghttp2/nghttp2.h>\nint main(void){return nghttp2_version(0)==0;}\n"
-        )
+        source.write_text("#include <nghttp2/nghttp2.h>\nint main(void){return nghttp2_version(0)==0;}\n")
         command = [os.environ.get("CC", "cc"), str(source), "-lnghttp2", "-o", f"{folder}/probe"]
         try:
             return subprocess.run(command, capture_output=True, check=False).returncode == 0

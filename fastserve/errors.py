@@ -83,9 +83,7 @@ class UnknownObjectError(RequestError):
     """A name that the registry does not know; the hint offers the nearest one."""
 
     @classmethod
-    def of(
-        cls, kind: str, name: str, known: Iterable[str], *, where: str = ""
-    ) -> UnknownObjectError:
+    def of(cls, kind: str, name: str, known: Iterable[str], *, where: str = "") -> UnknownObjectError:
         """Say that `kind` has no `name`, with did-you-mean from `known`."""
         names = sorted(known)
         near = get_close_matches(name, names, n=1, cutoff=0.6)

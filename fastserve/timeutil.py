@@ -12,7 +12,14 @@ DAY_US: Final = 86_400 * MICROS
 MIN_US: Final = -62_135_596_800 * MICROS  # 0001-01-01, the first instant datetime can name
 MAX_US: Final = 253_402_300_800 * MICROS - 1  # the last microsecond of 9999
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
-_UNITS: Final = {"ms": 1_000, "s": MICROS, "m": 60 * MICROS, "h": 3_600 * MICROS, "d": DAY_US, "w": 7 * DAY_US}
+_UNITS: Final = {
+    "ms": 1_000,
+    "s": MICROS,
+    "m": 60 * MICROS,
+    "h": 3_600 * MICROS,
+    "d": DAY_US,
+    "w": 7 * DAY_US,
+}
 _DURATION = re.compile(r"(\d+)(ms|s|m|h|d|w)")
 
 

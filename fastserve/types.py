@@ -93,7 +93,7 @@ String: Final = DType("string")
 Bytes: Final = DType("bytes")
 
 
-def Array(item: DType | str, length: int | None = None) -> DType:  # noqa: N802  (reads as a type)
+def Array(item: DType | str, length: int | None = None) -> DType:
     """A list type: ``Array(String)``, or with a fixed length, ``Array(Float32, 128)``.
 
     Raises:

@@ -1,0 +1,60 @@
+"""fastserve, a feature store: what a model was trained on and what it is served are the same bytes."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastserve.definitions import (
+    Entity,
+    FeatureService,
+    FeatureView,
+    Field,
+    FileSource,
+    PushSource,
+)
+from fastserve.errors import FastserveError
+from fastserve.types import (
+    Array,
+    Bool,
+    Bytes,
+    Float32,
+    Float64,
+    Int32,
+    Int64,
+    String,
+    Timestamp,
+)
+
+if TYPE_CHECKING:
+    from fastserve.store import FeatureStore
+
+__version__ = "0.1.0"
+__all__ = [
+    "Array",
+    "Bool",
+    "Bytes",
+    "Entity",
+    "FastserveError",
+    "FeatureService",
+    "FeatureStore",
+    "FeatureView",
+    "Field",
+    "FileSource",
+    "Float32",
+    "Float64",
+    "Int32",
+    "Int64",
+    "PushSource",
+    "String",
+    "Timestamp",
+    "__version__",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load the facade on first use: definitions alone must import in milliseconds."""
+    if name == "FeatureStore":
+        from fastserve.store import FeatureStore  # noqa: PLC0415
+
+        return FeatureStore
+    raise AttributeError(f"module 'fastserve' has no attribute {name!r}")

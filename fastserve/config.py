@@ -1,0 +1,105 @@
+"""Where things are: `fastserve.toml` of a repo directory, overridden by FASTSERVE_* variables.
+
+    project = "flights"
+    registry = "sqlite:///.fastserve/registry.db"     # or postgresql://user:password@host/db
+    online_store = "lmdb://.fastserve/online"         # or redis://, rediss://, unix://, memory://
+    offline_store = ".fastserve/offline"              # any URL Delta Lake opens: a directory, s3://, gs://
+
+Relative paths are relative to the repo directory, wherever the command is started.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any, Final
+
+from fastserve.errors import ConfigError
+
+FILE_NAME: Final = "fastserve.toml"
+_PROJECT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """The settings of one repo.
+
+    Attributes:
+        repo: the absolute repo directory.
+        project: name space of all definitions in the registry and of the offline tables.
+        registry: SQLAlchemy URL, absolute.
+        online_store: online store URL, absolute.
+        offline_store: root of the Delta tables, absolute.
+    """
+
+    repo: Path
+    project: str
+    registry: str = "sqlite:///.fastserve/registry.db"
+    online_store: str = "lmdb://.fastserve/online"
+    offline_store: str = ".fastserve/offline"
+
+    @classmethod
+    def from_repo(cls, repo: str | Path = ".", environ: Mapping[str, str] | None = None) -> Config:
+        """Read `<repo>/fastserve.toml` and the environment.
+
+        Raises:
+            ConfigError: no such file, bad TOML, an unknown or mistyped setting; names file and fix.
+        """
+        root = Path(repo).resolve()
+        path = root / FILE_NAME
+        try:
+            data = tomllib.loads(path.read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise ConfigError(
+                "not found",
+                where=str(path),
+                hint="run `fastserve init DIR`, or name a repo by --repo",
+            ) from None
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+            raise ConfigError(f"is not valid TOML: {error}", where=str(path)) from None
+        values = _checked(data, path)
+        env = os.environ if environ is None else environ
+        for name in _settings():
+            value = env.get(f"FASTSERVE_{name.upper()}")
+            if value:
+                values[name] = value
+        if not _PROJECT.fullmatch(values.get("project", "")):
+            raise ConfigError(
+                "`project` is missing or not a name",
+                where=str(path),
+                hint='add a line like project = "flights" (letters, digits, _)',
+            )
+        return cls(repo=root, **_absolute(values, root))
+
+
+def _settings() -> list[str]:
+    return [f.name for f in fields(Config) if f.name != "repo"]
+
+
+def _checked(data: dict[str, Any], path: Path) -> dict[str, str]:
+    for name, value in data.items():
+        if name not in _settings():
+            near = get_close_matches(name, _settings(), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"settings: {', '.join(_settings())}"
+            raise ConfigError(f"unknown setting {name!r}", where=str(path), hint=hint)
+        if not isinstance(value, str):
+            raise ConfigError(
+                f"{name!r} is a {type(value).__name__}", where=str(path), hint="put it in quotes"
+            )
+    return dict(data)
+
+
+def _absolute(values: dict[str, str], root: Path) -> dict[str, str]:
+    defaults = {f.name: str(f.default) for f in fields(Config) if f.name not in ("repo", "project")}
+    full = defaults | values
+    for prefix, name in (("sqlite:///", "registry"), ("lmdb://", "online_store")):
+        if full[name].startswith(prefix):
+            full[name] = prefix + str(root / full[name].removeprefix(prefix))
+    if "://" not in full["offline_store"]:
+        full["offline_store"] = str(root / full["offline_store"])
+    return full

@@ -1,0 +1,98 @@
+"""Feature services (what one model reads) and feature references."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from fastserve.definitions.freeze import freeze, frozen_tags
+from fastserve.definitions.view import FeatureView, FeatureViewProjection
+from fastserve.errors import RequestError
+
+_REF = re.compile(r"([^:@\s]+)(?:@v(\d+))?:([^:@\s]+)")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FeatureService:
+    """The features one model reads, in the order it reads them.
+
+    Args:
+        name: the service's name.
+        features: views, projections of views (``view[["a"]].with_name(...)``) or refs (``"view:a"``).
+            A whole view stands for the features it has now: a field added later does not change the service.
+    """
+
+    name: str
+    features: tuple[FeatureViewProjection, ...] = ()
+    description: str = ""
+    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
+    owner: str = ""
+
+    def __init__(
+        self,
+        name: str,
+        features: Sequence[FeatureView | FeatureViewProjection | str] = (),
+        *,
+        description: str = "",
+        tags: Mapping[str, str] | None = None,
+        owner: str = "",
+    ) -> None:
+        freeze(
+            self,
+            name=name,
+            features=merge_refs(features),
+            description=description,
+            tags=frozen_tags(tags),
+            owner=owner,
+        )
+
+
+def parse_ref(ref: str) -> FeatureViewProjection:
+    """``view:feature`` or ``view@v2:feature`` as a projection of one feature.
+
+    Raises:
+        RequestError: when the text is not such a reference.
+    """
+    match = _REF.fullmatch(ref) if isinstance(ref, str) else None
+    if match is None:
+        raise RequestError(
+            f"{ref!r} is not a feature reference",
+            hint="write view:feature, or view@v2:feature for a version",
+        )
+    version = int(match[2]) if match[2] else None
+    alias = f"{match[1]}@v{version}" if version is not None else ""
+    return FeatureViewProjection(view=match[1], version=version, features=(match[3],), alias=alias)
+
+
+def merge_refs(
+    features: Iterable[FeatureView | FeatureViewProjection | str],
+) -> tuple[FeatureViewProjection, ...]:
+    """Views, projections and refs as projections.
+
+    Neighbouring refs into the same view become one projection: order is kept, and each view is read once.
+    """
+    merged: list[FeatureViewProjection] = []
+    for item in features:
+        if isinstance(item, FeatureView):
+            merged.append(item.projection())
+        elif isinstance(item, FeatureViewProjection):
+            merged.append(item)
+        else:
+            part = parse_ref(item)
+            last = merged[-1] if merged else None
+            if last and (last.view, last.version, last.alias) == (
+                part.view,
+                part.version,
+                part.alias,
+            ):
+                part = FeatureViewProjection(
+                    view=part.view,
+                    version=part.version,
+                    features=last.features + part.features,
+                    alias=part.alias,
+                    join_key_map=last.join_key_map,
+                )
+                merged.pop()
+            merged.append(part)
+    return tuple(merged)

@@ -1,0 +1,245 @@
+"""Every rule that definitions must obey, checked over the whole set: all problems at once.
+
+Each `_check_*` yields Problem(where, what is wrong, the fix); none of them stops at the first.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from difflib import get_close_matches
+from typing import Final
+
+from fastserve.definitions import Definition
+from fastserve.definitions.defaults import default_problem
+from fastserve.definitions.entity import Entity
+from fastserve.definitions.service import FeatureService
+from fastserve.definitions.source import FORMATS, FileSource, PushSource, batch_source
+from fastserve.definitions.view import FeatureView, FeatureViewProjection
+from fastserve.errors import DefinitionError, Problem
+from fastserve.types import KEY_TYPES, parse_dtype
+
+NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+RESERVED: Final = ("event_timestamp", "created_timestamp", "event_date")
+
+
+def check(objects: Sequence[Definition]) -> None:
+    """Raise DefinitionError with every problem in this set of definitions; return when there is none."""
+    problems = list(find_problems(objects))
+    if problems:
+        raise DefinitionError(problems)
+
+
+def find_problems(objects: Sequence[Definition]) -> Iterator[Problem]:
+    """Every problem, in the order of the objects. References must resolve within the set."""
+    entities = {o.name: o for o in objects if isinstance(o, Entity)}
+    views = {(o.name, o.version): o for o in objects if isinstance(o, FeatureView)}
+    yield from _check_unique(objects)
+    for obj in objects:
+        where = label(obj)
+        yield from _check_name(where, obj)
+        if isinstance(obj, Entity):
+            yield from _check_entity(where, obj)
+        elif isinstance(obj, FeatureView):
+            yield from _check_view(where, obj, entities)
+        elif isinstance(obj, FeatureService):
+            yield from _check_service(where, obj, views, entities)
+        else:
+            yield from _check_source(where, obj)
+
+
+def label(obj: Definition) -> str:
+    """How messages name an object: ``FeatureView 'stats'``, ``FeatureView 'stats@v2'``."""
+    version = getattr(obj, "version", 1)
+    return f"{type(obj).__name__} '{obj.name}{f'@v{version}' if version != 1 else ''}'"
+
+
+def join_keys_of(view: FeatureView, entities: dict[str, Entity]) -> dict[str, str]:
+    """Join key name -> type, sorted by name: the canonical key order of a view."""
+    keys: dict[str, str] = {}
+    for name in view.entities:
+        entity = entities.get(name)
+        if entity:
+            keys.update(zip(entity.join_keys, entity.dtypes, strict=False))
+    return dict(sorted(keys.items()))
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """`; did you mean 'x'?` or nothing."""
+    near = get_close_matches(name, sorted(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def _check_unique(objects: Sequence[Definition]) -> Iterator[Problem]:
+    seen: dict[tuple[str, str, int], Definition] = {}
+    for obj in objects:
+        kind = "source" if isinstance(obj, (FileSource, PushSource)) else type(obj).__name__
+        key = (kind, obj.name, getattr(obj, "version", 1))
+        if key in seen and seen[key] != obj:
+            yield Problem(
+                label(obj), "is declared twice, differently", "rename one, or keep only one of them"
+            )
+        seen.setdefault(key, obj)
+
+
+def _check_name(where: str, obj: Definition) -> Iterator[Problem]:
+    if isinstance(obj, FileSource):  # named by its path unless the user says otherwise
+        if not obj.name:
+            yield Problem(where, "has no name", "give it a path or a name")
+        return
+    if not NAME.fullmatch(obj.name):
+        yield Problem(
+            where,
+            f"{obj.name!r} is not a usable name",
+            "use letters, digits and _, starting with a letter, at most 128 characters",
+        )
+
+
+def _check_entity(where: str, entity: Entity) -> Iterator[Problem]:
+    if len(entity.dtypes) != len(entity.join_keys):
+        yield Problem(
+            where,
+            f"has {len(entity.join_keys)} join keys but {len(entity.dtypes)} types",
+            "give one type for all, or one per join key",
+        )
+    for key, dtype in zip(entity.join_keys, entity.dtypes, strict=False):
+        if not NAME.fullmatch(key) or key in RESERVED:
+            yield Problem(where, f"join key {key!r} is not a usable column name", "rename it")
+        if dtype not in KEY_TYPES:
+            yield Problem(
+                where,
+                f"join key {key!r} has type {dtype!r}",
+                f"a join key is one of {', '.join(KEY_TYPES)}",
+            )
+    if len(set(entity.join_keys)) != len(entity.join_keys):
+        yield Problem(where, "names a join key twice", "name each join key once")
+
+
+def _check_view(where: str, view: FeatureView, entities: dict[str, Entity]) -> Iterator[Problem]:
+    for name in view.entities:
+        if name not in entities:
+            yield Problem(
+                where,
+                f"refers to entity {name!r}, which is not declared",
+                f"declare Entity({name!r}){did_you_mean(name, entities)}",
+            )
+    yield from _check_key_types(where, view, entities)
+    if view.version < 1:
+        yield Problem(where, f"version is {view.version}", "versions count from 1")
+    if view.ttl_us is not None and view.ttl_us <= 0:
+        yield Problem(where, "ttl is not positive", "leave ttl out for rows that hold for ever")
+    if not view.schema:
+        yield Problem(where, "has no features", "list at least one Field in schema=")
+    yield from _check_fields(where, view, join_keys_of(view, entities))
+    if view.source is not None:
+        yield from _check_source(f"{where}, source {view.source.name!r}", view.source)
+
+
+def _check_key_types(where: str, view: FeatureView, entities: dict[str, Entity]) -> Iterator[Problem]:
+    seen: dict[str, str] = {}
+    for name in view.entities:
+        entity = entities.get(name)
+        for key, dtype in zip(entity.join_keys, entity.dtypes, strict=False) if entity else ():
+            if seen.setdefault(key, dtype) != dtype:
+                yield Problem(
+                    where,
+                    f"join key {key!r} is {seen[key]} in one entity and {dtype} in another",
+                    "give the join key one type in all entities",
+                )
+
+
+def _check_fields(where: str, view: FeatureView, join_keys: dict[str, str]) -> Iterator[Problem]:
+    seen: set[str] = set()
+    for field in view.schema:
+        place = f"{where}, feature {field.name!r}"
+        if not NAME.fullmatch(field.name) or field.name in RESERVED or field.name[:2] == "__":
+            yield Problem(
+                place,
+                "is not a usable feature name",
+                f"use letters, digits and _; not starting with __, not one of {', '.join(RESERVED)}",
+            )
+        if field.name in join_keys:
+            yield Problem(place, "has the name of a join key", "drop it: join keys are always in the answer")
+        if field.name in seen:
+            yield Problem(place, "is declared twice", "keep one of them")
+        seen.add(field.name)
+        try:
+            dtype = parse_dtype(field.dtype)
+        except ValueError as error:
+            yield Problem(place, str(error), "use a type of fastserve.types")
+        else:
+            complaint = default_problem(field.default, dtype)
+            if complaint:
+                yield Problem(place, complaint, f"give a default of type {dtype}, or none")
+
+
+def _check_source(where: str, source: FileSource | PushSource) -> Iterator[Problem]:
+    files = batch_source(source)
+    if files is None:
+        return
+    if not files.path:
+        yield Problem(where, "has an empty path", "name a file, a directory or an URL")
+    if not files.timestamp_field:
+        yield Problem(where, "has no timestamp_field", "name the column with the event time")
+    if files.format not in FORMATS:
+        yield Problem(where, f"unknown format {files.format!r}", f"use one of {', '.join(FORMATS)}")
+    if len(set(files.field_mapping.values())) != len(files.field_mapping):
+        yield Problem(where, "field_mapping maps two columns to one name", "map each to its own")
+
+
+def _check_service(
+    where: str,
+    service: FeatureService,
+    views: dict[tuple[str, int], FeatureView],
+    entities: dict[str, Entity],
+) -> Iterator[Problem]:
+    if not service.features:
+        yield Problem(where, "has no features", "list views, view[[…]] or 'view:feature' refs")
+    seen: set[tuple[str, str]] = set()
+    for part in service.features:
+        view = resolve(part, views)
+        if view is None:
+            name = part.view if part.version is None else f"{part.view}@v{part.version}"
+            yield Problem(
+                where,
+                f"refers to feature view {name!r}, which is not declared",
+                "declare it" + did_you_mean(part.view, (n for n, _ in views)),
+            )
+            continue
+        yield from _check_part(where, part, view, entities)
+        for feature in part.features:
+            if (part.output_name, feature) in seen:
+                yield Problem(
+                    where,
+                    f"names {part.output_name}:{feature} twice",
+                    "drop one, or give one view an alias by with_name()",
+                )
+            seen.add((part.output_name, feature))
+
+
+def _check_part(
+    where: str, part: FeatureViewProjection, view: FeatureView, entities: dict[str, Entity]
+) -> Iterator[Problem]:
+    for feature in part.features:
+        if view.field(feature) is None:
+            yield Problem(
+                where,
+                f"view {view.name!r} has no feature {feature!r}",
+                "name one of its features" + did_you_mean(feature, view.feature_names),
+            )
+    join_keys = join_keys_of(view, entities)
+    for key in part.join_key_map:
+        if key not in join_keys:
+            yield Problem(
+                where,
+                f"join_key_map names {key!r}, which is no join key of {view.name!r}",
+                f"its join keys are {', '.join(join_keys) or 'none'}",
+            )
+
+
+def resolve(part: FeatureViewProjection, views: dict[tuple[str, int], FeatureView]) -> FeatureView | None:
+    """The view a projection means: its version, or the newest one."""
+    if part.version is not None:
+        return views.get((part.view, part.version))
+    versions = [version for name, version in views if name == part.view]
+    return views[part.view, max(versions)] if versions else None

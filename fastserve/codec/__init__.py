@@ -1,0 +1,1 @@
+"""Bytes of keys and rows: what the materializer writes and the server reads."""

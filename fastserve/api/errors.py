@@ -1,0 +1,44 @@
+"""Error class -> HTTP status and code; the one place that knows both."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import orjson
+
+from fastserve import errors
+from fastserve.http.message import Response
+
+# The first class that matches decides, so subclasses stand before their bases.
+_STATUS: Final[tuple[tuple[type[errors.FastserveError], int, str], ...]] = (
+    (errors.UnknownObjectError, 404, "not_found"),
+    (errors.InvalidEntityError, 422, "invalid_entity"),
+    (errors.InvalidDataError, 422, "invalid_data"),
+    (errors.TooLargeError, 413, "too_large"),
+    (errors.RequestError, 400, "bad_request"),
+    (errors.StoreTimeoutError, 503, "store_timeout"),
+    (errors.StoreError, 503, "store_unavailable"),
+    (errors.CodecError, 500, "corrupt_row"),
+)
+
+
+def error_response(error: errors.FastserveError) -> Response:
+    """The JSON answer ``{"error": {"code", "message", "where", "hint"}}`` with its status."""
+    for cls, status, code in _STATUS:
+        if isinstance(error, cls):
+            return json_error(status, code, error.message, where=error.where, hint=error.hint)
+    return json_error(500, "internal", error.message, where=error.where, hint=error.hint)
+
+
+def json_error(
+    status: int,
+    code: str,
+    message: str,
+    *,
+    where: str = "",
+    hint: str = "",
+    headers: tuple[tuple[bytes, bytes], ...] = (),
+) -> Response:
+    """An answer in the error envelope."""
+    body = {"error": {"code": code, "message": message, "where": where, "hint": hint}}
+    return Response(status, "application/json", orjson.dumps(body), headers)

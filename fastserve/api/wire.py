@@ -1,0 +1,256 @@
+"""Requests from JSON, answers to JSON and Arrow. Pure functions: no I/O, no clock.
+
+The JSON answer is columnar: values[i] is feature i, values[i][j] belongs to entity j.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from fastserve.codec.status import Status
+from fastserve.errors import InvalidEntityError, RequestError, TooLargeError
+from fastserve.serving.plan import ReadPlan
+from fastserve.serving.read_path import FeatureBatch
+from fastserve.types import arrow_type, parse_dtype
+
+MAX_ENTITIES: Final = 10_000
+JSON: Final = "application/json"
+ARROW: Final = "application/vnd.apache.arrow.stream"
+STATUS_NAMES: Final = ["INVALID", *(s.name for s in sorted(Status))]
+_KEYS: Final = ("feature_service", "features", "entities", "full_feature_names")
+
+
+@dataclass(frozen=True, slots=True)
+class BatchRequest:
+    """A parsed `POST /online-features/batch`; exactly one of service and features is set."""
+
+    service: str
+    features: tuple[str, ...]
+    entities: dict[str, list[Any]]
+    full_feature_names: bool
+
+
+def parse_batch(body: bytes) -> BatchRequest:
+    """Check shape and JSON types; names and key types are the plan's business.
+
+    Raises:
+        RequestError: malformed JSON or a wrong shape; `where` is a JSON path.
+        TooLargeError: more than MAX_ENTITIES entities.
+    """
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise RequestError(
+            f"the body is not valid JSON: {error}",
+            where="$",
+            hint='send {"feature_service": "name", "entities": {"key": [...]}}',
+        ) from None
+    if not isinstance(data, dict):
+        raise RequestError(f"the body is a JSON {_kind(data)}, not an object", where="$")
+    for name in data:
+        if name not in _KEYS:
+            raise RequestError(f"unknown member {name!r}", where="$", hint=f"members: {', '.join(_KEYS)}")
+    service, features = _targets(data)
+    full = data.get("full_feature_names", False)
+    if not isinstance(full, bool):
+        raise RequestError(f"is a {_kind(full)}, not true or false", where="$.full_feature_names")
+    return BatchRequest(service, features, _entities(data.get("entities", {})), full)
+
+
+def _targets(data: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
+    service, features = data.get("feature_service"), data.get("features")
+    if (service is None) == (features is None):
+        which = "neither" if service is None else "both"
+        raise RequestError(
+            f"{which} of feature_service and features given",
+            where="$",
+            hint='name one: "feature_service": "name", or "features": ["view:feature", ...]',
+        )
+    if service is not None:
+        if not isinstance(service, str) or not service:
+            raise RequestError(f"is a {_kind(service)}, not a name", where="$.feature_service")
+        return service, ()
+    if not isinstance(features, list) or not features:
+        raise RequestError("is not a list of references", where="$.features", hint='["view:feature", ...]')
+    for i, ref in enumerate(features):
+        if not isinstance(ref, str):
+            raise RequestError(f"is a {_kind(ref)}, not 'view:feature'", where=f"$.features[{i}]")
+    return "", tuple(features)
+
+
+def _entities(value: Any) -> dict[str, list[Any]]:
+    if not isinstance(value, dict):
+        raise InvalidEntityError(
+            f"is a JSON {_kind(value)}, not an object",
+            where="$.entities",
+            hint='send columns: {"user_id": [1, 2, 3]}',
+        )
+    for name, column in value.items():
+        if not isinstance(column, list):
+            raise InvalidEntityError(
+                f"is a JSON {_kind(column)}, not a list", where=f"$.entities.{name}", hint="[value, ...]"
+            )
+        if len(column) > MAX_ENTITIES:
+            raise TooLargeError(
+                f"{len(column):,} entities in one request; the limit is {MAX_ENTITIES:,}",
+                where=f"$.entities.{name}",
+                hint="send several requests",
+            )
+    return value
+
+
+def _kind(value: Any) -> str:
+    names = {dict: "object", list: "list", str: "string", bool: "boolean", type(None): "null"}
+    return names.get(type(value), "number")
+
+
+def render_json(batch: FeatureBatch) -> bytes:
+    """The columnar JSON answer; docs/http-api.md has an example."""
+    plan = batch.plan
+    statuses = [batch.reads[c.read].statuses[c.column] for c in plan.columns]
+    metadata = {
+        "feature_service": plan.service or None,
+        "rows": batch.n,
+        "revision": plan.revision,
+        "schema_fingerprint": plan.fingerprint,
+        "status_names": STATUS_NAMES,
+    }
+    if batch.unavailable:
+        metadata["unavailable"] = batch.unavailable
+    answer = {
+        "names": [c.name for c in plan.columns],
+        "values": [_json_values(batch, i) for i in range(len(plan.columns))],
+        "statuses": statuses,
+        "views": [_json_view(batch, i) for i in range(len(plan.reads))],
+        "metadata": metadata,
+    }
+    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+
+
+def _json_values(batch: FeatureBatch, i: int) -> Any:
+    output = batch.plan.columns[i]
+    column = batch.reads[output.read].columns[output.column]
+    return json_column(column, output.dtype)
+
+
+def json_column(column: Any, dtype: str) -> Any:
+    """One decoded column as orjson takes it.
+
+    A numpy array where nothing needs a second look: no null, and finite if it is a float.
+    """
+    declared = parse_dtype(dtype)
+    if declared.width and not declared.is_list and declared.item != "timestamp" and column.valid.all():
+        values: np.ndarray[Any, Any] = column.values
+        if values.dtype.kind != "f" or np.isfinite(values).all():
+            return values
+    return [json_value(value) for value in column.to_pylist()]
+
+
+def json_value(value: Any) -> Any:
+    """One value in the JSON form of types.SCALARS; NaN and infinities by name, so that null stays null."""
+    if isinstance(value, float):
+        if value - value == 0:
+            return value
+        return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, bytes):
+        return _base64(value)
+    if isinstance(value, (list, np.ndarray)):
+        return [json_value(item) for item in value]
+    return value
+
+
+def _base64(value: bytes) -> str:
+    import base64  # noqa: PLC0415  (rare)
+
+    return base64.b64encode(value).decode("ascii")
+
+
+def _json_view(batch: FeatureBatch, i: int) -> dict[str, Any]:
+    read, decoded = batch.plan.reads[i], batch.reads[i]
+    known = decoded.row_status != Status.NOT_FOUND
+    if batch.unavailable:
+        known = np.zeros(batch.n, dtype=bool)
+    age_ms = (batch.now_us - decoded.event_ts) // 1_000
+    times = decoded.event_ts.astype("datetime64[us]")
+    return {
+        "name": read.view,
+        "version": read.version,
+        "event_timestamps": _masked(np.datetime_as_string(times, timezone="UTC").tolist(), known),
+        "freshness_ms": _masked(age_ms.tolist(), known),
+    }
+
+
+def _masked(values: list[Any], known: np.ndarray[Any, np.dtype[np.bool_]]) -> list[Any]:
+    if known.all():
+        return values
+    return [value if ok else None for value, ok in zip(values, known.tolist(), strict=True)]
+
+
+def arrow_schema(plan: ReadPlan) -> pa.Schema:
+    """Features, then for each a `<name>__status` uint8 column, then each view's event timestamps."""
+    fields = [pa.field(c.name, arrow_type(parse_dtype(c.dtype))) for c in plan.columns]
+    fields += [pa.field(f"{c.name}__status", pa.uint8(), nullable=False) for c in plan.columns]
+    fields += [
+        pa.field(f"{read.view}@v{read.version}__event_timestamp#{i}", pa.timestamp("us", "UTC"))
+        for i, read in enumerate(plan.reads)
+    ]
+    return pa.schema(
+        fields,
+        metadata={
+            "fastserve.feature_service": plan.service,
+            "fastserve.revision": str(plan.revision),
+            "fastserve.schema_fingerprint": plan.fingerprint,
+            "fastserve.status_names": ",".join(STATUS_NAMES),
+        },
+    )
+
+
+def render_arrow(batch: FeatureBatch) -> pa.Buffer:
+    """An Arrow IPC stream of one record batch with `arrow_schema`."""
+    columns = [batch.reads[c.read].columns[c.column].to_arrow() for c in batch.plan.columns]
+    columns += [pa.array(batch.reads[c.read].statuses[c.column]) for c in batch.plan.columns]
+    columns += [_arrow_times(batch, i) for i in range(len(batch.reads))]
+    schema = arrow_schema(batch.plan)
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, schema) as writer:
+        writer.write_batch(pa.record_batch(columns, schema=schema))
+    return sink.getvalue()
+
+
+def _arrow_times(batch: FeatureBatch, i: int) -> pa.Array:
+    decoded = batch.reads[i]
+    unknown = (decoded.row_status == Status.NOT_FOUND) | bool(batch.unavailable)
+    return pa.array(decoded.event_ts, mask=unknown).cast(pa.timestamp("us", "UTC"))
+
+
+def choose(accept: bytes | None, offered: Sequence[str] = (JSON, ARROW)) -> str | None:
+    """The media type to answer with, by the Accept header; None when none is acceptable.
+
+    Enough of RFC 9110 section 12.5.1 for the types offered: q-values order, wildcards take the first.
+    """
+    if not accept:
+        return offered[0]
+    ranked: list[tuple[float, int, str]] = []
+    for position, part in enumerate(accept.decode("latin-1").split(",")):
+        name, *params = (piece.strip().lower() for piece in part.split(";"))
+        quality = 1.0
+        for param in params:
+            if param.startswith("q="):
+                try:
+                    quality = float(param[2:])
+                except ValueError:
+                    quality = 0.0
+        ranked.append((-quality, position, name))
+    for quality, _, name in sorted(ranked):
+        if not quality:
+            continue
+        for media in offered:
+            if name in (media, "*/*", media.split("/")[0] + "/*"):
+                return media
+    return None

@@ -1,0 +1,98 @@
+"""The registry as the server sees it: the newest snapshot, and the plans compiled from it.
+
+A watcher asks for the revision every half second, off the event loop. A new revision replaces snapshot and
+plans in one assignment: a request holds the plan it started with, so none fails on a change. When the registry cannot
+be reached the server goes on with what it has, and `health` says since when.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import random
+from collections import OrderedDict
+from typing import Final, TypeAlias
+
+from fastserve.definitions import merge_refs
+from fastserve.errors import RegistryError
+from fastserve.registry import Registry, Snapshot
+from fastserve.serving.plan import ReadPlan, compile_plan
+from fastserve.timeutil import now_us
+
+log = logging.getLogger(__name__)
+
+POLL_S: Final = 0.5
+MAX_PLANS: Final = 1_024
+
+PlanKey: TypeAlias = tuple[str, tuple[str, ...], bool]
+Plans: TypeAlias = OrderedDict[PlanKey, ReadPlan]
+
+
+class Catalog:
+    """Snapshot and plans, kept current.
+
+    Args:
+        registry: where definitions are.
+    """
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._current: tuple[Snapshot, Plans] = (registry.snapshot(), OrderedDict())
+        self.stale_since_us: int | None = None
+        self._watcher: asyncio.Task[None] | None = None
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The registry revision being served."""
+        return self._current[0]
+
+    def plan(self, service: str, features: tuple[str, ...], full_feature_names: bool) -> ReadPlan:
+        """The plan for a service, or for references; compiled at its first use in this revision.
+
+        Raises:
+            UnknownObjectError, RequestError: as compile_plan.
+        """
+        key = (service, features, full_feature_names)
+        snapshot, plans = self._current  # read once: a refresh may swap both from its thread
+        plan = plans.get(key)
+        if plan is not None:
+            return plan
+        parts = snapshot.service(service).features if service else merge_refs(features)
+        plan = compile_plan(snapshot, parts, service=service, full_feature_names=full_feature_names)
+        plans[key] = plan
+        if len(plans) > MAX_PLANS:
+            plans.popitem(last=False)
+        return plan
+
+    def refresh(self) -> bool:
+        """Take over a new revision, if there is one. Blocking: one SELECT, more on a change."""
+        if self._registry.revision() == self.snapshot.revision:
+            return False
+        self._current = (self._registry.snapshot(), OrderedDict())
+        return True
+
+    def watch(self) -> None:
+        """Start following the registry on the running loop."""
+        self._watcher = asyncio.get_running_loop().create_task(self._follow())
+
+    async def close(self) -> None:
+        """Stop following."""
+        if self._watcher is not None:
+            self._watcher.cancel()
+            await asyncio.gather(self._watcher, return_exceptions=True)
+        self._registry.close()
+
+    async def _follow(self) -> None:
+        while True:
+            # Jitter: the workers of a host do not swap, and compile, in the same instant.
+            await asyncio.sleep(POLL_S * random.uniform(0.8, 1.2))
+            try:
+                changed = await asyncio.to_thread(self.refresh)
+            except RegistryError as error:
+                if self.stale_since_us is None:
+                    self.stale_since_us = now_us()
+                    log.warning("registry unreachable, serving revision %d: %s", self.snapshot.revision, error)
+            else:
+                self.stale_since_us = None
+                if changed:
+                    log.info("now serving registry revision %d", self.snapshot.revision)

@@ -1,0 +1,50 @@
+"""The entity columns of a request: are they the plan's, all there, all of one length?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastserve.errors import InvalidEntityError, UnknownObjectError
+from fastserve.serving.plan import ReadPlan, ViewRead
+
+
+def check_columns(plan: ReadPlan, entities: Mapping[str, Sequence[Any]]) -> int:
+    """The number of entities asked for.
+
+    A request without entity columns asks for one row, which only entity-less views can answer.
+
+    Raises:
+        InvalidEntityError: a column is missing or columns differ in length.
+        UnknownObjectError: a column belongs to none of the features asked for.
+    """
+    for name in plan.entity_columns:
+        if name not in entities:
+            raise InvalidEntityError(
+                f"entity column {name!r} is missing",
+                where="$.entities",
+                hint=f"these features need {_listed(plan.entity_columns)}",
+            )
+    for name in entities:
+        if name not in plan.entity_columns:
+            raise UnknownObjectError.of("entity column", name, plan.entity_columns, where="$.entities")
+    lengths = {name: len(column) for name, column in entities.items()}
+    n = next(iter(lengths.values()), 1)
+    for name, length in lengths.items():
+        if length != n:
+            first = next(iter(lengths))
+            raise InvalidEntityError(
+                f"has {length} values, but {first!r} has {n}",
+                where=f"$.entities.{name}",
+                hint="give every entity column one value per entity",
+            )
+    return n
+
+
+def key_columns(read: ViewRead, entities: Mapping[str, Sequence[Any]]) -> list[Sequence[Any]]:
+    """The request's columns in the canonical order of this view's key."""
+    return [entities[name] for name in read.key_columns]
+
+
+def _listed(columns: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} ({dtype})" for name, dtype in columns.items())

@@ -1,0 +1,183 @@
+"""Compile "these features, at this registry revision" into a frozen ReadPlan.
+
+Everything that depends on definitions alone happens here, once per revision: key prefixes, row layouts, output
+names and order, defaults, the schema fingerprint. The read path only follows the plan.
+
+Data: a plan holds one ViewRead for each distinct (view version, join columns) and one OutputColumn for each feature
+asked for, in the order asked; a column points at (read, column of that read).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from fastserve.codec.keys import KeyEncoder
+from fastserve.codec.rows import RowDecoder
+from fastserve.definitions import FeatureViewProjection
+from fastserve.errors import RequestError, UnknownObjectError
+from fastserve.registry import RegisteredView, Snapshot
+
+
+@dataclass(frozen=True, slots=True)
+class ViewRead:
+    """One row per entity of one view version, keyed by some columns of the request.
+
+    Attributes:
+        view, version: what is read.
+        key_columns: request columns in the key's canonical order; empty for an entity-less view.
+        key_types: their types.
+        ttl_us: how long a row holds, or None for ever.
+        names: features decoded, in the decoder's order.
+    """
+
+    view: str
+    version: int
+    key_columns: tuple[str, ...]
+    key_types: tuple[str, ...]
+    ttl_us: int | None
+    names: tuple[str, ...]
+    keys: KeyEncoder
+    rows: RowDecoder
+
+
+@dataclass(frozen=True, slots=True)
+class OutputColumn:
+    """One answered feature: its output name, declared type, and where its values come from."""
+
+    name: str
+    dtype: str
+    read: int
+    column: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReadPlan:
+    """How to answer one request shape at one registry revision.
+
+    Attributes:
+        service: the service's name, or '' for a list of references.
+        revision: the registry revision it was compiled from.
+        columns: what is answered, in order.
+        reads: what is read from the store.
+        entity_columns: request columns needed -> key type.
+        fingerprint: 16 hex digits that change when a name, type, view version or the order changes.
+    """
+
+    service: str
+    revision: int
+    columns: tuple[OutputColumn, ...]
+    reads: tuple[ViewRead, ...]
+    entity_columns: Mapping[str, str]
+    fingerprint: str
+
+
+def compile_plan(
+    snapshot: Snapshot,
+    projections: Sequence[FeatureViewProjection],
+    *,
+    service: str = "",
+    full_feature_names: bool = False,
+) -> ReadPlan:
+    """The plan for these projections, features in the order given.
+
+    Raises:
+        UnknownObjectError: a view, version or feature is not registered.
+        RequestError: two features would be answered under one name, or one column would be two keys' types.
+    """
+    resolved = snapshot.resolve(projections)
+    wanted: dict[tuple[int, tuple[str, ...]], tuple[RegisteredView, list[str]]] = {}
+    slots: list[tuple[tuple[int, tuple[str, ...]], str, FeatureViewProjection]] = []
+    for part, registered in resolved:
+        columns = tuple(part.join_key_map.get(key, key) for key in registered.join_keys)
+        key = (registered.view_id, columns)
+        _, names = wanted.setdefault(key, (registered, []))
+        for feature in part.features:
+            if feature not in names:
+                names.append(feature)
+            slots.append((key, feature, part))
+    order = {key: i for i, key in enumerate(wanted)}
+    outputs = [
+        OutputColumn(
+            name=f"{part.output_name}__{feature}" if full_feature_names else feature,
+            dtype=_dtype(wanted[key][0], feature),
+            read=order[key],
+            column=wanted[key][1].index(feature),
+        )
+        for key, feature, part in slots
+    ]
+    reads = tuple(_view_read(rv, columns, names) for (_, columns), (rv, names) in wanted.items())
+    _refuse_collisions(outputs, slots)
+    return ReadPlan(
+        service=service,
+        revision=snapshot.revision,
+        columns=tuple(outputs),
+        reads=reads,
+        entity_columns=_entity_columns(reads),
+        fingerprint=_fingerprint(outputs, reads),
+    )
+
+
+def _dtype(registered: RegisteredView, feature: str) -> str:
+    field = registered.view.field(feature)
+    if field is None:
+        raise UnknownObjectError.of("feature", feature, registered.view.feature_names)
+    return field.dtype
+
+
+def _view_read(registered: RegisteredView, columns: tuple[str, ...], names: list[str]) -> ViewRead:
+    view = registered.view
+    key_types = tuple(registered.join_keys.values())
+    return ViewRead(
+        view=view.name,
+        version=view.version,
+        key_columns=columns,
+        key_types=key_types,
+        ttl_us=view.ttl_us,
+        names=tuple(names),
+        keys=KeyEncoder(registered.view_id, key_types),
+        rows=RowDecoder(
+            {layout.layout_id: layout for layout in registered.layouts},
+            names,
+            {f.name: f.default for f in view.schema if f.default is not None},
+        ),
+    )
+
+
+def _refuse_collisions(
+    outputs: Sequence[OutputColumn],
+    slots: Sequence[tuple[object, str, FeatureViewProjection]],
+) -> None:
+    seen: dict[str, str] = {}
+    for output, (_, feature, part) in zip(outputs, slots, strict=True):
+        source = f"{part.output_name}:{feature}"
+        if output.name in seen:
+            raise RequestError(
+                f"{seen[output.name]} and {source} would both be answered as {output.name!r}",
+                where="$.features",
+                hint="ask with full_feature_names: true, or give one view an alias in the service",
+            )
+        seen[output.name] = source
+
+
+def _entity_columns(reads: Sequence[ViewRead]) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for read in reads:
+        for column, key_type in zip(read.key_columns, read.key_types, strict=True):
+            if found.setdefault(column, key_type) != key_type:
+                raise RequestError(
+                    f"entity column {column!r} would be {found[column]} for one view and {key_type}"
+                    f" for {read.view!r}",
+                    where="$.features",
+                    hint="map one of them to another column by join_key_map in a service",
+                )
+    return found
+
+
+def _fingerprint(outputs: Sequence[OutputColumn], reads: Sequence[ViewRead]) -> str:
+    text = "\n".join(
+        f"{o.name}:{o.dtype}:{reads[o.read].view}@v{reads[o.read].version}:{reads[o.read].names[o.column]}"
+        for o in outputs
+    )
+    return hashlib.sha256(text.encode()).hexdigest()[:16]

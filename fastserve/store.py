@@ -1,18 +1,256 @@
-"""The SDK facade: the verbs users know, each one call into the part that does it."""
+"""The SDK facade: the verbs users know, each one call into the part that does it.
+
+It holds no logic of its own, and only the three handles a repo has: config, registry, and (per call) a store.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime
+from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from fastserve.config import Config
+from fastserve.config import FILE_NAME, Config
+from fastserve.definitions import (
+    Definition,
+    Entity,
+    FeatureService,
+    FeatureView,
+    FeatureViewProjection,
+    merge_refs,
+)
+from fastserve.errors import ConfigError
+from fastserve.registry import ApplyResult, Plan, Registry, Snapshot, open_registry
+from fastserve.timeutil import now_us, parse_timestamp
+
+if TYPE_CHECKING:
+    from fastserve.serving.sdk import OnlineFeatures
+    from materializer.run import Summary
+    from materializer.training import TrainingSet
+
+Features: TypeAlias = FeatureService | Sequence[str | FeatureView | FeatureViewProjection]
+Moment: TypeAlias = str | datetime | int
 
 
 class FeatureStore:
-    """One repo: its definitions, registry, stores.
+    """One repo: its definitions, its registry and its stores.
 
     Args:
         repo_path: directory with a `fastserve.toml`.
+
+    Raises:
+        ConfigError: there is no such file, or it is wrong.
     """
 
     def __init__(self, repo_path: str | Path = ".") -> None:
         self.config = Config.from_repo(repo_path)
+
+    @cached_property
+    def registry(self) -> Registry:
+        """The repo's registry, connected at first use."""
+        return open_registry(self.config.registry, self.config.project)
+
+    def close(self) -> None:
+        """Let go of the registry's connections."""
+        if "registry" in self.__dict__:
+            self.registry.close()
+            del self.__dict__["registry"]
+
+    def __enter__(self) -> FeatureStore:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return f"FeatureStore(project={self.config.project!r}, repo={str(self.config.repo)!r})"
+
+    # ---- definitions ------------------------------------------------------------------------
+
+    def load(self) -> tuple[Definition, ...]:
+        """The definitions in the repo's Python files, checked as a whole.
+
+        Raises:
+            ConfigError: a file cannot be imported, or none declares anything.
+            DefinitionError: all problems at once.
+        """
+        from fastserve.definitions.load import load_definitions  # noqa: PLC0415
+
+        objects = load_definitions(self.config.repo)
+        if not objects:
+            raise ConfigError(
+                "no definitions found",
+                where=str(self.config.repo),
+                hint=f"declare entities and views in a .py file beside {FILE_NAME}",
+            )
+        return objects
+
+    def plan(self, objects: Iterable[Definition] | None = None, *, prune: bool = False) -> Plan:
+        """What `apply` would change; `str(plan)` is a readable diff."""
+        return self.registry.plan(self._objects(objects), prune=prune)
+
+    def apply(
+        self, objects: Iterable[Definition] | None = None, *, prune: bool = False, author: str = ""
+    ) -> ApplyResult:
+        """Register the given definitions, by default those of the repo's files.
+
+        Args:
+            prune: also retire registered objects that are not among them.
+
+        Raises:
+            DefinitionError: problems, all at once; nothing is written.
+            BreakingChangeError: a view changed incompatibly under its version; nothing is written.
+        """
+        return self.registry.apply(self._objects(objects), prune=prune, author=author)
+
+    def _objects(self, objects: Iterable[Definition] | None) -> Sequence[Definition]:
+        return self.load() if objects is None else tuple(objects)
+
+    # ---- what is registered -----------------------------------------------------------------
+
+    @property
+    def snapshot(self) -> Snapshot:
+        """The registry's newest revision."""
+        return self.registry.snapshot()
+
+    def list_entities(self) -> list[Entity]:
+        """Registered entities, by name."""
+        return [self.snapshot.entities[name] for name in sorted(self.snapshot.entities)]
+
+    def list_feature_views(self) -> list[FeatureView]:
+        """Registered feature views, every version, by name and version."""
+        views = self.snapshot.views
+        return [views[key].view for key in sorted(views)]
+
+    def list_feature_services(self) -> list[FeatureService]:
+        """Registered feature services, by name."""
+        services = self.snapshot.services
+        return [services[name] for name in sorted(services)]
+
+    def get_feature_view(self, name: str, version: int | None = None) -> FeatureView:
+        """A registered view; its newest version unless one is given."""
+        return self.snapshot.view(name, version).view
+
+    def get_feature_service(self, name: str) -> FeatureService:
+        """A registered service."""
+        return self.snapshot.service(name)
+
+    # ---- training ---------------------------------------------------------------------------
+
+    def get_historical_features(
+        self,
+        entity_df: Any,
+        features: Features | None = None,
+        *,
+        service: str | None = None,
+        full_feature_names: bool = False,
+        cutoff: Moment | Literal["label_time"] | None = None,
+        timestamp_column: str = "event_timestamp",
+        allow_incomplete: bool = False,
+    ) -> TrainingSet:
+        """Features as of each row's time: N rows in, N rows out, in their order, label columns untouched.
+
+        Args:
+            entity_df: join keys, labels and a timestamp column; pandas, polars or Arrow.
+            features: a FeatureService, or references and views.
+            service: or the name of a registered service.
+            cutoff: use only rows known (created) by then; ``"label_time"`` for each row's own time.
+            timestamp_column: the column with the time each row asks for.
+            allow_incomplete: train although the offline table does not cover all labels.
+
+        Raises:
+            RequestError: the spine lacks a column, or names would collide.
+            UnknownObjectError: a view, feature or service is not registered.
+            IncompleteHistoryError: labels reach outside what is materialized.
+        """
+        from materializer.training import build_training_set, to_spine  # noqa: PLC0415
+
+        moment = cutoff if cutoff is None or cutoff == "label_time" else parse_timestamp(cutoff)
+        return build_training_set(
+            to_spine(entity_df),
+            self.snapshot.resolve(self._projections(features, service)),
+            config=self.config,
+            registry=self.registry,
+            full_feature_names=full_feature_names,
+            cutoff=moment,
+            timestamp_column=timestamp_column,
+            allow_incomplete=allow_incomplete,
+        )
+
+    def _projections(
+        self, features: Features | None, service: str | None
+    ) -> tuple[FeatureViewProjection, ...]:
+        if (features is None) == (service is None):
+            raise ConfigError("name either features or a service", hint="features=[...] or service='name'")
+        if service is not None:
+            return self.snapshot.service(service).features
+        if isinstance(features, FeatureService):
+            return features.features
+        return merge_refs(features or ())
+
+    # ---- serving ----------------------------------------------------------------------------
+
+    def get_online_features(
+        self,
+        features: Features | None = None,
+        entity_rows: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]] = (),
+        *,
+        service: str | None = None,
+        full_feature_names: bool = False,
+        now: Moment | None = None,
+    ) -> OnlineFeatures:
+        """The features' values now, read in this process by the same path the server uses.
+
+        Args:
+            entity_rows: join key -> values, or one mapping per entity.
+            now: the instant to answer for, instead of the wall clock.
+        """
+        from fastserve.serving.sdk import read_once  # noqa: PLC0415
+
+        return read_once(
+            self.config.online_store,
+            self.snapshot,
+            self._projections(features, service),
+            entity_rows,
+            service=service or (features.name if isinstance(features, FeatureService) else ""),
+            full_feature_names=full_feature_names,
+            now_us=now_us() if now is None else parse_timestamp(now),
+        )
+
+    # ---- materialization --------------------------------------------------------------------
+
+    def materialize(
+        self,
+        start: Moment | None = None,
+        end: Moment | None = None,
+        views: Sequence[str] = (),
+        *,
+        target: str | None = None,
+        now: Moment | None = None,
+    ) -> Summary:
+        """Fill the stores with the rows of [start, end]; see `materializer run`."""
+        from materializer.run import materialize  # noqa: PLC0415
+
+        return materialize(
+            self.config,
+            views=tuple(views),
+            start_us=None if start is None else parse_timestamp(start),
+            end_us=None if end is None else parse_timestamp(end),
+            target=target,
+            now_us=None if now is None else parse_timestamp(now),
+        )
+
+    def materialize_incremental(
+        self, views: Sequence[str] = (), *, target: str | None = None, now: Moment | None = None
+    ) -> Summary:
+        """Fill the stores with what is new since the last run, late rows and corrections included."""
+        from materializer.run import materialize  # noqa: PLC0415
+
+        return materialize(
+            self.config,
+            views=tuple(views),
+            incremental=True,
+            target=target,
+            now_us=None if now is None else parse_timestamp(now),
+        )

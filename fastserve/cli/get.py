@@ -1,0 +1,144 @@
+"""`fastserve get` and `fastserve inspect`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from fastserve.cli.options import echo_json, echo_table, json_option, repo_option
+from fastserve.errors import InvalidEntityError, RequestError
+from fastserve.store import FeatureStore
+from fastserve.timeutil import now_us, parse_timestamp
+
+_entity = click.option(
+    "-e", "--entity", "entities", multiple=True, metavar="KEY=V[,V...]", help="A join key and its values."
+)
+_now = click.option("--now", "moment", default=None, metavar="TIME", help="Answer for this instant.")
+
+
+@click.command("get")
+@repo_option
+@json_option
+@click.option("--service", default=None, help="A feature service, instead of references.")
+@_entity
+@_now
+@click.option("--full-feature-names", is_flag=True, help="Name features view__feature.")
+@click.argument("features", nargs=-1)
+def get_command(
+    repo: str,
+    as_json: bool,
+    service: str | None,
+    entities: tuple[str, ...],
+    moment: str | None,
+    full_feature_names: bool,
+    features: tuple[str, ...],
+) -> None:
+    """Read online features: `fastserve get view:a view:b -e user_id=1,2`."""
+    if bool(features) == bool(service):
+        raise RequestError("name either features or --service", hint="fastserve get view:feature -e key=value")
+    with FeatureStore(repo) as store:
+        columns = parse_entities(entities, _key_types(store))
+        answer = store.get_online_features(
+            list(features) if features else None,
+            columns,
+            service=service,
+            full_feature_names=full_feature_names,
+            now=_moment(moment),
+        )
+    values, statuses = answer.to_dict(), answer.statuses()
+    if as_json:
+        from fastserve.api.wire import json_value  # noqa: PLC0415
+
+        plain = {name: [json_value(v) for v in column] for name, column in values.items()}
+        echo_json({"values": plain, "statuses": statuses})
+        return
+    names = list(values)
+    rows = [
+        [_cell(values[name][i], statuses.get(name, [""] * (i + 1))[i]) for name in names]
+        for i in range(answer.batch.n)
+    ]
+    echo_table(names, rows)
+
+
+@click.command("inspect")
+@repo_option
+@json_option
+@_entity
+@_now
+@click.argument("view")
+def inspect_command(
+    repo: str, as_json: bool, entities: tuple[str, ...], moment: str | None, view: str
+) -> None:
+    """Decode what the online store holds for one entity of VIEW (or VIEW@v2)."""
+    from fastserve.serving.inspect import inspect_row  # noqa: PLC0415
+
+    with FeatureStore(repo) as store:
+        name, _, version = view.partition("@v")
+        registered = store.snapshot.view(name, int(version) if version.isdecimal() else None)
+        columns = parse_entities(entities, dict(registered.join_keys))
+        now = _moment(moment)
+        found = inspect_row(store.config.online_store, registered, columns, now_us() if now is None else now)
+    if as_json:
+        echo_json(found)
+        return
+    for label, value in found.items():
+        if isinstance(value, dict):
+            click.echo(f"{label}:")
+            for key, item in value.items():
+                click.echo(f"  {key}: {item}")
+        else:
+            click.echo(f"{label}: {value}")
+
+
+def parse_entities(options: tuple[str, ...], key_types: dict[str, str]) -> dict[str, list[Any]]:
+    """``user_id=1,2`` options as columns of the join keys' types.
+
+    Raises:
+        InvalidEntityError: no `=`, or a value is not of the key's type.
+    """
+    columns: dict[str, list[Any]] = {}
+    for option in options:
+        name, equals, text = option.partition("=")
+        if not equals:
+            raise InvalidEntityError(f"{option!r} has no value", where="--entity", hint="write KEY=VALUE")
+        values = [_key_value(name, part, key_types.get(name, "string")) for part in text.split(",")]
+        columns.setdefault(name, []).extend(values)
+    return columns
+
+
+def _key_value(name: str, text: str, key_type: str) -> Any:
+    try:
+        if key_type == "int64":
+            return int(text)
+    except ValueError:
+        raise InvalidEntityError(f"{text!r} is no integer", where=f"--entity {name}") from None
+    if key_type == "bool":
+        return text.lower() in ("true", "t", "1")
+    return text.encode() if key_type == "bytes" else text
+
+
+def _key_types(store: FeatureStore) -> dict[str, str]:
+    """Join key -> type over the whole registry, and the columns that services map them to."""
+    snapshot = store.snapshot
+    found = {k: t for rv in snapshot.views.values() for k, t in rv.join_keys.items()}
+    for service in snapshot.services.values():
+        for part in service.features:
+            for key, column in part.join_key_map.items():
+                found.setdefault(column, found.get(key, "string"))
+    return found
+
+
+def _moment(text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return parse_timestamp(text)
+    except ValueError as error:
+        raise RequestError(str(error), where="--now") from None
+
+
+def _cell(value: Any, status: str) -> str:
+    if status in ("", "PRESENT"):
+        return str(value)
+    return f"{value} ({status})" if value is not None else status

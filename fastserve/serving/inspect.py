@@ -1,0 +1,64 @@
+"""Decode one stored row for a person: where it is, what it says, and how it would be answered."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from fastserve.codec.keys import KeyEncoder
+from fastserve.codec.rows import RowDecoder, read_header
+from fastserve.codec.status import Status
+from fastserve.errors import InvalidEntityError
+from fastserve.online import open_store
+from fastserve.registry import RegisteredView
+from fastserve.serving.sdk import run_sync
+from fastserve.timeutil import format_timestamp
+
+
+def inspect_row(
+    online_store: str, registered: RegisteredView, entities: Mapping[str, Sequence[Any]], now_us: int
+) -> dict[str, Any]:
+    """Key, header and values of one entity's row.
+
+    Raises:
+        InvalidEntityError: not exactly one value for each join key.
+    """
+    join_keys = registered.join_keys
+    for name in {**join_keys, **entities}:
+        if name not in join_keys or len(entities.get(name, ())) != 1:
+            raise InvalidEntityError(
+                f"give one value for each of {', '.join(join_keys) or 'no join keys'}", where=f"entity {name!r}"
+            )
+    encoder = KeyEncoder(registered.view_id, tuple(join_keys.values()))
+    key = encoder.encode([entities[name] for name in join_keys], 1, names=tuple(join_keys))[0]
+
+    async def fetch() -> bytes | None:
+        store = open_store(online_store, read_only=True)
+        try:
+            rows = store.get_many([key])
+            return (await rows if isinstance(rows, asyncio.Future) else rows)[0]
+        finally:
+            await store.close()
+
+    row = run_sync(fetch())
+    found: dict[str, Any] = {"key": key.decode("utf-8", "backslashreplace"), "found": row is not None}
+    if row is None:
+        return found
+    layout_id, event_ts, created_ts = read_header(row)
+    view = registered.view
+    defaults = {f.name: f.default for f in view.schema if f.default is not None}
+    decoder = RowDecoder({y.layout_id: y for y in registered.layouts}, view.feature_names, defaults)
+    decoded = decoder.decode([key], [row], now_us=now_us, ttl_us=view.ttl_us)
+    found |= {
+        "bytes": len(row),
+        "layout": layout_id,
+        "event_timestamp": format_timestamp(event_ts),
+        "created_timestamp": format_timestamp(created_ts),
+        "row_status": Status(int(decoded.row_status[0])).name,
+        "values": {n: c.to_pylist()[0] for n, c in zip(view.feature_names, decoded.columns, strict=True)},
+        "statuses": {
+            n: Status(int(s[0])).name for n, s in zip(view.feature_names, decoded.statuses, strict=True)
+        },
+    }
+    return found

@@ -1,0 +1,113 @@
+"""One online read from a script or a notebook: the server's read path without the server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import pyarrow as pa
+
+from fastserve.codec.status import Status
+from fastserve.definitions import FeatureViewProjection
+from fastserve.errors import InvalidEntityError
+from fastserve.online import open_store
+from fastserve.registry import Snapshot
+from fastserve.serving.plan import compile_plan
+from fastserve.serving.read_path import FeatureBatch, ReadPath
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class OnlineFeatures:
+    """Features of some entities at one instant.
+
+    Attributes:
+        entities: the columns asked for.
+        batch: decoded values and statuses.
+    """
+
+    entities: Mapping[str, Sequence[Any]]
+    batch: FeatureBatch
+
+    def to_arrow(self) -> pa.Table:
+        """Entity columns, then features in the order asked."""
+        columns: dict[str, Any] = {name: pa.array(values) for name, values in self.entities.items()}
+        for c in self.batch.plan.columns:
+            columns[c.name] = self.batch.reads[c.read].columns[c.column].to_arrow()
+        return pa.table(columns)
+
+    def to_dict(self) -> dict[str, list[Any]]:
+        """Column -> values, entity columns first."""
+        found: dict[str, list[Any]] = {name: list(values) for name, values in self.entities.items()}
+        for c in self.batch.plan.columns:
+            found[c.name] = self.batch.reads[c.read].columns[c.column].to_pylist()
+        return found
+
+    def statuses(self) -> dict[str, list[str]]:
+        """Feature -> one status name per entity."""
+        return {
+            c.name: [Status(int(s)).name for s in self.batch.reads[c.read].statuses[c.column]]
+            for c in self.batch.plan.columns
+        }
+
+
+def read_once(
+    online_store: str,
+    snapshot: Snapshot,
+    projections: Sequence[FeatureViewProjection],
+    entity_rows: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]],
+    *,
+    service: str,
+    full_feature_names: bool,
+    now_us: int,
+) -> OnlineFeatures:
+    """Open the store, read, close. Works inside a running event loop too (a notebook's).
+
+    Raises:
+        InvalidEntityError, UnknownObjectError, RequestError: as ReadPath.read and compile_plan.
+    """
+    plan = compile_plan(snapshot, projections, service=service, full_feature_names=full_feature_names)
+    entities = to_columns(entity_rows)
+
+    async def read() -> FeatureBatch:
+        store = open_store(online_store, read_only=True)
+        try:
+            batch = ReadPath(store, lambda: now_us).read(plan, entities)
+            return batch if isinstance(batch, FeatureBatch) else await batch
+        finally:
+            await store.close()
+
+    return OnlineFeatures(entities, run_sync(read()))
+
+
+def to_columns(
+    rows: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]],
+) -> Mapping[str, Sequence[Any]]:
+    """Columns from columns, or from one mapping per entity.
+
+    Raises:
+        InvalidEntityError: the mappings do not all have the same names.
+    """
+    if isinstance(rows, Mapping):
+        return rows
+    names = list(rows[0]) if rows else []
+    for i, row in enumerate(rows):
+        if set(row) != set(names):
+            raise InvalidEntityError(
+                f"has {sorted(row)}, the first row has {sorted(names)}", where=f"entity_rows[{i}]"
+            )
+    return {name: [row[name] for row in rows] for name in names}
+
+
+def run_sync(work: Coroutine[Any, Any, T]) -> T:
+    """Run a coroutine to its end, in a thread of its own if this one has a loop running."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return asyncio.run(work)
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(asyncio.run, work).result()

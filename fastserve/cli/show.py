@@ -1,0 +1,194 @@
+"""`fastserve list`, `fastserve describe` and `fastserve status`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import click
+
+from fastserve.cli.options import echo_json, echo_table, json_option, repo_option
+from fastserve.definitions import Definition
+from fastserve.definitions.serde import content_hash, kind_of, to_dict
+from fastserve.errors import FastserveError, UnknownObjectError
+from fastserve.registry import RegisteredView, Snapshot
+from fastserve.store import FeatureStore
+from fastserve.timeutil import format_duration, format_timestamp
+
+KINDS = ("entities", "views", "services", "sources")
+
+
+@click.command("list")
+@repo_option
+@json_option
+@click.argument("kind", type=click.Choice(KINDS), required=False)
+def list_command(repo: str, as_json: bool, kind: str | None) -> None:
+    """List what is registered: all of it, or one KIND."""
+    with FeatureStore(repo) as store:
+        found = {k: _listing(store.snapshot, k) for k in ([kind] if kind else KINDS)}
+    if as_json:
+        echo_json(found)
+        return
+    rows = [
+        (k, o["name"], o["detail"], o["owner"], o["description"]) for k, objs in found.items() for o in objs
+    ]
+    if not rows:
+        click.echo("nothing is registered yet; run `fastserve apply`")
+    else:
+        echo_table(("KIND", "NAME", "DETAIL", "OWNER", "DESCRIPTION"), rows)
+
+
+def _listing(snapshot: Snapshot, kind: str) -> list[dict[str, str]]:
+    if kind == "entities":
+        items: Iterable[tuple[Any, str]] = (
+            (e, ", ".join(f"{k} {t}" for k, t in zip(e.join_keys, e.dtypes, strict=True)))
+            for e in snapshot.entities.values()
+        )
+    elif kind == "views":
+        items = ((rv.view, _view_detail(rv)) for rv in snapshot.views.values())
+    elif kind == "services":
+        items = (
+            (s, f"{sum(len(p.features) for p in s.features)} features") for s in snapshot.services.values()
+        )
+    else:
+        items = ((s, "push") for s in snapshot.push_sources.values())
+    return sorted(
+        (
+            {"name": _versioned(o), "detail": detail, "owner": o.owner, "description": o.description}
+            for o, detail in items
+        ),
+        key=lambda row: row["name"],
+    )
+
+
+def _view_detail(registered: RegisteredView) -> str:
+    view = registered.view
+    ttl = "no ttl" if view.ttl_us is None else f"ttl {format_duration(view.ttl_us)}"
+    return f"{', '.join(view.entities) or 'no entity'}; {len(view.schema)} features; {ttl}"
+
+
+def _versioned(obj: Any) -> str:
+    version = getattr(obj, "version", 1)
+    return obj.name if version == 1 else f"{obj.name}@v{version}"
+
+
+@click.command("describe")
+@repo_option
+@json_option
+@click.argument("name")
+def describe_command(repo: str, as_json: bool, name: str) -> None:
+    """Everything the registry knows of NAME: an entity, a view (or view@v2), a service, a source."""
+    with FeatureStore(repo) as store:
+        found = [_described(store, obj) for obj in _named(store.snapshot, name)]
+    if as_json:
+        echo_json(found)
+        return
+    for one in found:
+        _echo_tree(one)
+
+
+def _named(snapshot: Snapshot, name: str) -> list[Definition]:
+    """The objects called `name`, of any kind."""
+    objects: list[Any] = [*snapshot.entities.values(), *(rv.view for rv in snapshot.views.values())]
+    objects += [*snapshot.services.values(), *snapshot.push_sources.values()]
+    found: list[Definition] = [o for o in objects if name in (o.name, _versioned(o))]
+    if not found:
+        raise UnknownObjectError.of("object", name, {_versioned(o) for o in objects})
+    return found
+
+
+def _described(store: FeatureStore, obj: Definition) -> dict[str, Any]:
+    about: dict[str, Any] = {"kind": kind_of(obj), "hash": content_hash(obj)[:16], **to_dict(obj)}
+    registered = next((rv for rv in store.snapshot.views.values() if rv.view == obj), None)
+    if registered is not None:
+        about["join_keys"] = dict(registered.join_keys)
+        about["view_id"] = registered.view_id
+        about["layouts"] = {
+            layout.layout_id: dict(zip(layout.names, map(str, layout.dtypes), strict=True))
+            for layout in registered.layouts
+        }
+        about["materialized"] = _ranges(store, registered)
+        if registered.view.ttl_us is not None:
+            about["ttl"] = format_duration(registered.view.ttl_us)
+            del about["ttl_us"]
+    return about
+
+
+def _echo_tree(value: Any, indent: int = 0) -> None:
+    pad = "  " * indent
+    items = value.items() if isinstance(value, dict) else [("-", item) for item in value]
+    for key, item in items:
+        if isinstance(item, (dict, list, tuple)) and item:
+            click.echo(f"{pad}{key}:" if key != "-" else f"{pad}-")
+            _echo_tree(item, indent + 1)
+        else:
+            click.echo(f"{pad}{key}: {item}" if key != "-" else f"{pad}- {item}")
+
+
+@click.command("status")
+@repo_option
+@json_option
+def status_command(repo: str, as_json: bool) -> None:
+    """Registry revision, whether the online store answers, and what is materialized."""
+    with FeatureStore(repo) as store:
+        snapshot = store.snapshot
+        views = {
+            _versioned(rv.view): _ranges(store, rv)
+            for rv in sorted(snapshot.views.values(), key=lambda rv: (rv.view.name, rv.view.version))
+        }
+        about = {
+            "project": store.config.project,
+            "registry": {"revision": snapshot.revision, "id": snapshot.registry_id},
+            "online_store": _store_health(store.config.online_store),
+            "views": views,
+        }
+    if as_json:
+        echo_json(about)
+        return
+    click.echo(f"project {about['project']}, registry revision {snapshot.revision}")
+    click.echo(f"online store: {about['online_store']}")
+    rows = [
+        (name, target, start, end, rows)
+        for name, targets in views.items()
+        for target, spans in targets.items()
+        for start, end, rows in (spans or [("never", "", "")])
+    ]
+    echo_table(("VIEW", "TARGET", "FROM", "TO", "ROWS"), rows)
+
+
+def _ranges(store: FeatureStore, registered: RegisteredView) -> dict[str, list[tuple[str, str, int]]]:
+    """Target -> materialized ranges (from, to, rows)."""
+    return {
+        target: [
+            (
+                "beginning" if i.start_us is None else format_timestamp(i.start_us),
+                format_timestamp(i.end_us),
+                i.rows,
+            )
+            for i in store.registry.intervals(registered.view_id, target)
+        ]
+        for target in ("online", "offline")
+    }
+
+
+def _store_health(url: str) -> str:
+    """`ok`, or why the online store does not answer. Never shows a password."""
+    import asyncio  # noqa: PLC0415
+
+    from fastserve.online import open_store  # noqa: PLC0415
+    from fastserve.serving.sdk import run_sync  # noqa: PLC0415
+
+    async def probe() -> None:
+        store = open_store(url, read_only=True)
+        try:
+            rows = store.get_many([b"!registry"])
+            if isinstance(rows, asyncio.Future):
+                await rows
+        finally:
+            await store.close()
+
+    try:
+        run_sync(probe())
+    except FastserveError as error:
+        return error.message
+    return "ok"

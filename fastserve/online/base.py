@@ -1,0 +1,137 @@
+"""The seam to an online store: a few batch calls over bytes. A store knows nothing of views.
+
+All it knows of a row is where its order stands: bytes 8 to 24 (docs/row-format.md), compared as
+unsigned bytes. The larger is newer, and only a newer row replaces a stored one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Final, Protocol, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+from fastserve.errors import InvalidDataError, StoreError, StoreUnavailableError
+
+Rows: TypeAlias = list[bytes | None]
+Lifetimes: TypeAlias = Sequence[int | None] | npt.NDArray[np.int64] | None
+
+ORDER: Final = slice(8, 24)
+MIN_ROW_BYTES: Final = 24
+
+
+class OnlineStore(Protocol):
+    """What every online store does. One store object belongs to one process and one event loop.
+
+    Keys are any bytes, rows at least 24 bytes. Empty batches are fine. Errors of the store are
+    StoreUnavailableError and StoreTimeoutError, never those of the library beneath.
+
+    Attributes:
+        url: where the data is, without password; for messages.
+    """
+
+    url: str
+
+    def get_many(self, keys: Sequence[bytes]) -> Rows | asyncio.Future[Rows]:
+        """The rows of the keys, None where there is none; the same key may come up twice.
+
+        An embedded store answers at once with the list. A store across a socket returns a future
+        which it resolves itself, so that no caller needs a task; cancelling it harms nobody else.
+        """
+        ...
+
+    async def put_many(
+        self, keys: Sequence[bytes], rows: Sequence[bytes], lifetimes_us: Lifetimes = None
+    ) -> int:
+        """Write rows; the newest wins, atomically per key, against every other writer.
+
+        A row replaces a stored one only where its order, ``row[8:24]``, is strictly greater. The same
+        holds for a key that comes up twice in one batch. A batch is not atomic as a whole: after an
+        error part of it may be written, and writing it again is harmless.
+
+        Args:
+            keys: n keys.
+            rows: n rows.
+            lifetimes_us: per row, microseconds from now until the store may drop it. 0 or None means
+                forever; a negative one is over already, so the row is dropped at once.
+
+        Returns:
+            How many keys got a new row.
+
+        Raises:
+            InvalidDataError: for sequences of unequal length or a row shorter than 24 bytes.
+        """
+        ...
+
+    async def delete_many(self, keys: Sequence[bytes]) -> int:
+        """Remove keys; returns how many there were."""
+        ...
+
+    async def sweep(self) -> int:
+        """Drop the rows whose lifetime is over, where the store does not do it by itself.
+
+        Returns:
+            How many were dropped; 0 for a store that does it by itself.
+        """
+        ...
+
+    def scan(self, prefix: bytes = b"") -> AsyncIterator[bytes]:
+        """The keys that start with prefix, in no order, while others write.
+
+        A key that is there throughout comes up once; one that comes or goes meanwhile may or may not.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and files; a second call does nothing."""
+        ...
+
+
+def check_batch(
+    keys: Sequence[bytes], rows: Sequence[bytes], lifetimes_us: Lifetimes
+) -> tuple[Sequence[bytes], Sequence[bytes], Sequence[int]]:
+    """A batch to write, checked, each key once with its newest row, lifetimes as ints (0: forever).
+
+    Raises:
+        InvalidDataError: for sequences of unequal length or a row shorter than 24 bytes.
+    """
+    lifetimes = _lifetimes(lifetimes_us, len(keys))
+    if not len(keys) == len(rows) == len(lifetimes):
+        raise InvalidDataError(
+            f"{len(keys)} keys, {len(rows)} rows and {len(lifetimes)} lifetimes do not pair up"
+        )
+    for i, row in enumerate(rows):
+        if len(row) < MIN_ROW_BYTES:
+            raise InvalidDataError(
+                f"a row is at least {MIN_ROW_BYTES} bytes, this one has {len(row)}",
+                where=f"row {i}, key {keys[i]!r}",
+            )
+    if len(set(keys)) == len(keys):
+        return keys, rows, lifetimes
+    newest: dict[bytes, int] = {}
+    for i, key in enumerate(keys):
+        held = newest.setdefault(key, i)
+        if rows[i][ORDER] > rows[held][ORDER]:
+            newest[key] = i
+    picks = newest.values()
+    return list(newest), [rows[i] for i in picks], [lifetimes[i] for i in picks]
+
+
+def _lifetimes(lifetimes_us: Lifetimes, n: int) -> Sequence[int]:
+    if lifetimes_us is None:
+        return [0] * n
+    if isinstance(lifetimes_us, np.ndarray):
+        lifetimes_us = lifetimes_us.tolist()
+    return [lifetime or 0 for lifetime in lifetimes_us]
+
+
+def closed_error(url: str) -> StoreUnavailableError:
+    """The error for a call on a closed store."""
+    return StoreUnavailableError("the online store was closed", where=url)
+
+
+def read_only_error(url: str) -> StoreError:
+    """The error for a write to a store opened for reading."""
+    return StoreError("the online store was opened read-only", where=url, hint="open it without read_only")

@@ -1,0 +1,116 @@
+"""``memory://`` and ``memory://name``: a real store in a dict, for tests and quick starts.
+
+Stores of the same name share their rows within the process, and keep them when closed; a store
+without a name has its own. Nothing is seen by another process.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from threading import Lock
+from typing import Final
+
+from fastserve.errors import ConfigError
+from fastserve.online.base import (
+    ORDER,
+    Lifetimes,
+    Rows,
+    check_batch,
+    closed_error,
+    read_only_error,
+)
+from fastserve.timeutil import now_us
+
+
+class _Space:
+    """The rows under one name: key -> (end of its life in microseconds UTC or 0, row)."""
+
+    def __init__(self) -> None:
+        self.rows: dict[bytes, tuple[int, bytes]] = {}
+        self.lock = Lock()  # for stores of one name on several threads
+
+
+_SPACES: Final[dict[str, _Space]] = {}
+
+
+class MemoryStore:
+    """See the module's docstring."""
+
+    def __init__(self, url: str, *, read_only: bool = False) -> None:
+        name = url.removeprefix("memory://")
+        if "?" in name:
+            raise ConfigError("memory:// takes no options", where=url)
+        self.url = url
+        self._read_only = read_only
+        self._space = _SPACES.setdefault(name, _Space()) if name else _Space()
+        self._closed = False
+
+    def get_many(self, keys: Sequence[bytes]) -> Rows:
+        """See OnlineStore."""
+        self._check_open()
+        now = now_us()
+        held = map(self._space.rows.get, keys)
+        return [e[1] if e is not None and (not e[0] or e[0] > now) else None for e in held]
+
+    async def put_many(
+        self, keys: Sequence[bytes], rows: Sequence[bytes], lifetimes_us: Lifetimes = None
+    ) -> int:
+        """See OnlineStore."""
+        self._check_writable()
+        keys, rows, lifetimes = check_batch(keys, rows, lifetimes_us)
+        space = self._space
+        written = 0
+        with space.lock:
+            now = now_us()
+            for key, row, lifetime in zip(keys, rows, lifetimes, strict=True):
+                held = space.rows.get(key)
+                if held is None or 0 < held[0] <= now or row[ORDER] > held[1][ORDER]:
+                    space.rows[key] = (now + lifetime if lifetime else 0, row)
+                    written += 1
+        return written
+
+    async def delete_many(self, keys: Sequence[bytes]) -> int:
+        """See OnlineStore."""
+        self._check_writable()
+        now = now_us()
+        with self._space.lock:
+            gone = [self._space.rows.pop(key, None) for key in keys]
+        return sum(e is not None and (not e[0] or e[0] > now) for e in gone)
+
+    async def sweep(self) -> int:
+        """See OnlineStore."""
+        self._check_writable()
+        now = now_us()
+        with self._space.lock:
+            dead = [key for key, (end, _) in self._space.rows.items() if 0 < end <= now]
+            for key in dead:
+                del self._space.rows[key]
+        return len(dead)
+
+    async def scan(self, prefix: bytes = b"") -> AsyncIterator[bytes]:
+        """See OnlineStore."""
+        self._check_open()
+        now = now_us()
+        with self._space.lock:
+            held = list(self._space.rows.items())
+        for key, (end, _) in held:
+            if key.startswith(prefix) and (not end or end > now):
+                yield key
+
+    async def close(self) -> None:
+        """See OnlineStore."""
+        self._closed = True
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise closed_error(self.url)
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        if self._read_only:
+            raise read_only_error(self.url)
+
+
+def open_memory(url: str, read_only: bool) -> MemoryStore:
+    """The opener of the scheme."""
+    return MemoryStore(url, read_only=read_only)

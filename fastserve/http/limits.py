@@ -1,0 +1,82 @@
+"""Every bound of the front end in one frozen object. Times are seconds, sizes are bytes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+from fastserve.errors import ConfigError
+
+KIB = 1024
+MIB = 1024 * KIB
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one client may cost us.
+
+    Per request
+        max_header_bytes: names + values (+ 32 each in HTTP/2, RFC 9113 6.5.2) -> 431.
+        max_target_bytes: path and query -> 414.
+        max_body_bytes: -> 413.
+    Per connection
+        max_buffered_body_bytes: request bodies held at once, unfinished or unanswered -> 413.
+        max_pending_response_bytes: answers not yet on the wire; beyond it new HTTP/2 streams are refused.
+        max_concurrent_streams: requests in flight (HTTP/2).
+        write_high_water_bytes: in the transport; beyond it no more DATA is pulled from the answers.
+        stream_window_bytes, connection_window_bytes: HTTP/2 receive windows for request bodies.
+        control_frame_budget: tokens. Every frame that is neither HEADERS nor useful DATA costs one,
+            every RST_STREAM of ours too; 4 come back per answered request, 1 per 4 KiB of body in
+            either direction, control_frames_per_second with time. None left: GOAWAY(ENHANCE_YOUR_CALM).
+    Time
+        header_timeout_s: from connect, or the first byte of a head, to its end -> 408.
+        body_timeout_s: from the head to the last byte of the body -> 408.
+        idle_timeout_s: nothing in flight -> GOAWAY / close.
+        write_timeout_s: answers wait and the client takes nothing -> the connection is aborted.
+        linger_timeout_s: how long to swallow input after a final answer, so that it is not lost to a
+            TCP reset.
+    Per server
+        max_connections: more are closed at once.
+
+    Raises:
+        ConfigError: a value is not positive.
+    """
+
+    max_header_bytes: int = 64 * KIB
+    max_target_bytes: int = 8 * KIB
+    max_body_bytes: int = 8 * MIB
+    max_buffered_body_bytes: int = 32 * MIB
+    max_pending_response_bytes: int = 64 * MIB
+    max_concurrent_streams: int = 128
+    max_connections: int = 10_000
+    write_high_water_bytes: int = 256 * KIB
+    stream_window_bytes: int = MIB
+    connection_window_bytes: int = 16 * MIB
+    control_frame_budget: int = 500
+    control_frames_per_second: int = 20
+    header_timeout_s: float = 10.0
+    body_timeout_s: float = 30.0
+    idle_timeout_s: float = 120.0
+    write_timeout_s: float = 30.0
+    linger_timeout_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value <= 0:
+                raise ConfigError(
+                    f"{field.name} is {value}, it must be positive",
+                    where=f"http limits, {field.name}",
+                    hint="leave it out for the default",
+                )
+
+    @property
+    def sweep_interval_s(self) -> float:
+        """How often deadlines are looked at: a quarter of the shortest, 20 ms to 1 s."""
+        shortest = min(
+            self.header_timeout_s,
+            self.body_timeout_s,
+            self.idle_timeout_s,
+            self.write_timeout_s,
+            self.linger_timeout_s,
+        )
+        return min(max(shortest / 4, 0.02), 1.0)

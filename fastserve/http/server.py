@@ -1,0 +1,255 @@
+"""One listening port: HTTP/2 with prior knowledge, HTTP/1.1, and both over TLS with ALPN.
+
+    server = Server(handler, limits=Limits(), ssl_context=None)
+    await server.start("127.0.0.1", 6566)
+    ...
+    await server.drain(10.0)
+
+A fresh connection is a `Sniffer`: the first bytes (or ALPN) decide which protocol takes over.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import socket
+import ssl
+from typing import TYPE_CHECKING
+
+from fastserve.errors import ConfigError
+from fastserve.http.connection import Connection, Context
+from fastserve.http.h1 import H1Connection
+from fastserve.http.h2 import H2Connection, Session
+from fastserve.http.limits import Limits
+from fastserve.http.message import Handler
+from fastserve.http.stats import Stats
+
+if TYPE_CHECKING:
+    from fastserve.http.session import Session as SessionType
+
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+BACKLOG = 1024
+
+
+class Sniffer(Connection):
+    """A connection before its protocol is known."""
+
+    def __init__(self, context: Context, session_class: type[SessionType]) -> None:
+        super().__init__(context)
+        self._session_class = session_class
+        self._first = b""
+        self._made_at = self.loop.time()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        stats, context = self.stats, self.context
+        stats.connections += 1
+        stats.open_connections += 1
+        if stats.open_connections > self.limits.max_connections or context.draining:
+            stats.rejected += 1
+            self.abort()
+            return
+        tls = transport.get_extra_info("ssl_object")
+        if tls is not None and tls.selected_alpn_protocol() == "h2":
+            self._become(H2Connection(context, self._session_class))
+
+    def data_received(self, data: bytes) -> None:
+        first = self._first = self._first + data
+        if first.startswith(PREFACE[: len(first)]) and len(first) < len(PREFACE):
+            return  # may still become either: the preface begins like a request line
+        if first.startswith(PREFACE):
+            self._become(H2Connection(self.context, self._session_class))
+        else:
+            self._become(H1Connection(self.context))
+
+    def _become(self, successor: Connection) -> None:
+        self.context.connections.discard(self)
+        self.transport.set_protocol(successor)
+        successor.connection_made(self.transport)
+        if self._first:
+            successor.data_received(self._first)
+
+    def flush(self) -> None:
+        pass
+
+    def check(self, now: float) -> None:
+        if now - self._made_at > self.limits.header_timeout_s:
+            self.stats.rejected += 1
+            self.abort()
+
+    def drain(self) -> None:
+        self.abort()
+
+
+class Server:
+    """Serves `handler` on one port.
+
+    Args:
+        handler: see fastserve/http/message.py.
+        limits: bounds and time-outs.
+        ssl_context: from `make_ssl_context`; None serves cleartext.
+        session_class: the HTTP/2 session; the native one unless it is missing.
+    """
+
+    def __init__(
+        self,
+        handler: Handler,
+        *,
+        limits: Limits | None = None,
+        ssl_context: ssl.SSLContext | None = None,
+        session_class: type[SessionType] = Session,
+    ) -> None:
+        self.handler = handler
+        self.limits = Limits() if limits is None else limits
+        self.ssl_context = ssl_context
+        self.session_class = session_class
+        self._context: Context | None = None
+        self._server: asyncio.AbstractServer | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+
+    # ---- start ----
+
+    async def start(
+        self,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        reuse_port: bool = False,
+        sock: socket.socket | None = None,
+    ) -> None:
+        """Listen on host:port (0: a free one), or on a bound `sock`, and serve until drained.
+
+        Raises:
+            ConfigError: the address is taken, unknown or not allowed.
+        """
+        loop = asyncio.get_running_loop()
+        context = self._context = Context(self.handler, self.limits, loop)
+        try:
+            sock = bind(host, port, reuse_port) if sock is None else sock
+            self._server = await loop.create_server(
+                lambda: Sniffer(context, self.session_class),
+                sock=sock,
+                ssl=self.ssl_context,
+                ssl_handshake_timeout=self.limits.header_timeout_s if self.ssl_context else None,
+                backlog=BACKLOG,
+            )
+        except OSError as error:
+            raise bind_error(host, port, error) from error
+        self._sweep()
+
+    @property
+    def stats(self) -> Stats:
+        """The counters."""
+        return self._started().stats
+
+    @property
+    def sockets(self) -> list[socket.socket]:
+        """The listening sockets; empty once draining."""
+        return list(getattr(self._server, "sockets", ()))
+
+    @property
+    def port(self) -> int:
+        """The port listened on."""
+        return int(self.sockets[0].getsockname()[1])
+
+    def _started(self) -> Context:
+        if self._context is None:
+            raise RuntimeError("the server was not started")
+        return self._context
+
+    def _sweep(self) -> None:
+        context = self._started()
+        now = context.loop.time()
+        for connection in list(context.connections):
+            connection.check(now)
+        self._sweeper = context.loop.call_later(self.limits.sweep_interval_s, self._sweep)
+
+    # ---- end ----
+
+    async def drain(self, timeout_s: float) -> None:
+        """Stop accepting, finish what is in flight, close; stragglers are cut at `timeout_s`."""
+        context = self._started()
+        self._stop_listening()
+        context.draining = True
+        for connection in list(context.connections):
+            connection.drain()
+        if not await self._emptied(timeout_s / 4):
+            for connection in list(context.connections):
+                connection.finish_drain()
+            await self._emptied(timeout_s * 3 / 4)
+        await self.close()
+
+    async def _emptied(self, timeout_s: float) -> bool:
+        context = self._started()
+        context.emptied.clear()
+        if context.connections:
+            try:
+                await asyncio.wait_for(context.emptied.wait(), timeout_s)
+            except TimeoutError:
+                return False
+        return True
+
+    def _stop_listening(self) -> None:
+        if self._server is not None:
+            self._server.close()
+
+    async def close(self) -> None:
+        """Close everything now; awaitables in flight are cancelled."""
+        context = self._started()
+        self._stop_listening()
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        for connection in list(context.connections):
+            connection.abort()
+        await self._emptied(1.0)
+
+
+def bind(host: str, port: int, reuse_port: bool = False) -> socket.socket:
+    """A bound TCP socket, not yet listening; OSError when the address cannot be had."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    family, kind, protocol, _, address = found[0]
+    sock = socket.socket(family, kind, protocol)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        sock.bind(address)
+    except OSError:
+        sock.close()
+        raise
+    return sock
+
+
+def bind_error(host: str, port: int, error: OSError) -> ConfigError:
+    """Why host:port cannot be listened on, and what to do."""
+    if error.errno == errno.EADDRINUSE:
+        message, hint = "the port is taken", "stop the other process or choose another port"
+    elif error.errno == errno.EACCES:
+        message, hint = "not allowed to listen", "ports below 1024 need privileges; take a higher one"
+    else:
+        message, hint = f"cannot listen: {error}", "give a local address, e.g. 127.0.0.1 or 0.0.0.0"
+    return ConfigError(message, where=f"{host}:{port}", hint=hint)
+
+
+def make_ssl_context(cert: str, key: str) -> ssl.SSLContext:
+    """TLS >= 1.2 with ALPN (h2, http/1.1) for `Server`.
+
+    Args:
+        cert: path of the PEM certificate chain.
+        key: path of its PEM private key.
+
+    Raises:
+        ConfigError: a file is missing, unreadable or does not fit the other.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    try:
+        context.load_cert_chain(cert, key)
+    except (OSError, ssl.SSLError) as error:
+        raise ConfigError(
+            f"cannot load the TLS certificate: {error}",
+            where=f"{cert}, {key}",
+            hint="give a PEM chain and the private key that belongs to it",
+        ) from error
+    return context

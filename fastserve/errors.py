@@ -130,7 +130,16 @@ class RegistryConflictError(RegistryError):
 
 
 class BreakingChangeError(RegistryError, ValueError):
-    """A feature view changed incompatibly under an unchanged version; nothing was written."""
+    """Feature views changed incompatibly under an unchanged version; nothing was written.
+
+    ``problems`` holds every such change with its fix.
+    """
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        count = len(self.problems)
+        head = f"{count} incompatible change{'' if count == 1 else 's'} under an unchanged version"
+        super().__init__("\n".join([head, *(f"- {problem}" for problem in self.problems)]))
 
 
 class MaterializeError(FastserveError):

@@ -1,0 +1,40 @@
+"""The registry of definitions: revisions, plans, snapshots, and the ledger of materialization runs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from fastserve.registry.plan import ApplyResult, AttributeChange, Change, Plan, Revision
+from fastserve.registry.runs import Cursor, Interval, Partition, Run, coalesce, uncovered
+from fastserve.registry.snapshot import LayoutRecord, RegisteredView, Snapshot
+
+if TYPE_CHECKING:
+    from fastserve.registry.registry import Registry, open_registry
+
+__all__ = [
+    "ApplyResult",
+    "AttributeChange",
+    "Change",
+    "Cursor",
+    "Interval",
+    "LayoutRecord",
+    "Partition",
+    "Plan",
+    "RegisteredView",
+    "Registry",
+    "Revision",
+    "Run",
+    "Snapshot",
+    "coalesce",
+    "open_registry",
+    "uncovered",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Load SQLAlchemy on first use: most readers need only the value classes."""
+    if name in ("Registry", "open_registry"):
+        from fastserve.registry import registry  # noqa: PLC0415
+
+        return getattr(registry, name)
+    raise AttributeError(f"module 'fastserve.registry' has no attribute {name!r}")

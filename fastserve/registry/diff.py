@@ -1,0 +1,103 @@
+"""A definition as flat attributes, and what changed between two of them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from fastserve.definitions import (
+    Definition,
+    Entity,
+    FeatureService,
+    FeatureView,
+    FeatureViewProjection,
+    Field,
+    PushSource,
+    Source,
+)
+from fastserve.definitions.serde import to_dict
+from fastserve.registry.plan import AttributeChange
+from fastserve.timeutil import format_duration
+
+
+def compare(old: Definition | None, new: Definition) -> tuple[AttributeChange, ...]:
+    """The attributes that differ, in the order people declare them; all that are set when `old` is None."""
+    before = flatten(old) if old is not None else {}
+    after = flatten(new)
+    names = [*after, *(name for name in before if name not in after)]
+    return tuple(
+        AttributeChange(name, before.get(name), after.get(name))
+        for name in names
+        if before.get(name) != after.get(name) and (old is not None or after[name] not in (None, "", []))
+    )
+
+
+def flatten(obj: Definition) -> dict[str, Any]:
+    """Attribute -> JSON value, in the words users write: ``ttl: "2h"``, ``feature x: "int64"``."""
+    flat: dict[str, Any] = {}
+    if isinstance(obj, Entity):
+        for key, dtype in zip(obj.join_keys, obj.dtypes, strict=False):
+            flat[f"join key {key}"] = dtype
+    elif isinstance(obj, FeatureView):
+        flat |= _view(obj)
+    elif isinstance(obj, FeatureService):
+        flat["features"] = [ref_text(part) for part in obj.features]
+    else:
+        flat |= _source("", obj)
+    return flat | _common(obj)
+
+
+def ref_text(part: FeatureViewProjection) -> str:
+    """``stats@v2[a, b] as alias (user_id -> buyer_id)``."""
+    version = f"@v{part.version}" if part.version is not None else ""
+    alias = f" as {part.alias}" if part.alias else ""
+    keys = ", ".join(f"{key} -> {column}" for key, column in part.join_key_map.items())
+    return f"{part.view}{version}[{', '.join(part.features)}]{alias}{f' ({keys})' if keys else ''}"
+
+
+def default_text(field: Field) -> str:
+    """``default 0``, or ``no default``."""
+    return "no default" if field.default is None else f"default {field.default!r}"
+
+
+def _view(view: FeatureView) -> dict[str, Any]:
+    flat: dict[str, Any] = {"entities": list(view.entities)}
+    for field in view.schema:
+        flat[f"feature {field.name}"] = f"{field.dtype}, {default_text(field)}"
+        if field.description:
+            flat[f"feature {field.name} description"] = field.description
+        flat |= {f"feature {field.name} tag {tag}": value for tag, value in field.tags.items()}
+    flat["ttl"] = ttl_text(view.ttl_us)
+    flat |= _source("source", view.source)
+    flat["online"] = view.online
+    flat["offline"] = view.offline
+    return flat
+
+
+def ttl_text(ttl_us: int | None) -> str | None:
+    """``2h``; None for a view whose rows hold for ever."""
+    return None if ttl_us is None else format_duration(ttl_us)
+
+
+def _source(prefix: str, source: Source | None) -> dict[str, Any]:
+    if source is None:
+        return {}
+    dot = f"{prefix}." if prefix else ""
+    if isinstance(source, PushSource):
+        flat: dict[str, Any] = {f"{dot}push source": source.name} if prefix else {}
+        return flat | _source(f"{dot}batch_source", source.batch_source)
+    found = to_dict(source) | {"format": source.format}
+    if source.name == source.path:
+        del found["name"]
+    return {f"{dot}{name}": _plain(value) for name, value in found.items()}
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return [f"{key} -> {name}" for key, name in value.items()]
+    return value
+
+
+def _common(obj: Definition) -> dict[str, Any]:
+    tags = {f"tag {tag}": value for tag, value in obj.tags.items()}
+    return {"description": obj.description or None, **tags, "owner": obj.owner or None}

@@ -1,0 +1,166 @@
+"""Connections to the registry's database: SQLite or PostgreSQL, and their errors in our words."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sqlite3
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+import sqlalchemy as sa
+from sqlalchemy import event, exc
+
+from fastserve.errors import ConfigError, RegistryError
+
+BUSY_S: Final = 60
+_CONNECT_S: Final = 10
+_WRITE: Final = "fastserve_write"
+_FORMS: Final = "write sqlite:////absolute/path.db or postgresql://user:password@host/database"
+
+
+class Database:
+    """An engine with the two kinds of transaction the registry needs.
+
+    Attributes:
+        path: the SQLite file; None for PostgreSQL.
+        shown: the URL as messages may show it: without user, password and options.
+    """
+
+    def __init__(self, engine: sa.Engine, path: Path | None, shown: str) -> None:
+        self.engine = engine
+        self.path = path
+        self.shown = shown
+        self._pid = os.getpid()
+        # Temporal rows make several autocommitted SELECTs consistent: a revision never changes.
+        self._reader = engine if path else engine.execution_options(isolation_level="AUTOCOMMIT")
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A connection for SELECTs; RegistryError on failure."""
+        with self._mapped(), self._checked(self._reader).connect() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """One transaction: committed at the end, rolled back on any error; RegistryError on failure.
+
+        SQLite takes the write lock at the start (BEGIN IMMEDIATE): a transaction that reads first and
+        writes later could otherwise not be upgraded once another process has written.
+        """
+        with self._mapped():
+            engine = self._checked(self.engine).execution_options(**{_WRITE: True})
+            with engine.begin() as connection:
+                yield connection
+
+    def dedicated(self) -> sa.Connection:
+        """A PostgreSQL connection outside the pool, autocommitting, for what lives as long as it does."""
+        with self._mapped():
+            connection = self._checked(self._reader).connect()
+            connection.detach()
+            return connection
+
+    def close(self) -> None:
+        """Close all connections."""
+        self.engine.dispose()
+
+    def error(self, error: exc.SQLAlchemyError) -> RegistryError:
+        """The same failure as our error: no traceback of the driver, no password."""
+        cause = getattr(error, "orig", None) or error
+        text = (str(cause).strip().splitlines() or [type(cause).__name__])[0]
+        password = self.engine.url.password
+        if password:
+            text = text.replace(str(password), "***")
+        return RegistryError(text, where=f"registry {self.shown}", hint=self._hint(text))
+
+    def _hint(self, text: str) -> str:
+        if self.path is None:
+            return "is the server up, does the database exist, and may this user write to it?"
+        if "locked" in text:
+            return f"another process held the write lock for {BUSY_S} s; try again"
+        if "not a database" in text:
+            return "the file is something else; name another path for the registry"
+        return "is the directory there, on a local disk, and writable?"
+
+    @contextlib.contextmanager
+    def _mapped(self) -> Iterator[None]:
+        try:
+            yield
+        except exc.SQLAlchemyError as error:
+            raise self.error(error) from None
+
+    def _checked(self, engine: sa.Engine) -> sa.Engine:
+        """The engine; after a fork without the parent's connections, which are not ours to use."""
+        if os.getpid() != self._pid:
+            self.engine.dispose(close=False)
+            self._pid = os.getpid()
+        return engine
+
+
+def open_database(url: str) -> Database:
+    """The database that a URL names; a SQLite file's directory is made. Connects to nothing yet.
+
+    Raises:
+        ConfigError: the URL is malformed, of another kind, or its driver is not installed.
+    """
+    scheme, separator, _ = url.partition("://")
+    where = f"registry {scheme}://…" if separator else "registry"
+    if scheme in ("postgres", "postgresql", "postgresql+psycopg") and separator:
+        return _postgres(f"postgresql+psycopg{url[len(scheme) :]}", where)
+    if scheme == "sqlite" and separator:
+        return _sqlite(url, where)
+    raise ConfigError("is no registry URL", where=where, hint=_FORMS)
+
+
+def _parsed(url: str, where: str) -> sa.URL:
+    try:
+        return sa.make_url(url)
+    except (exc.ArgumentError, ValueError):
+        raise ConfigError("cannot be parsed as an URL", where=where, hint=_FORMS) from None
+
+
+def _postgres(url: str, where: str) -> Database:
+    parsed = _parsed(url, where)
+    port = f":{parsed.port}" if parsed.port else ""
+    shown = f"postgresql://{parsed.host or ''}{port}/{parsed.database or ''}"
+    try:
+        engine = sa.create_engine(
+            parsed,
+            pool_size=2,
+            max_overflow=8,
+            pool_pre_ping=True,
+            connect_args={"connect_timeout": _CONNECT_S},
+        )
+    except ImportError:
+        raise ConfigError(
+            "needs the psycopg driver", where=where, hint="pip install 'fastserve[postgres]'"
+        ) from None
+    return Database(engine, None, shown)
+
+
+def _sqlite(url: str, where: str) -> Database:
+    name = _parsed(url, where).database
+    if not name or name == ":memory:":
+        raise ConfigError("names no file", where=where, hint="write sqlite:////absolute/path.db")
+    path = Path(name).absolute()
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RegistryError(
+            f"cannot make the directory: {error.strerror}", where=f"registry {path}"
+        ) from None
+    engine = sa.create_engine(sa.URL.create("sqlite", database=str(path)), connect_args={"timeout": BUSY_S})
+    event.listen(engine, "connect", _on_connect)
+    event.listen(engine, "begin", _on_begin)
+    return Database(engine, path, str(path))
+
+
+def _on_connect(connection: sqlite3.Connection, _record: Any) -> None:
+    connection.isolation_level = None  # the driver must not begin on its own: _on_begin does
+    connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _on_begin(connection: sa.Connection) -> None:
+    write = connection.get_execution_options().get(_WRITE)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

@@ -1,0 +1,135 @@
+"""One run per view, everywhere. Both locks end with the process that holds them, kill -9 included.
+
+SQLite: `flock` on a file beside the database. PostgreSQL: a session advisory lock on a connection of its own
+(behind a pooler that shares sessions, such as pgbouncer in transaction mode, such a lock holds nothing).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Final
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from fastserve.errors import AlreadyRunningError, RegistryError
+from fastserve.registry.engine import Database
+from fastserve.timeutil import MICROS, format_timestamp, now_us
+
+_SPACE: Final = 0x66617374  # "fast": keeps our advisory locks apart from those of other programs
+_HOLDER: Final = sa.text(
+    "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid "
+    "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.classid = :space AND l.objid = :id "
+    "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
+_held: Final[set[int]] = set()  # descriptors of flocks of this process
+
+
+@contextlib.contextmanager
+def lock_view(database: Database, view_id: int) -> Iterator[None]:
+    """Hold a view; AlreadyRunningError when somebody else does."""
+    if database.path is not None:
+        with _flock(Path(f"{database.path}.view-{view_id}.lock"), view_id):
+            yield
+    else:
+        with _advisory(database, view_id):
+            yield
+
+
+@contextlib.contextmanager
+def _flock(path: Path, view_id: int) -> Iterator[None]:
+    try:
+        file = path.open("a+", encoding="utf-8")
+    except OSError as error:
+        raise RegistryError(f"cannot make the lock file: {error.strerror}", where=str(path)) from None
+    with file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _already(view_id, _written(file)) from None
+        _held.add(file.fileno())
+        try:
+            _write(file, json.dumps(_me()))
+            yield
+        finally:
+            _held.discard(file.fileno())
+            _write(file, "")  # the file itself stays: removing it would let two hold one name
+
+
+def _write(file: IO[str], text: str) -> None:
+    file.seek(0)
+    file.truncate()
+    file.write(text)
+    file.flush()
+
+
+def _written(file: IO[str]) -> tuple[str, str, int] | None:
+    """(pid, host, since in seconds) from a lock file; None when its holder is just writing it."""
+    file.seek(0)
+    try:
+        found = json.loads(file.read())
+        return str(found["pid"]), str(found["host"]), int(found["since"])
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _forget_after_fork() -> None:
+    """A forked child shares its parent's flocks and would keep them alive: close its copies."""
+    for descriptor in _held:
+        os.close(descriptor)
+    _held.clear()
+
+
+os.register_at_fork(after_in_child=_forget_after_fork)
+
+
+@contextlib.contextmanager
+def _advisory(database: Database, view_id: int) -> Iterator[None]:
+    connection = database.dedicated()
+    try:
+        _acquire(database, connection, view_id)
+        yield
+    finally:
+        with contextlib.suppress(exc.SQLAlchemyError):
+            connection.close()  # ends the session, and with it the lock
+
+
+def _acquire(database: Database, connection: sa.Connection, view_id: int) -> None:
+    me = _me()
+    name = f"fastserve:{me['pid']}:{me['since']}:{me['host']}"[:63]  # PostgreSQL cuts there
+    try:
+        connection.execute(sa.select(sa.func.set_config("application_name", name, False)))
+        connection.execute(sa.select(sa.func.set_config("idle_session_timeout", "0", False)))
+        got = connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_SPACE, view_id)))
+        holder = None if got else connection.scalar(_HOLDER, {"space": _SPACE, "id": view_id})
+    except exc.SQLAlchemyError as error:
+        raise database.error(error) from None
+    if not got:
+        raise _already(view_id, _named(holder))
+
+
+def _named(name: str | None) -> tuple[str, str, int] | None:
+    parts = (name or "").split(":", 3)
+    if len(parts) != 4 or parts[0] != "fastserve" or not parts[2].isdigit():
+        return None
+    return parts[1], parts[3], int(parts[2])
+
+
+def _me() -> dict[str, str | int]:
+    return {"pid": os.getpid(), "host": socket.gethostname(), "since": now_us() // MICROS}
+
+
+def _already(view_id: int, holder: tuple[str, str, int] | None) -> AlreadyRunningError:
+    text = "another run holds the view's lock"
+    if holder:
+        pid, host, since = holder
+        text = f"{text}: pid {pid} on {host}, since {format_timestamp(since * MICROS)}"
+    return AlreadyRunningError(
+        text, where=f"view id {view_id}", hint="wait for it, or stop it: the lock ends with its process"
+    )

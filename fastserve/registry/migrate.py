@@ -1,0 +1,108 @@
+"""Bring a registry database to this release's schema. Costs one SELECT when it is there already."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from fastserve.errors import RegistryError
+from fastserve.registry.engine import Database
+from fastserve.registry.schema import HEAD, VERSION_TABLE, meta
+
+_LOCK: Final = 0x66617374  # "fast": the key of the PostgreSQL advisory lock of migrations
+_VERSION: Final = sa.table(VERSION_TABLE, sa.column("version_num", sa.Text))
+_STATE: Final = sa.select(_VERSION.c.version_num, meta.c.value).select_from(
+    _VERSION.join(meta, meta.c.key == "registry_id")
+)
+
+
+def ensure_schema(database: Database) -> str:
+    """Migrate if the stored schema is behind; returns the registry's id.
+
+    Processes that find it behind at the same time migrate one after the other; all but the first find
+    nothing left to do.
+
+    Raises:
+        RegistryError: unreachable, not a database, not writable, or written by a newer fastserve.
+    """
+    state = _state(database)
+    if state is None or state[0] != HEAD:
+        _check_known(database, state)
+        _migrate(database)
+        state = _state(database)
+        assert state is not None
+    return state[1]
+
+
+def _state(database: Database) -> tuple[str, str] | None:
+    """(schema version, registry id); None when there are no tables yet."""
+    try:
+        with database.engine.connect() as connection:
+            row = connection.execute(_STATE).one_or_none()
+    except exc.DBAPIError as error:
+        # SQLite says OperationalError for a missing table, PostgreSQL ProgrammingError (42P01).
+        if "no such table" in str(error.orig) or getattr(error.orig, "sqlstate", "") == "42P01":
+            return None
+        raise database.error(error) from None
+    except exc.SQLAlchemyError as error:
+        raise database.error(error) from None
+    return (row[0], row[1]) if row else None
+
+
+def _check_known(database: Database, state: tuple[str, str] | None) -> None:
+    if state is not None and state[0] > HEAD:
+        raise RegistryError(
+            f"has schema {state[0]}; this fastserve knows up to {HEAD}",
+            where=f"registry {database.shown}",
+            hint="upgrade fastserve: a newer one has migrated this registry",
+        )
+
+
+def _migrate(database: Database) -> None:
+    with _alone(database), database.write() as connection:
+        if database.path is None:
+            connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
+        _upgrade(connection)
+
+
+def _upgrade(connection: sa.Connection) -> None:
+    from alembic import command  # noqa: PLC0415  (only a registry that is behind pays for it)
+    from alembic.config import Config  # noqa: PLC0415
+
+    config = Config()
+    directory = str(Path(__file__).with_name("migrations")).replace("%", "%%")
+    config.set_main_option("script_location", directory)
+    config.set_main_option("path_separator", "os")
+    config.attributes["connection"] = connection
+    command.upgrade(config, "head")
+
+
+@contextlib.contextmanager
+def _alone(database: Database) -> Iterator[None]:
+    """SQLite: one process at a time turns on WAL, which the busy time-out does not cover."""
+    if database.path is None:
+        yield
+        return
+    try:
+        with open(f"{database.path}.lock", "a") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            try:
+                with database.engine.connect() as connection:
+                    raw = connection.connection.driver_connection
+                    assert raw is not None
+                    raw.execute("PRAGMA journal_mode=WAL")
+            except exc.SQLAlchemyError as error:
+                raise database.error(error) from None
+            yield
+    except OSError as error:
+        raise RegistryError(
+            f"cannot write beside the database: {error.strerror}",
+            where=f"registry {database.path}",
+            hint="is the directory writable?",
+        ) from None

@@ -1,0 +1,147 @@
+"""The registry: what is defined, in every revision, and what has been materialized."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+from fastserve.definitions import Definition
+from fastserve.errors import RegistryConflictError, RegistryError
+from fastserve.registry.engine import Database, open_database
+from fastserve.registry.ledger import Ledger
+from fastserve.registry.locks import lock_view
+from fastserve.registry.migrate import ensure_schema
+from fastserve.registry.objects import (
+    lock_project,
+    read_history,
+    read_revision,
+    read_snapshot,
+    write_plan,
+)
+from fastserve.registry.plan import ApplyResult, Plan, Revision
+from fastserve.registry.planner import make_plan
+from fastserve.registry.snapshot import Snapshot
+
+
+def open_registry(url: str, project: str) -> Registry:
+    """The registry of a project: ``sqlite:////absolute/path.db`` or ``postgresql://user:password@host/db``.
+
+    A new database gets its tables; one that an older fastserve wrote is migrated.
+
+    Raises:
+        ConfigError: the URL is malformed or its driver is not installed.
+        RegistryError: unreachable, not writable, no registry, or written by a newer fastserve.
+    """
+    database = open_database(url)
+    try:
+        return Registry(database, project, ensure_schema(database))
+    except BaseException:
+        database.close()
+        raise
+
+
+class Registry(Ledger):
+    """One project in a registry database. Safe to share between threads.
+
+    Every method raises RegistryError when the database fails.
+
+    Attributes:
+        registry_id: made once per database, never changed.
+        project: the name space of the definitions.
+    """
+
+    def __init__(self, database: Database, project: str, registry_id: str) -> None:
+        super().__init__(database, project)
+        self.registry_id = registry_id
+
+    def revision(self) -> int:
+        """The project's revision, one cheap SELECT; 0 when nothing was ever applied."""
+        with self._database.read() as connection:
+            return read_revision(connection, self.project)
+
+    def snapshot(self, revision: int | None = None) -> Snapshot:
+        """The definitions at a revision, the current one by default.
+
+        Raises:
+            RegistryError: no such revision.
+        """
+        with self._database.read() as connection:
+            newest = read_revision(connection, self.project)
+            wanted = newest if revision is None else revision
+            if not 0 <= wanted <= newest:
+                raise RegistryError(
+                    f"no revision {wanted}",
+                    where=f"project {self.project}",
+                    hint=f"revisions go from 0 to {newest}",
+                )
+            return read_snapshot(connection, self.registry_id, self.project, wanted)
+
+    def plan(self, objects: Sequence[Definition], *, prune: bool = False) -> Plan:
+        """What `apply` would do now. Writes nothing.
+
+        Raises:
+            DefinitionError: the objects, laid over what is registered, do not hold together.
+            BreakingChangeError: a view would change incompatibly under its version.
+        """
+        return make_plan(self.snapshot(), objects, prune=prune)
+
+    def apply(
+        self,
+        objects: Sequence[Definition],
+        *,
+        prune: bool = False,
+        author: str = "",
+        expect_revision: int | None = None,
+    ) -> ApplyResult:
+        """Register the objects in one transaction; what is not among them stays, unless pruned.
+
+        The plan is made anew inside the transaction, so that concurrent applies lose nothing of each other.
+        Without a change there is no new revision.
+
+        Args:
+            prune: retire what is not among the objects.
+            author: who, for the history.
+            expect_revision: the revision a plan was reviewed at.
+
+        Raises:
+            DefinitionError, BreakingChangeError: as `plan`.
+            RegistryConflictError: the registry is no longer at `expect_revision`.
+        """
+        with self._database.write() as connection:
+            revision = lock_project(connection, self.project)
+            if expect_revision is not None and expect_revision != revision:
+                raise RegistryConflictError(
+                    f"the registry is at revision {revision}, the plan was made at {expect_revision}",
+                    where=f"project {self.project}",
+                    hint="somebody applied in between; plan again and apply that",
+                )
+            before = read_snapshot(connection, self.registry_id, self.project, revision)
+            plan = make_plan(before, objects, prune=prune)
+            if plan.is_empty:
+                return ApplyResult(plan, before)
+            written = write_plan(connection, before, plan, author)
+            after = read_snapshot(connection, self.registry_id, self.project, written)
+        return ApplyResult(plan, after)
+
+    def history(self, limit: int = 50) -> list[Revision]:
+        """The newest revisions, newest first: revision, when, author, summary."""
+        with self._database.read() as connection:
+            return read_history(connection, self.project, limit)
+
+    def lock_view(self, view_id: int) -> AbstractContextManager[None]:
+        """Hold a view for one run; the lock ends with the process, however that ends.
+
+        Raises:
+            AlreadyRunningError: another run holds it; names its process where known.
+        """
+        return lock_view(self._database, view_id)
+
+    def close(self) -> None:
+        """Close the database connections."""
+        self._database.close()
+
+    def __enter__(self) -> Registry:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()

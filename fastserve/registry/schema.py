@@ -1,0 +1,135 @@
+"""The registry's tables. Definitions are temporal rows: nothing that was applied is ever rewritten.
+
+An object's row holds from `from_revision` until `to_revision` (null: it still holds), so the state at any
+revision is one range query. The migrations build these tables; a test compares the two.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import sqlalchemy as sa
+
+HEAD: Final = "0001"
+"""The schema version this release writes: the newest migration."""
+
+VERSION_TABLE: Final = "fastserve_schema"
+
+metadata: Final = sa.MetaData()
+_ID: Final = sa.BigInteger().with_variant(sa.Integer, "sqlite")  # SQLite counts up INTEGER keys only
+
+meta: Final = sa.Table(
+    "fastserve_meta",
+    metadata,
+    sa.Column("key", sa.Text, primary_key=True),
+    sa.Column("value", sa.Text, nullable=False),
+)
+projects: Final = sa.Table(
+    "fastserve_projects",
+    metadata,
+    sa.Column("project", sa.Text, primary_key=True),
+    sa.Column("revision", sa.Integer, nullable=False),
+)
+revisions: Final = sa.Table(
+    "fastserve_revisions",
+    metadata,
+    sa.Column("project", sa.Text, primary_key=True),
+    sa.Column("revision", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("applied_us", sa.BigInteger, nullable=False),
+    sa.Column("author", sa.Text, nullable=False),
+    sa.Column("summary", sa.Text, nullable=False),
+)
+views: Final = sa.Table(
+    "fastserve_views",
+    metadata,
+    sa.Column("view_id", sa.Integer, primary_key=True),
+    sa.Column("project", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Index("fastserve_views_project", "project"),
+    sqlite_autoincrement=True,  # an id is never given twice, not even after a delete
+)
+objects: Final = sa.Table(
+    "fastserve_objects",
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("project", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("version", sa.Integer, nullable=False),
+    sa.Column("view_id", sa.Integer, sa.ForeignKey(views.c.view_id)),
+    sa.Column("body", sa.Text, nullable=False),
+    sa.Column("hash", sa.Text, nullable=False),
+    sa.Column("from_revision", sa.Integer, nullable=False),
+    sa.Column("to_revision", sa.Integer),
+    sa.Index("fastserve_objects_project", "project", "from_revision"),
+    sa.Index(
+        "fastserve_objects_current",
+        "project",
+        "kind",
+        "name",
+        "version",
+        unique=True,  # the database itself refuses two current rows of one object
+        sqlite_where=sa.text("to_revision IS NULL"),
+        postgresql_where=sa.text("to_revision IS NULL"),
+    ),
+    sqlite_autoincrement=True,
+)
+layouts: Final = sa.Table(
+    "fastserve_layouts",
+    metadata,
+    sa.Column("view_id", sa.Integer, sa.ForeignKey(views.c.view_id), primary_key=True, autoincrement=False),
+    sa.Column("layout_id", sa.Integer, primary_key=True, autoincrement=False),
+    sa.Column("fields", sa.Text, nullable=False),  # JSON [[name, dtype], ...] in row order
+    sa.Column("from_revision", sa.Integer, nullable=False),
+)
+runs: Final = sa.Table(
+    "fastserve_runs",
+    metadata,
+    sa.Column("run_id", sa.Integer, primary_key=True),
+    sa.Column("view_id", sa.Integer, sa.ForeignKey(views.c.view_id), nullable=False),
+    sa.Column("target", sa.Text, nullable=False),
+    sa.Column("start_us", sa.BigInteger),
+    sa.Column("end_us", sa.BigInteger, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("fingerprint", sa.Text, nullable=False),
+    sa.Column("started_us", sa.BigInteger, nullable=False),
+    sa.Column("finished_us", sa.BigInteger),
+    sa.Column("error", sa.Text, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Index("fastserve_runs_view", "view_id", "run_id"),
+    sqlite_autoincrement=True,
+)
+partitions: Final = sa.Table(
+    "fastserve_partitions",
+    metadata,
+    sa.Column("run_id", sa.Integer, sa.ForeignKey(runs.c.run_id), primary_key=True, autoincrement=False),
+    sa.Column("date", sa.Text, primary_key=True),
+    sa.Column("target", sa.Text, primary_key=True),
+    sa.Column("rows", sa.BigInteger, nullable=False),
+    sa.Column("digest", sa.Text, nullable=False),
+    sa.Column("finished_us", sa.BigInteger, nullable=False),
+)
+intervals: Final = sa.Table(
+    "fastserve_intervals",
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("view_id", sa.Integer, sa.ForeignKey(views.c.view_id), nullable=False),
+    sa.Column("target", sa.Text, nullable=False),
+    sa.Column("start_us", sa.BigInteger),
+    sa.Column("end_us", sa.BigInteger, nullable=False),
+    sa.Column("rows", sa.BigInteger, nullable=False),
+    sa.Column("run_id", sa.Integer),
+    sa.Column("finished_us", sa.BigInteger, nullable=False),
+    sa.Index("fastserve_intervals_view", "view_id", "target", "id"),
+    sqlite_autoincrement=True,
+)
+cursors: Final = sa.Table(
+    "fastserve_cursors",
+    metadata,
+    sa.Column("view_id", sa.Integer, sa.ForeignKey(views.c.view_id), primary_key=True, autoincrement=False),
+    sa.Column("target", sa.Text, primary_key=True),
+    sa.Column("event_hw_us", sa.BigInteger),
+    sa.Column("created_hw_us", sa.BigInteger),
+)

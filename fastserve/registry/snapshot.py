@@ -1,0 +1,150 @@
+"""The registry at one revision: immutable, in memory, what every reader works from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+
+from fastserve.definitions import (
+    Definition,
+    Entity,
+    FeatureService,
+    FeatureView,
+    FeatureViewProjection,
+    PushSource,
+)
+from fastserve.errors import RegistryError, UnknownObjectError
+from fastserve.types import DType, parse_dtype
+
+
+@dataclass(frozen=True)
+class LayoutRecord:
+    """A field list that rows of a view version are, or once were, written with.
+
+    Attributes:
+        layout_id: its number within the view version, from 1.
+        names: field names, in row order.
+        dtypes: their types, in the same order.
+    """
+
+    layout_id: int
+    names: tuple[str, ...]
+    dtypes: tuple[DType, ...]
+
+
+@dataclass(frozen=True)
+class RegisteredView:
+    """One version of a feature view as the registry knows it.
+
+    Attributes:
+        view: the definition.
+        view_id: unique in the registry's database, across projects, and never given twice.
+        join_keys: join key name -> type, sorted by name: the canonical key order.
+        layouts: every layout so far, by ascending layout id; old rows are read by the old ones.
+    """
+
+    view: FeatureView
+    view_id: int
+    join_keys: Mapping[str, str]
+    layouts: tuple[LayoutRecord, ...]
+
+    @cached_property
+    def layout(self) -> LayoutRecord:
+        """The layout that rows are written with now."""
+        fields = fields_of(self.view)
+        for layout in self.layouts:
+            if (layout.names, layout.dtypes) == fields:
+                return layout
+        raise RegistryError(
+            f"view id {self.view_id} has no layout for its schema", where=f"FeatureView {self.view.name!r}"
+        )
+
+    @cached_property
+    def defaults(self) -> Mapping[str, object]:
+        """Feature name -> declared default, in schema order; None where there is none."""
+        return MappingProxyType({f.name: f.default for f in self.view.schema})
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All definitions of a project at one revision. Views are keyed by (name, version)."""
+
+    registry_id: str
+    project: str
+    revision: int
+    entities: Mapping[str, Entity]
+    views: Mapping[tuple[str, int], RegisteredView]
+    services: Mapping[str, FeatureService]
+    push_sources: Mapping[str, PushSource]
+
+    def view(self, name: str, version: int | None = None) -> RegisteredView:
+        """A version of a view; the newest one without `version`.
+
+        Raises:
+            UnknownObjectError: no such view, or no such version of it.
+        """
+        versions = self.versions(name)
+        if not versions:
+            raise UnknownObjectError.of("feature view", name, {n for n, _ in self.views})
+        wanted = versions[-1] if version is None else version
+        if wanted not in versions:
+            shown = ", ".join(map(str, versions))
+            raise UnknownObjectError(
+                f"feature view {name!r} has no version {wanted}", hint=f"its versions: {shown}"
+            )
+        return self.views[name, wanted]
+
+    def versions(self, name: str) -> tuple[int, ...]:
+        """The versions of a view, ascending; none for an unknown view."""
+        return self._versions.get(name, ())
+
+    def service(self, name: str) -> FeatureService:
+        """A feature service; UnknownObjectError when there is none of that name."""
+        found = self.services.get(name)
+        if found is None:
+            raise UnknownObjectError.of("feature service", name, self.services)
+        return found
+
+    def push_source(self, name: str) -> PushSource:
+        """A push source; UnknownObjectError when there is none of that name."""
+        found = self.push_sources.get(name)
+        if found is None:
+            raise UnknownObjectError.of("push source", name, self.push_sources)
+        return found
+
+    def resolve(
+        self, projections: Iterable[FeatureViewProjection]
+    ) -> list[tuple[FeatureViewProjection, RegisteredView]]:
+        """Each projection with the view it means.
+
+        Raises:
+            UnknownObjectError: an unknown view, version or feature; names it.
+        """
+        found = []
+        for part in projections:
+            registered = self.view(part.view, part.version)
+            known = set(registered.view.feature_names)
+            for feature in part.features:
+                if feature not in known:
+                    raise UnknownObjectError.of(f"feature of view {part.view!r}", feature, known)
+            found.append((part, registered))
+        return found
+
+    def definitions(self) -> tuple[Definition, ...]:
+        """Everything that was applied: entities, views, push sources, services, each sorted by name."""
+        views = (r.view for r in self.views.values())
+        return (*self.entities.values(), *self.push_sources.values(), *views, *self.services.values())
+
+    @cached_property
+    def _versions(self) -> dict[str, tuple[int, ...]]:
+        found: dict[str, list[int]] = {}
+        for name, version in sorted(self.views):
+            found.setdefault(name, []).append(version)
+        return {name: tuple(versions) for name, versions in found.items()}
+
+
+def fields_of(view: FeatureView) -> tuple[tuple[str, ...], tuple[DType, ...]]:
+    """(names, dtypes) of a view's features in schema order: what a layout of it holds."""
+    return view.feature_names, tuple(parse_dtype(f.dtype) for f in view.schema)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastserve.registry.plan import ApplyResult, AttributeChange, Change, Plan, Revision
 from fastserve.registry.runs import Cursor, Interval, Partition, Run, coalesce, uncovered
-from fastserve.registry.snapshot import LayoutRecord, RegisteredView, Snapshot
+from fastserve.registry.snapshot import RegisteredView, Snapshot
 
 if TYPE_CHECKING:
     from fastserve.registry.registry import Registry, open_registry
@@ -17,7 +17,6 @@ __all__ = [
     "Change",
     "Cursor",
     "Interval",
-    "LayoutRecord",
     "Partition",
     "Plan",
     "RegisteredView",

@@ -9,13 +9,14 @@ from typing import TypeVar
 
 import sqlalchemy as sa
 
+from fastserve.codec.layout import Layout
 from fastserve.definitions import Definition, Entity, FeatureService, FeatureView, PushSource
 from fastserve.definitions.serde import canonical_json, content_hash, from_dict
 from fastserve.definitions.validate import join_keys_of
 from fastserve.errors import RegistryError
 from fastserve.registry.plan import Change, Plan, Revision
 from fastserve.registry.schema import layouts, objects, projects, revisions, views
-from fastserve.registry.snapshot import LayoutRecord, RegisteredView, Snapshot, fields_of
+from fastserve.registry.snapshot import RegisteredView, Snapshot, fields_of
 from fastserve.timeutil import now_us
 from fastserve.types import parse_dtype
 
@@ -109,19 +110,17 @@ def write_plan(connection: sa.Connection, before: Snapshot, plan: Plan, author: 
 # ---- reading -------------------------------------------------------------------------------------
 
 
-def _read_layouts(
-    connection: sa.Connection, project: str, revision: int
-) -> dict[int, tuple[LayoutRecord, ...]]:
+def _read_layouts(connection: sa.Connection, project: str, revision: int) -> dict[int, tuple[Layout, ...]]:
     rows = connection.execute(
         sa.select(layouts.c.view_id, layouts.c.layout_id, layouts.c.fields)
         .join(views, views.c.view_id == layouts.c.view_id)
         .where(views.c.project == project, layouts.c.from_revision <= revision)
         .order_by(layouts.c.view_id, layouts.c.layout_id)
     )
-    found: dict[int, tuple[LayoutRecord, ...]] = {}
+    found: dict[int, tuple[Layout, ...]] = {}
     for view_id, layout_id, text in rows:
         fields = json.loads(text)
-        record = LayoutRecord(
+        record = Layout(
             layout_id, tuple(name for name, _ in fields), tuple(parse_dtype(dtype) for _, dtype in fields)
         )
         found[view_id] = (*found.get(view_id, ()), record)
@@ -134,7 +133,7 @@ def _snapshot(
     revision: int,
     found: list[Definition],
     view_ids: Mapping[tuple[str, int], int],
-    records: Mapping[int, tuple[LayoutRecord, ...]],
+    records: Mapping[int, tuple[Layout, ...]],
 ) -> Snapshot:
     entities = {o.name: o for o in found if isinstance(o, Entity)}
     registered = {}

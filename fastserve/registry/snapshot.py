@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from types import MappingProxyType
 
+from fastserve.codec.layout import Layout
 from fastserve.definitions import (
     Definition,
     Entity,
@@ -17,21 +18,6 @@ from fastserve.definitions import (
 )
 from fastserve.errors import RegistryError, UnknownObjectError
 from fastserve.types import DType, parse_dtype
-
-
-@dataclass(frozen=True)
-class LayoutRecord:
-    """A field list that rows of a view version are, or once were, written with.
-
-    Attributes:
-        layout_id: its number within the view version, from 1.
-        names: field names, in row order.
-        dtypes: their types, in the same order.
-    """
-
-    layout_id: int
-    names: tuple[str, ...]
-    dtypes: tuple[DType, ...]
 
 
 @dataclass(frozen=True)
@@ -48,10 +34,10 @@ class RegisteredView:
     view: FeatureView
     view_id: int
     join_keys: Mapping[str, str]
-    layouts: tuple[LayoutRecord, ...]
+    layouts: tuple[Layout, ...]
 
     @cached_property
-    def layout(self) -> LayoutRecord:
+    def layout(self) -> Layout:
         """The layout that rows are written with now."""
         fields = fields_of(self.view)
         for layout in self.layouts:

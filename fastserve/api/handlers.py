@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, TypeAlias, TypeVar
 from urllib.parse import parse_qsl, unquote
 
 import orjson
@@ -25,6 +25,7 @@ from fastserve.timeutil import format_timestamp
 
 Answer: TypeAlias = Response | asyncio.Future[Response]
 Render: TypeAlias = Callable[[FeatureBatch], Response]
+T = TypeVar("T")
 
 _VIEW: Final = "/feature-views/"
 _ONLINE: Final = "/online-features"
@@ -82,7 +83,7 @@ class DataPlane:
         asked = wire.parse_batch(request.body)
         plan = self._catalog.plan(asked.service, asked.features, asked.full_feature_names)
         render = _arrow if media == wire.ARROW else _json
-        return self._read(plan, asked.entities, render)
+        return self._read(plan, wire.json_keys(plan, asked.entities), render)
 
     def _one_entity(self, request: Request) -> Answer:
         name = unquote(request.path[len(_VIEW) : -len(_ONLINE)])
@@ -98,33 +99,46 @@ class DataPlane:
         batch = self._read_path.read(plan, entities)
         if isinstance(batch, FeatureBatch):
             return render(batch)
-        answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        return _then(batch, render)
 
-        def settle(done: asyncio.Future[FeatureBatch]) -> None:
-            if answer.done() or done.cancelled():
-                return
-            error = done.exception()
-            try:
-                if error is not None:
-                    raise error
-                answer.set_result(render(done.result()))
-            except FastserveError as known:
-                answer.set_result(error_response(known))
-            except Exception as unknown:
-                answer.set_exception(unknown)
+    def _health(self, request: Request) -> Answer:
+        rows = self._read_path.probe()
+        if isinstance(rows, list):
+            return self._health_answer(None)
+        return _then(rows, lambda _: self._health_answer(None), self._health_answer)
 
-        batch.add_done_callback(settle)
-        answer.add_done_callback(lambda done: done.cancelled() and batch.cancel())
-        return answer
-
-    def _health(self, request: Request) -> Response:
+    def _health_answer(self, error: FastserveError | None) -> Response:
         stale = self._catalog.stale_since_us
         body = {
-            "status": "ok" if stale is None else "registry unreachable",
+            "status": "ok" if error is None else "online store unreachable",
             "revision": self._catalog.snapshot.revision,
             "registry_stale_since": None if stale is None else format_timestamp(stale),
+            "online_store": "ok" if error is None else error.message,
         }
-        return Response(200, wire.JSON, orjson.dumps(body))
+        return Response(200 if error is None else 503, wire.JSON, orjson.dumps(body))
+
+
+def _then(
+    source: asyncio.Future[T],
+    render: Callable[[T], Response],
+    fail: Callable[[FastserveError], Response] = error_response,
+) -> asyncio.Future[Response]:
+    """The future response to a future value; cancelling it cancels the value. No task is made."""
+    answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+
+    def settle(done: asyncio.Future[T]) -> None:
+        if answer.done() or done.cancelled():
+            return
+        try:
+            answer.set_result(render(done.result()))
+        except FastserveError as error:
+            answer.set_result(fail(error))
+        except Exception as error:
+            answer.set_exception(error)
+
+    source.add_done_callback(settle)
+    answer.add_done_callback(lambda done: done.cancelled() and source.cancel())
+    return answer
 
 
 def _json(batch: FeatureBatch) -> Response:

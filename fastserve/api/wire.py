@@ -5,6 +5,7 @@ The JSON answer is columnar: values[i] is feature i, values[i][j] belongs to ent
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -105,6 +106,29 @@ def _entities(value: Any) -> dict[str, list[Any]]:
     return value
 
 
+def json_keys(plan: ReadPlan, entities: dict[str, list[Any]]) -> dict[str, list[Any]]:
+    """The entity columns with bytes keys decoded from base64; the same dict where there are none.
+
+    Raises:
+        InvalidEntityError: a bytes key is not base64.
+    """
+    if "bytes" not in plan.entity_columns.values():
+        return entities
+    return {
+        name: [_unbase64(v, f"$.entities.{name}[{i}]") for i, v in enumerate(column)]
+        if plan.entity_columns.get(name) == "bytes"
+        else column
+        for name, column in entities.items()
+    }
+
+
+def _unbase64(value: Any, where: str) -> bytes:
+    try:
+        return base64.b64decode(value, validate=True)
+    except (TypeError, ValueError):
+        raise InvalidEntityError("is not base64 text", where=where, hint="bytes keys are base64") from None
+
+
 def _kind(value: Any) -> str:
     names = {dict: "object", list: "list", str: "string", bool: "boolean", type(None): "null"}
     return names.get(type(value), "number")
@@ -159,16 +183,10 @@ def json_value(value: Any) -> Any:
             return value
         return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, bytes):
-        return _base64(value)
+        return base64.b64encode(value).decode("ascii")
     if isinstance(value, (list, np.ndarray)):
         return [json_value(item) for item in value]
     return value
-
-
-def _base64(value: bytes) -> str:
-    import base64  # noqa: PLC0415  (rare)
-
-    return base64.b64encode(value).decode("ascii")
 
 
 def _json_view(batch: FeatureBatch, i: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final, TypeAlias
 
 from fastserve.codec.rows import DecodedRows
 from fastserve.errors import StoreError
@@ -20,7 +20,8 @@ from fastserve.online import OnlineStore
 from fastserve.serving.entities import check_columns, key_columns
 from fastserve.serving.plan import ReadPlan
 
-Rows = Sequence[bytes | None]
+Rows: TypeAlias = Sequence[bytes | None]
+PROBE_KEY: Final = b"!probe"
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,10 @@ class ReadPath:
         if isinstance(rows, asyncio.Future):
             return self._when_answered(rows, plan, keys, n)
         return self._decode(plan, keys, rows, n)
+
+    def probe(self) -> asyncio.Future[list[bytes | None]] | list[bytes | None]:
+        """Ask the store for one key: does it answer? Raises, or fails the future with, StoreError if not."""
+        return self._store.get_many([PROBE_KEY])
 
     def _encode(self, plan: ReadPlan, entities: Mapping[str, Sequence[Any]], n: int) -> list[bytes]:
         keys: list[bytes] = []

@@ -1,24 +1,27 @@
-"""Composition: registry + online store + read path + front end = one serving process.
+"""Composition: registry + online store + read path + front end = a server.
 
-START HERE for a server: `serve` (or one worker of several) -> `App.start` -> requests go to api.handlers.DataPlane.
+`serve` starts the workers; each runs an App, whose requests go to api.handlers.DataPlane.
 """
 
 from __future__ import annotations
 
-import asyncio
 import logging
-import signal
 import socket
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
+
+import uvloop
 
 from fastserve.api.handlers import DataPlane
 from fastserve.config import Config
+from fastserve.errors import ConfigError, StoreError
 from fastserve.http.limits import Limits
 from fastserve.http.server import Server, make_ssl_context
+from fastserve.http.workers import Worker, run_workers
 from fastserve.online import OnlineStore, open_store
-from fastserve.online.claim import check_claim
+from fastserve.online.claim import check_owner
 from fastserve.registry import open_registry
 from fastserve.serving.catalog import Catalog
 from fastserve.serving.read_path import ReadPath
@@ -75,6 +78,7 @@ class App:
         self._store: OnlineStore = open_store(config.online_store)
         self.catalog = Catalog(open_registry(config.registry, config.project))
         self._read_path = ReadPath(self._store, options.clock, deadline_us=options.deadline_ms * 1_000)
+        self._started = False
         self.server = Server(DataPlane(self.catalog, self._read_path), limits=limits, ssl_context=tls)
 
     async def start(self, sock: socket.socket | None = None) -> None:
@@ -83,34 +87,53 @@ class App:
         Raises:
             ConfigError: the port is taken, or the online store belongs to another registry.
         """
-        await check_claim(self._store, self.catalog.snapshot.registry_id)
+        try:
+            await check_owner(self._store, self.catalog.snapshot.registry_id)
+        except StoreError as error:  # it may come back; until then every answer says UNAVAILABLE
+            log.warning("the online store does not answer: %s", error.message)
         await self.server.start(self.options.host, self.options.port, sock=sock)
+        self._started = True
         self.catalog.watch()
 
     async def stop(self) -> None:
         """Finish what is in flight, then let go of everything."""
-        await self.server.drain(self.options.drain_s)
+        if self._started:
+            await self.server.drain(self.options.drain_s)
         await self.catalog.close()
         await self._store.close()
 
 
-async def run_app(app: App, sock: socket.socket | None, ready: Callable[[int], None]) -> None:
-    """Serve until SIGTERM or SIGINT, then drain.
+def serve(options: ServeOptions) -> int:
+    """Serve until SIGTERM or SIGINT; the exit status.
 
-    Args:
-        sock: a bound socket, or None to bind the options' host and port.
-        ready: called with the port once requests are answered.
+    What is wrong with the options or the repo is found here, before a worker is started.
+
+    Raises:
+        ConfigError: the repo, an option or the port; the online store belongs to another registry.
     """
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    Config.from_repo(options.repo)
+    if bool(options.cert) != bool(options.key):
+        raise ConfigError("TLS needs both a certificate and a key", hint="--cert chain.pem --key key.pem")
+    return run_workers(
+        options.workers,
+        partial(_work, options),
+        host=options.host,
+        port=options.port,
+        stop_timeout_s=options.drain_s + 5,
+    )
+
+
+def _work(options: ServeOptions, worker: Worker) -> None:
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    uvloop.run(_serve(options, worker))
+
+
+async def _serve(options: ServeOptions, worker: Worker) -> None:
+    app = App(options)
     try:
-        await app.start(sock)
-        ready(app.server.port)
-        await stop.wait()
+        await app.start(worker.listen())
+        worker.report_ready()
+        await worker.stopped()
         log.info("stopping: finishing what is in flight")
     finally:
         await app.stop()
-
-

@@ -55,7 +55,7 @@ def server() -> Iterator[int]:
     line = process.stdout.readline()
     print(line, end="")
     try:
-        yield int(line.rsplit(":", 1)[1].split()[0].rstrip("/"))
+        yield int(line.rsplit(":", 1)[1])
     finally:
         process.terminate()
         print(f"server stopped with exit code {process.wait(20)}")
@@ -99,7 +99,9 @@ def main() -> None:
     print(shell("fastserve", "plan"), end="")
     print(shell("fastserve", "apply").splitlines()[-1])
 
-    say(f"train without leakage: {len(labels):,} flights, each with what was known at its scheduled departure")
+    say(
+        f"train without leakage: {len(labels):,} flights, each with what was known at its scheduled departure"
+    )
     store = FeatureStore(HERE)
     training = store.get_historical_features(labels, service=SERVICE, cutoff="label_time").to_df()
     names = [name for name in training.columns if name not in labels.columns]

@@ -38,7 +38,9 @@ def flights() -> pd.DataFrame:
     return table.sort_values(["event_timestamp", "carrier", "flight"], kind="stable", ignore_index=True)
 
 
-def trailing(table: pd.DataFrame, keys: list[str], when: str, value: str, window: str, every: str) -> pd.DataFrame:
+def trailing(
+    table: pd.DataFrame, keys: list[str], when: str, value: str, window: str, every: str
+) -> pd.DataFrame:
     """Count, sum, max and share over 15 of `value` in (t - window, t], for each group at each t."""
     known = table.dropna(subset=[when, value]).sort_values(when, kind="stable")
     grid = pd.date_range(*YEAR, freq=every).to_numpy("datetime64[us]")
@@ -54,7 +56,9 @@ def trailing(table: pd.DataFrame, keys: list[str], when: str, value: str, window
         with np.errstate(invalid="ignore"):
             mean, share = (total[high] - total[low]) / count, (late[high] - late[low]) / count
         worst = [values[a:b].max() if b > a else np.nan for a, b in zip(low, high, strict=True)]
-        part = pd.DataFrame({"event_timestamp": grid, "count": count, "mean": mean, "late": share, "max": worst})
+        part = pd.DataFrame(
+            {"event_timestamp": grid, "count": count, "mean": mean, "late": share, "max": worst}
+        )
         for name, part_key in zip(keys, key, strict=True):
             part[name] = part_key
         parts.append(part)
@@ -81,15 +85,27 @@ def main() -> None:
     write(
         "carrier_delay",
         trailing(table, ["carrier"], "arrived", "arr_delay", "24h", "1h"),
-        {"carrier": "carrier", "count": "arrivals_24h", "mean": "mean_arr_delay_24h", "late": "late_share_24h"},
+        {
+            "carrier": "carrier",
+            "count": "arrivals_24h",
+            "mean": "mean_arr_delay_24h",
+            "late": "late_share_24h",
+        },
     )
     write(
         "origin_delay",
         trailing(table, ["origin"], "departed", "dep_delay", "3h", "1h"),
-        {"origin": "origin", "count": "departures_3h", "mean": "mean_dep_delay_3h", "max": "max_dep_delay_3h"},
+        {
+            "origin": "origin",
+            "count": "departures_3h",
+            "mean": "mean_dep_delay_3h",
+            "max": "max_dep_delay_3h",
+        },
     )
     routes = trailing(table, ["origin", "dest"], "arrived", "arr_delay", "7D", "1D")
-    distance = table.groupby(["origin", "dest"], as_index=False)["distance"].first().astype({"distance": float})
+    distance = (
+        table.groupby(["origin", "dest"], as_index=False)["distance"].first().astype({"distance": float})
+    )
     write(
         "route_delay",
         routes.merge(distance, on=["origin", "dest"]),

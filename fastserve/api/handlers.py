@@ -78,7 +78,10 @@ class DataPlane:
         media = wire.choose(request.header(b"accept"))
         if media is None:
             return json_error(
-                406, "not_acceptable", "none of the accepted types is offered", hint=f"{wire.JSON}, {wire.ARROW}"
+                406,
+                "not_acceptable",
+                "none of the accepted types is offered",
+                hint=f"{wire.JSON}, {wire.ARROW}",
             )
         asked = wire.parse_batch(request.body)
         plan = self._catalog.plan(asked.service, asked.features, asked.full_feature_names)

@@ -36,7 +36,9 @@ def get_command(
 ) -> None:
     """Read online features: `fastserve get view:a view:b -e user_id=1,2`."""
     if bool(features) == bool(service):
-        raise RequestError("name either features or --service", hint="fastserve get view:feature -e key=value")
+        raise RequestError(
+            "name either features or --service", hint="fastserve get view:feature -e key=value"
+        )
     with FeatureStore(repo) as store:
         columns = parse_entities(entities, _key_types(store))
         answer = store.get_online_features(

@@ -12,11 +12,11 @@ import click
 from fastserve.config import FILE_NAME
 from fastserve.errors import ConfigError
 
-TOML: Final = '''project = "{project}"
+TOML: Final = """project = "{project}"
 registry = "sqlite:///.fastserve/registry.db"   # or postgresql://user:password@host/database
 online_store = "lmdb://.fastserve/online"       # or redis://host:6379/0
 offline_store = ".fastserve/offline"            # or s3://bucket/path, gs://bucket/path
-'''
+"""
 FEATURES: Final = '''"""The features of this repo. `fastserve plan` shows what a change here would do."""
 
 from fastserve import Entity, FeatureService, FeatureView, Field, FileSource, Float64, Int64

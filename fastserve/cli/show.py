@@ -151,7 +151,7 @@ def status_command(repo: str, as_json: bool) -> None:
         (name, target, start, end, rows)
         for name, targets in views.items()
         for target, spans in targets.items()
-        for start, end, rows in (spans or [("never", "", "")])
+        for start, end, rows in (spans or [("never", "", 0)])
     ]
     echo_table(("VIEW", "TARGET", "FROM", "TO", "ROWS"), rows)
 

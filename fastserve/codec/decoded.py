@@ -123,9 +123,7 @@ class DecodedColumn:
             )
         assert self.offsets is not None
         items = self._items(kind.value_type, int(self.offsets[-1]))
-        return pa.Array.from_buffers(
-            kind, n, [nulls, _offsets(self.name, self.offsets)], children=[items]
-        )
+        return pa.Array.from_buffers(kind, n, [nulls, _offsets(self.name, self.offsets)], children=[items])
 
     def to_pylist(self) -> list[Any]:
         """The column as Python values: None for null, datetime in UTC for a timestamp."""
@@ -259,14 +257,10 @@ def make_plan(
 
 
 def _type_of(name: str, layouts: Mapping[int, Layout]) -> DType:
-    found = {
-        layout.dtypes[layout.index[name]] for layout in layouts.values() if name in layout.index
-    }
+    found = {layout.dtypes[layout.index[name]] for layout in layouts.values() if name in layout.index}
     if len(found) != 1:
         says = " and ".join(sorted(map(str, found))) or "in none of the layouts"
-        raise CodecError(
-            f"field {name!r} is {says}", hint="a changed type needs a new view version"
-        )
+        raise CodecError(f"field {name!r} is {says}", hint="a changed type needs a new view version")
     return found.pop()
 
 

@@ -104,9 +104,7 @@ def _same_type(given: pa.DataType, wanted: pa.DataType) -> bool:
     if pa.types.is_fixed_size_list(wanted) and pa.types.is_fixed_size_list(given):
         return bool(given.list_size == wanted.list_size and given.value_type == wanted.value_type)
     return bool(
-        pa.types.is_list(wanted)
-        and pa.types.is_list(given)
-        and given.value_type == wanted.value_type
+        pa.types.is_list(wanted) and pa.types.is_list(given) and given.value_type == wanted.value_type
     )
 
 

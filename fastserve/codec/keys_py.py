@@ -58,9 +58,7 @@ class KeyEncoder:
         self.key_types = check_types(view_id, key_types)
         self.prefix = base36(view_id).encode() + b":"
 
-    def encode(
-        self, columns: Sequence[object], n: int, names: Sequence[str] | None = None
-    ) -> list[bytes]:
+    def encode(self, columns: Sequence[object], n: int, names: Sequence[str] | None = None) -> list[bytes]:
         """The keys of n entities.
 
         Args:
@@ -143,9 +141,7 @@ def place(names: Sequence[str] | None, column: int, i: int | None = None) -> str
     return f"{path}[{i}]"
 
 
-def reject(
-    value: object, key_type: str, names: Sequence[str] | None, column: int, i: int
-) -> NoReturn:
+def reject(value: object, key_type: str, names: Sequence[str] | None, column: int, i: int) -> NoReturn:
     """Say why a value is no join key value of this type."""
     where = place(names, column, i)
     if _is_null(value):
@@ -154,16 +150,12 @@ def reject(
         )
     shown = repr(value) if len(repr(value)) <= 60 else repr(value)[:57] + "..."
     if key_type == "string" and isinstance(value, str):
-        raise InvalidEntityError(
-            f"{shown} is not Unicode text: it holds a lone surrogate", where=where
-        )
+        raise InvalidEntityError(f"{shown} is not Unicode text: it holds a lone surrogate", where=where)
     if key_type == "int64" and isinstance(value, int) and not isinstance(value, bool):
         raise InvalidEntityError(
             f"{shown} does not fit int64", where=where, hint="use a string join key for larger ids"
         )
-    raise InvalidEntityError(
-        f"{shown} is not a value of type {key_type}", where=where, hint=_HINTS[key_type]
-    )
+    raise InvalidEntityError(f"{shown} is not a value of type {key_type}", where=where, hint=_HINTS[key_type])
 
 
 def _is_null(value: object) -> bool:
@@ -181,9 +173,7 @@ def check_columns(
         InvalidEntityError: for ragged, missing or surplus columns, or one that holds no scalars.
     """
     if len(columns) != len(key_types):
-        raise InvalidEntityError(
-            f"{len(columns)} join key columns were given, the view has {len(key_types)}"
-        )
+        raise InvalidEntityError(f"{len(columns)} join key columns were given, the view has {len(key_types)}")
     lists = [as_list(column, place(names, i)) for i, column in enumerate(columns)]
     for i, values in enumerate(lists):
         if len(values) != n:

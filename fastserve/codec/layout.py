@@ -36,9 +36,7 @@ class Layout:
         if not 0 <= self.layout_id <= MAX_LAYOUT_ID:
             raise CodecError(f"a layout id is 0..{MAX_LAYOUT_ID:,}", where=where)
         if len(self.names) != len(self.dtypes):
-            raise CodecError(
-                f"{len(self.names)} names but {len(self.dtypes)} types were given", where=where
-            )
+            raise CodecError(f"{len(self.names)} names but {len(self.dtypes)} types were given", where=where)
         if len(set(self.names)) != len(self.names):
             raise CodecError("a field name occurs twice", where=where)
 

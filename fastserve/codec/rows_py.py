@@ -111,18 +111,14 @@ class RowEncoder:
                   (("event_ts", event_ts), ("created_ts", created_ts))]  # fmt: skip
         fields = [
             field_bytes(name, dtype, column)
-            for name, dtype, column in zip(
-                self.layout.names, self.layout.dtypes, columns, strict=True
-            )
+            for name, dtype, column in zip(self.layout.names, self.layout.dtypes, columns, strict=True)
         ]
         return [
             self._row(key, [column[i] for column in fields], stamps[0][i], stamps[1][i])
             for i, key in enumerate(keys)
         ]
 
-    def _row(
-        self, key: bytes, values: Sequence[bytes | None], event_ts: int, created_ts: int
-    ) -> bytes:
+    def _row(self, key: bytes, values: Sequence[bytes | None], event_ts: int, created_ts: int) -> bytes:
         bitmap = bytearray((len(values) + 7) // 8)
         fixed, ends, heap = bytearray(), bytearray(), bytearray()
         for i, (value, dtype) in enumerate(zip(values, self.layout.dtypes, strict=True)):
@@ -314,6 +310,4 @@ def _split(field: FieldPlan, key: bytes, blob: bytes) -> list[bytes]:
 
 
 def _bad_list(field: FieldPlan, key: bytes) -> CodecError:
-    return CodecError(
-        f"the list {field.name!r} does not fit its bytes", where=f"row of key {key!r}"
-    )
+    return CodecError(f"the list {field.name!r} does not fit its bytes", where=f"row of key {key!r}")

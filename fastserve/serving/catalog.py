@@ -91,7 +91,9 @@ class Catalog:
             except RegistryError as error:
                 if self.stale_since_us is None:
                     self.stale_since_us = now_us()
-                    log.warning("registry unreachable, serving revision %d: %s", self.snapshot.revision, error)
+                    log.warning(
+                        "registry unreachable, serving revision %d: %s", self.snapshot.revision, error
+                    )
             else:
                 self.stale_since_us = None
                 if changed:

@@ -28,7 +28,8 @@ def inspect_row(
     for name in {**join_keys, **entities}:
         if name not in join_keys or len(entities.get(name, ())) != 1:
             raise InvalidEntityError(
-                f"give one value for each of {', '.join(join_keys) or 'no join keys'}", where=f"entity {name!r}"
+                f"give one value for each of {', '.join(join_keys) or 'no join keys'}",
+                where=f"entity {name!r}",
             )
     encoder = KeyEncoder(registered.view_id, tuple(join_keys.values()))
     key = encoder.encode([entities[name] for name in join_keys], 1, names=tuple(join_keys))[0]

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
 
-from fastserve.codec.rows import DecodedRows
+from fastserve.codec.decoded import DecodedRows
 from fastserve.errors import StoreError
 from fastserve.online import OnlineStore
 from fastserve.serving.entities import check_columns, key_columns

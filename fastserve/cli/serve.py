@@ -1,0 +1,32 @@
+"""`fastserve serve`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from fastserve.cli.options import repo_option
+from fastserve.errors import RequestError
+from fastserve.timeutil import parse_timestamp
+
+
+@click.command("serve")
+@repo_option
+@click.option("--host", default="127.0.0.1", show_default=True)
+@click.option("--port", default=6566, show_default=True, help="0 takes a free one.")
+@click.option("--workers", default=1, show_default=True, help="Processes sharing the port.")
+@click.option("--cert", default="", metavar="PEM", help="Serve TLS with this certificate chain.")
+@click.option("--key", default="", metavar="PEM", help="The certificate's private key.")
+@click.option("--deadline-ms", default=1_000, show_default=True, help="Longest wait for the online store.")
+@click.option("--drain-s", default=10.0, show_default=True, help="Longest wait for requests when stopping.")
+@click.option("--clock", default=None, metavar="TIME", help="Answer as of this instant: replay the past.")
+def serve_command(clock: str | None, **options: str) -> None:
+    """Answer online feature requests over HTTP/2 and HTTP/1.1 until SIGTERM."""
+    from fastserve.app import ServeOptions, serve  # noqa: PLC0415
+
+    try:
+        clock_us = None if clock is None else parse_timestamp(clock)
+    except ValueError as error:
+        raise RequestError(str(error), where="--clock") from None
+    sys.exit(serve(ServeOptions(clock_us=clock_us, **options)))  # type: ignore[arg-type]

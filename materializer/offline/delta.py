@@ -1,0 +1,329 @@
+"""The offline table of a view version: a Delta Lake table with every row the view ever had, kept once.
+
+    <offline root>/<project>/<view>/v<version>/     partitioned by event_date (UTC date of the event time)
+
+A row is known by (join keys, event time, created time), and the event time decides its partition: looking for
+doubles never leaves the partition. One append to one partition is one commit, and carries a transaction
+number of the partition: of two writers that both looked before either had committed, only one succeeds.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import date
+from functools import partial
+from typing import IO, TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.dataset as ds
+from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake.exceptions import CommitFailedError, TableNotFoundError
+
+from fastserve.errors import InvalidDataError, MaterializeError
+from fastserve.timeutil import DAY_US
+from materializer.offline.cast import cast_column
+from materializer.offline.schema import (
+    CREATED_TS,
+    EVENT_DATE,
+    EVENT_TS,
+    TIMESTAMP,
+    canonical_schema,
+    feature_types,
+    key_types,
+)
+
+if TYPE_CHECKING:
+    from fastserve.registry import RegisteredView
+
+BATCH_ROWS: Final = 65_536
+SPOOL_BYTES: Final = 64 << 20
+_EPOCH: Final = date(1970, 1, 1)
+_CONFIGURATION: Final = {
+    "delta.checkpointInterval": "50",  # opening a table reads at most this many small log files
+    "delta.logRetentionDuration": "interval 30 days",
+    "delta.deletedFileRetentionDuration": "interval 7 days",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class AppendResult:
+    """What became of an append: rows given, and how many of them were new and are now in the table."""
+
+    rows_in: int
+    rows_new: int
+
+
+class OfflineTable:
+    """The table of one view version. Opening it costs nothing; it is created by the first append.
+
+    Args:
+        root: directory or URL of all offline tables (`Config.offline_store`).
+        project: the project's name.
+        rv: the view version; its layouts say what a null means (schema.layouts_without).
+    """
+
+    def __init__(self, root: str, project: str, rv: RegisteredView) -> None:
+        self.rv = rv
+        self.uri = f"{root.rstrip('/')}/{project}/{rv.view.name}/v{rv.view.version}"
+
+    def __repr__(self) -> str:
+        return f"OfflineTable({self.uri!r})"
+
+    # ---- what is there ----------------------------------------------------------------------
+
+    @property
+    def exists(self) -> bool:
+        """Whether anything was ever appended."""
+        return bool(DeltaTable.is_deltatable(self.uri))
+
+    @property
+    def version(self) -> int | None:
+        """The newest version number, for reads that must be repeatable; None without a table."""
+        table = self._open(None)
+        return None if table is None else int(table.version())
+
+    def row_count(self, version: int | None = None) -> int:
+        """Rows in the table, from the log alone."""
+        table = self._open(version)
+        return 0 if table is None else int(table.count())
+
+    def dates(self, version: int | None = None) -> list[str]:
+        """The partitions that hold rows, ascending."""
+        table = self._open(version)
+        return [] if table is None else sorted({p[EVENT_DATE] for p in table.partitions()})
+
+    def _open(self, version: int | None) -> DeltaTable | None:
+        try:
+            return DeltaTable(self.uri, version=version)
+        except TableNotFoundError:
+            return None
+
+    # ---- reading ----------------------------------------------------------------------------
+
+    def read(
+        self,
+        columns: Sequence[str] | None = None,
+        start_us: int | None = None,
+        end_us: int | None = None,
+        *,
+        version: int | None = None,
+        batch_rows: int = BATCH_ROWS,
+    ) -> Iterator[pa.RecordBatch]:
+        """Rows of event times ``[start_us, end_us)`` in `canonical_schema(rv, columns)`, streaming.
+
+        By ascending date; within a date in no particular order, which decides nothing: no two rows have the
+        same keys, event time and created time. Only the partitions and columns needed are read. A feature
+        younger than a row reads as null there.
+
+        Args:
+            columns: features; None for all.
+            version: an earlier version of the table, for repeatable reads.
+        """
+        schema = canonical_schema(self.rv, columns)
+        table = self._open(version)
+        if table is None or (start_us is not None and end_us is not None and start_us >= end_us):
+            return
+        for fragment, stored in _fragments(table, _condition(start_us, end_us)):
+            present = [name for name in schema.names if name in stored.names]
+            for batch in fragment.to_batches(
+                schema=stored,
+                columns=present,
+                filter=_condition(start_us, end_us),
+                batch_size=batch_rows,
+                batch_readahead=4,
+            ):
+                if batch.num_rows:
+                    yield _conformed(batch, schema, self.rv)
+
+    # ---- writing ----------------------------------------------------------------------------
+
+    def append_new(self, day: str, batches: Iterable[pa.RecordBatch]) -> AppendResult:
+        """Add the rows that the partition does not hold yet, in one atomic commit.
+
+        A row that stands there already stays as it was first written; of equal rows within one call the last
+        counts. Memory is the keys and times of the partition; features pass through, by way of a temporary
+        file where they are many.
+
+        Args:
+            day: the partition, ``2013-01-01``.
+            batches: rows of that date in the canonical schema with all features.
+
+        Raises:
+            InvalidDataError: a row is of another date.
+            MaterializeError: another writer changed the partition meanwhile; nothing was written.
+        """
+        with closing(_Spool(canonical_schema(self.rv), SPOOL_BYTES)) as spool:
+            keys = [_checked_keys(batch, day, self.rv) for batch in map(spool.add, batches)]
+            if not spool.rows:
+                return AppendResult(0, 0)
+            table = self._open(None)
+            new = self._is_new(table, day, pa.Table.from_batches(keys))
+            rows_new = int(np.count_nonzero(new))
+            if rows_new:
+                self._commit(table, day, spool, new)
+            return AppendResult(spool.rows, rows_new)
+
+    def _is_new(self, table: DeltaTable | None, day: str, given: pa.Table) -> npt.NDArray[np.bool_]:
+        """Per row given, whether it is to be written: the last of its key, and not in the partition."""
+        names = given.schema.names
+        position = pa.array(np.arange(len(given)))
+        tables = [given.append_column("position", position)]
+        if table is not None:
+            start = _day_start(day)
+            for fragment, stored in _fragments(table, _condition(start, start + DAY_US)):
+                old = fragment.to_table(schema=stored, columns=names).cast(given.schema)
+                tables.append(old.append_column("position", pa.repeat(len(given), len(old))))
+        # An old row's position is beyond all given ones: where one stands, the maximum is none of them.
+        last = pa.concat_tables(tables).group_by(names).aggregate([("position", "max")])["position_max"]
+        new = np.zeros(len(given) + 1, np.bool_)
+        new[last.to_numpy()] = True
+        return new[:-1]
+
+    def _commit(self, table: DeltaTable | None, day: str, spool: _Spool, new: npt.NDArray[np.bool_]) -> None:
+        schema = spool.schema.append(pa.field(EVENT_DATE, pa.date32()))
+        if table is None:
+            table = DeltaTable.create(
+                self.uri, schema, mode="ignore", partition_by=[EVENT_DATE], configuration=_CONFIGURATION
+            )
+        value = pa.scalar(date.fromisoformat(day), pa.date32())
+
+        def rows() -> Iterator[pa.RecordBatch]:
+            at = 0
+            for batch in spool:
+                kept = batch.filter(pa.array(new[at : at + batch.num_rows]))
+                at += batch.num_rows
+                dates = pa.repeat(value, kept.num_rows)
+                yield pa.RecordBatch.from_arrays([*kept.columns, dates], schema=schema)
+
+        app = f"{EVENT_DATE}={day}"
+        number = (table.transaction_version(app) or 0) + 1
+        try:
+            write_deltalake(
+                table,
+                pa.RecordBatchReader.from_batches(schema, rows()),
+                mode="append",
+                schema_mode="merge",
+                writer_properties=WriterProperties(compression="ZSTD"),
+                commit_properties=CommitProperties(app_transactions=[Transaction(app, number)]),
+            )
+        except CommitFailedError as error:
+            raise MaterializeError(
+                f"another writer changed the partition {day} meanwhile; nothing was written",
+                where=self.uri,
+                hint="run the same command again: rows that are there already are left out",
+            ) from error
+
+
+class _Spool:
+    """Batches to be read again: in memory up to a size, beyond it in a temporary Arrow file."""
+
+    def __init__(self, schema: pa.Schema, limit_bytes: int) -> None:
+        self.schema = schema
+        self.rows = 0
+        self._limit_bytes = limit_bytes
+        self._size = 0
+        self._batches: list[pa.RecordBatch] = []
+        self._file: IO[bytes] | None = None
+        self._writer: Any = None
+
+    def add(self, batch: pa.RecordBatch) -> pa.RecordBatch:
+        """Keep a batch, and hand it on."""
+        if batch.schema.names != self.schema.names:
+            raise InvalidDataError(
+                f"the batch has the columns {', '.join(batch.schema.names)}",
+                hint=f"wanted: {', '.join(self.schema.names)}",
+            )
+        batch = batch.cast(self.schema)
+        self.rows += batch.num_rows
+        self._size += batch.nbytes
+        if self._writer is not None:
+            self._writer.write_batch(batch)
+            return batch
+        self._batches.append(batch)
+        if self._size > self._limit_bytes:
+            self._file = tempfile.TemporaryFile()
+            self._writer = pa.ipc.new_stream(self._file, self.schema)
+            for kept in self._batches:
+                self._writer.write_batch(kept)
+            self._batches.clear()
+        return batch
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        if self._file is None:
+            return iter(self._batches)
+        self._writer.close()
+        self._file.seek(0)
+        return iter(pa.ipc.open_stream(self._file))
+
+    def close(self) -> None:
+        """Drop what was kept."""
+        self._batches.clear()
+        if self._file is not None:
+            self._file.close()
+
+
+def _day_start(day: str) -> int:
+    return (date.fromisoformat(day) - _EPOCH).days * DAY_US
+
+
+def _condition(start_us: int | None, end_us: int | None) -> ds.Expression | None:
+    """Date and time together: the date prunes partitions, the time row groups, then rows."""
+    found = None
+    for us, low in ((start_us, True), (end_us, False)):
+        if us is None:
+            continue
+        day = pa.scalar((us if low else us - 1) // DAY_US, pa.int32()).cast(pa.date32())
+        time = pa.scalar(us, TIMESTAMP)
+        if low:
+            term = (ds.field(EVENT_DATE) >= day) & (ds.field(EVENT_TS) >= time)
+        else:
+            term = (ds.field(EVENT_DATE) <= day) & (ds.field(EVENT_TS) < time)
+        found = term if found is None else found & term
+    return found
+
+
+def _fragments(
+    table: DeltaTable, condition: ds.Expression | None
+) -> Iterator[tuple[ds.ParquetFileFragment, pa.Schema]]:
+    """The files that may hold such rows, by date, and the table's schema."""
+    dataset = table.to_pyarrow_dataset()
+    for fragment in sorted(dataset.get_fragments(filter=condition), key=lambda f: f.path):
+        yield fragment, dataset.schema
+
+
+def _conformed(batch: pa.RecordBatch, schema: pa.Schema, rv: RegisteredView) -> pa.RecordBatch:
+    """Delta knows no fixed-size lists, and a younger feature has no column yet."""
+    types = {**key_types(rv), **feature_types(rv)}
+    arrays = []
+    for field in schema:
+        if field.name not in batch.schema.names:
+            arrays.append(pa.nulls(batch.num_rows, field.type))
+            continue
+        values = batch.column(field.name)
+        if values.type != field.type:
+            values = cast_column(values, types[field.name], partial(_place, field.name))
+        arrays.append(values)
+    return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+
+def _place(name: str, i: int) -> str:
+    return f"column {name!r}, row {i}"
+
+
+def _checked_keys(batch: pa.RecordBatch, day: str, rv: RegisteredView) -> pa.RecordBatch:
+    """What a row is known by; raise for a row of another date."""
+    times = batch.column(EVENT_TS).cast(pa.int64()).to_numpy()
+    wrong = times // DAY_US != _day_start(day) // DAY_US
+    if wrong.any():
+        i = int(wrong.argmax())
+        raise InvalidDataError(
+            f"the event time {batch.column(EVENT_TS)[i]} is not on {day}",
+            where=f"column {EVENT_TS!r}, row {i}",
+            hint="split the rows by UTC date first",
+        )
+    return batch.select([*key_types(rv), EVENT_TS, CREATED_TS])

@@ -1,0 +1,236 @@
+"""The files of a source: which ones, in which order, and their columns batch by batch.
+
+A reader gives (place of the batch's first row within its file, batch). The place of the file in the sorted
+list, then that of the row in its file, is the "position in the source": the last tie-break between rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final, Protocol
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.dataset as ds
+import pyarrow.fs
+import pyarrow.ipc
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError, TableNotFoundError
+
+from fastserve.definitions import FileSource
+from fastserve.errors import InvalidDataError
+
+Batches = Iterator[tuple[int, pa.RecordBatch]]
+_CSV_BLOCK_BYTES: Final = 1 << 22
+
+
+class FileReader(Protocol):
+    """One open file: its columns, and their values."""
+
+    schema: pa.Schema
+
+    def batches(self, columns: Sequence[str], prune: ds.Expression | None, batch_rows: int) -> Batches:
+        """The columns in file order; parts that cannot match `prune` may be left out."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataFile:
+    """One file of a source.
+
+    Attributes:
+        path: as messages name it.
+        reader: its content.
+        partition: columns held by the path, ``…/day=2024-01-01/…``, as text.
+    """
+
+    path: str
+    reader: FileReader
+    partition: dict[str, str] = field(default_factory=dict)
+
+
+def open_files(source: FileSource, repo: Path) -> Iterator[DataFile]:
+    """The source's files by ascending path, each opened when its turn comes.
+
+    Raises:
+        InvalidDataError: nothing there, an empty directory, or a file that is not of the format.
+    """
+    if source.format == "delta":
+        yield from _delta_files(source, repo)
+        return
+    with reading(source, source.path):
+        filesystem, root, paths = _list(source, repo)
+    for path in paths:
+        with reading(source, path):
+            reader = _READERS[source.format](filesystem, path)
+        yield DataFile(path, reader, _hive(path[len(root) :]))
+
+
+@contextmanager
+def reading(source: FileSource, path: str) -> Iterator[None]:
+    """Turn what Arrow and the file system raise into InvalidDataError naming source and file."""
+    try:
+        yield
+    except (pa.ArrowException, OSError, DeltaError) as error:
+        raise InvalidDataError(
+            f"cannot be read as {source.format}: {error}",
+            where=f"source {source.name!r}, file {path!r}",
+            hint=f"check the path and format={source.format!r} of FileSource({source.path!r})",
+        ) from error
+
+
+def _list(source: FileSource, repo: Path) -> tuple[pa.fs.FileSystem, str, list[str]]:
+    if "://" in source.path:
+        filesystem, root = pa.fs.FileSystem.from_uri(source.path)
+    else:
+        filesystem, root = pa.fs.LocalFileSystem(), str(repo / source.path)
+    info = filesystem.get_file_info(root)
+    if info.type == pa.fs.FileType.File:
+        return filesystem, root, [root]
+    where = f"source {source.name!r}"
+    if info.type != pa.fs.FileType.Directory:
+        raise InvalidDataError(
+            f"there is no file or directory {root!r}",
+            where=where,
+            hint="relative paths are relative to the repo directory",
+        )
+    found = filesystem.get_file_info(pa.fs.FileSelector(root, recursive=True))
+    paths = sorted(i.path for i in found if i.type == pa.fs.FileType.File and not _hidden(i.path, root))
+    if not paths:
+        raise InvalidDataError(
+            f"the directory {root!r} has no files",
+            where=where,
+            hint="write the source first; names that start with _ or . do not count",
+        )
+    return filesystem, root, paths
+
+
+def _hidden(path: str, root: str) -> bool:
+    return any(part.startswith(("_", ".")) for part in path[len(root) :].strip("/").split("/"))
+
+
+def _hive(relative: str) -> dict[str, str]:
+    parts = (part.partition("=") for part in relative.split("/")[:-1])
+    return {unquote(name): unquote(value) for name, eq, value in parts if eq}
+
+
+class _Parquet:
+    """A Parquet file, or one file of a Delta table; row groups that cannot match are skipped."""
+
+    def __init__(self, fragment: ds.ParquetFileFragment, schema: pa.Schema | None = None) -> None:
+        self._fragment = fragment
+        self.schema = fragment.physical_schema if schema is None else schema
+
+    @classmethod
+    def open(cls, filesystem: pa.fs.FileSystem, path: str) -> _Parquet:
+        return cls(ds.ParquetFileFormat().make_fragment(path, filesystem))
+
+    def batches(self, columns: Sequence[str], prune: ds.Expression | None, batch_rows: int) -> Batches:
+        first_rows = [0]
+        for i in range(self._fragment.metadata.num_row_groups):
+            first_rows.append(first_rows[-1] + self._fragment.metadata.row_group(i).num_rows)
+        kept = list(range(len(first_rows) - 1))
+        if prune is not None:
+            kept = [g.id for g in self._fragment.subset(prune, schema=self.schema).row_groups]
+        for run in _runs(kept):
+            row = first_rows[run[0]]
+            part = self._fragment.subset(row_group_ids=run)
+            for batch in part.to_batches(
+                schema=self.schema, columns=list(columns), batch_size=batch_rows, batch_readahead=4
+            ):
+                yield row, batch
+                row += batch.num_rows
+
+
+def _runs(numbers: Sequence[int]) -> list[list[int]]:
+    """Ascending numbers as runs of neighbours: rows of a run follow one another in the file."""
+    starts = [0, *(i for i, (a, b) in enumerate(pairwise(numbers), 1) if b != a + 1), len(numbers)]
+    return [list(numbers[a:b]) for a, b in pairwise(starts) if a != b]
+
+
+class _Csv:
+    """A CSV file with a header; every column is read as text, an empty unquoted field as null."""
+
+    def __init__(self, filesystem: pa.fs.FileSystem, path: str) -> None:
+        self._filesystem = filesystem
+        self._path = path
+        with self._open(pa.csv.ConvertOptions()) as reader:
+            self.schema = pa.schema([(name, pa.string()) for name in reader.schema.names])
+
+    def _open(self, convert: pa.csv.ConvertOptions) -> pa.csv.CSVStreamingReader:
+        return pa.csv.open_csv(
+            self._filesystem.open_input_stream(self._path),
+            read_options=pa.csv.ReadOptions(block_size=_CSV_BLOCK_BYTES),
+            parse_options=pa.csv.ParseOptions(newlines_in_values=True),
+            convert_options=convert,
+        )
+
+    def batches(self, columns: Sequence[str], prune: ds.Expression | None, batch_rows: int) -> Batches:
+        convert = pa.csv.ConvertOptions(
+            include_columns=list(columns),
+            column_types={name: pa.string() for name in columns},
+            null_values=[""],
+            strings_can_be_null=True,
+            quoted_strings_can_be_null=False,
+        )
+        row = 0
+        with self._open(convert) as reader:
+            for batch in reader:
+                yield from _sliced(row, batch, batch_rows)
+                row += batch.num_rows
+
+
+class _Arrow:
+    """An Arrow IPC file (Feather) or stream."""
+
+    def __init__(self, filesystem: pa.fs.FileSystem, path: str) -> None:
+        self._filesystem = filesystem
+        self._path = path
+        self._memory_map = isinstance(filesystem, pa.fs.LocalFileSystem)
+        self.schema = self._open(pa.ipc.IpcReadOptions()).schema
+
+    def _open(self, options: pa.ipc.IpcReadOptions) -> Any:
+        file = pa.memory_map(self._path) if self._memory_map else self._filesystem.open_input_file(self._path)
+        try:
+            return pa.ipc.open_file(file, options=options)
+        except pa.ArrowInvalid:
+            file.seek(0)
+            return pa.ipc.open_stream(file, options=options)
+
+    def batches(self, columns: Sequence[str], prune: ds.Expression | None, batch_rows: int) -> Batches:
+        indices = [self.schema.get_field_index(name) for name in columns]
+        reader = self._open(pa.ipc.IpcReadOptions(included_fields=indices))
+        is_file = isinstance(reader, pa.ipc.RecordBatchFileReader)
+        row = 0
+        for batch in map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader:
+            yield from _sliced(row, batch.select(list(columns)), batch_rows)
+            row += batch.num_rows
+
+
+def _sliced(row: int, batch: pa.RecordBatch, batch_rows: int) -> Batches:
+    for at in range(0, batch.num_rows, batch_rows):
+        yield row + at, batch.slice(at, batch_rows)
+
+
+_READERS: Final[dict[str, Any]] = {"parquet": _Parquet.open, "csv": _Csv, "arrow": _Arrow}
+
+
+def _delta_files(source: FileSource, repo: Path) -> Iterator[DataFile]:
+    root = source.path if "://" in source.path else str(repo / source.path)
+    try:
+        with reading(source, root):
+            dataset = DeltaTable(root).to_pyarrow_dataset()
+    except InvalidDataError as error:
+        if isinstance(error.__cause__, TableNotFoundError):
+            raise InvalidDataError(
+                f"there is no Delta table {root!r}",
+                where=f"source {source.name!r}",
+                hint="relative paths are relative to the repo directory",
+            ) from error
+        raise
+    for fragment in sorted(dataset.get_fragments(), key=lambda f: f.path):
+        yield DataFile(fragment.path, _Parquet(fragment, dataset.schema))

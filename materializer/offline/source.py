@@ -1,0 +1,267 @@
+"""Rows of a view from its files, in the canonical schema (schema.py), streaming.
+
+One file at a time, one batch at a time: times first, then rows outside the window are dropped, then the other
+columns are cast. Memory is a few batches, whatever the source's size.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.dataset as ds
+
+from fastserve.definitions import FileSource
+from fastserve.errors import InvalidDataError
+from fastserve.timeutil import MAX_US, MIN_US
+from fastserve.types import DType, Timestamp
+from materializer.offline.cast import cast_column
+from materializer.offline.files import DataFile, open_files, reading
+from materializer.offline.schema import canonical_schema, feature_types, key_types
+
+if TYPE_CHECKING:
+    from fastserve.registry import RegisteredView
+
+BATCH_ROWS: Final = 65_536
+CSV_NULLS: Final = ("", "NA", "N/A", "NULL", "null")
+"""Text that is null in CSV; in a column of strings or bytes only an empty unquoted field is."""
+
+_PER_SECOND: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
+Bools = npt.NDArray[np.bool_]
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """The rows wanted: before `end_us`, and either from `start_us` on or created after `created_after_us`.
+
+    A bound that is None does not bind; without `start_us` everything before the end is wanted.
+    """
+
+    start_us: int | None = None
+    end_us: int | None = None
+    created_after_us: int | None = None
+
+    def keeps(self, event: Ints, created: Ints) -> Bools:
+        """Per row, microseconds UTC: is it wanted?"""
+        kept = np.ones(len(event), np.bool_)
+        if self.end_us is not None:
+            kept &= event < self.end_us
+        if self.start_us is not None:
+            late = False if self.created_after_us is None else created > self.created_after_us
+            kept &= (event >= self.start_us) | late
+        return kept
+
+    def prune(self, schema: pa.Schema, event: str, created: str | None) -> ds.Expression | None:
+        """A condition that every wanted row meets, for row-group statistics; None where there is none."""
+        terms = [] if self.end_us is None else [_bound(schema, event, self.end_us, 1)]
+        if self.start_us is not None:
+            low = self.start_us
+            if self.created_after_us is not None:  # a row without created time was created at its event time
+                low = min(low, self.created_after_us)
+            term = _bound(schema, event, low, -1)
+            if self.created_after_us is not None and created is not None and term is not None:
+                known = _bound(schema, created, self.created_after_us, -1)
+                term = None if known is None else term | known
+            terms.append(term)
+        stated = [term for term in terms if term is not None]
+        return stated[0] & stated[1] if len(stated) == 2 else stated[0] if stated else None
+
+
+def _bound(schema: pa.Schema, column: str, us: int, sign: int) -> ds.Expression | None:
+    """column <= us (sign 1) or column >= us (sign -1), rounded outwards to the column's unit."""
+    kind = schema.field(column).type
+    if not pa.types.is_timestamp(kind):
+        return None
+    scaled = us * _PER_SECOND[kind.unit]
+    value = -(-scaled // 10**6) if sign > 0 else scaled // 10**6
+    if not -(2**63) < value < 2**63:
+        return None
+    limit = pa.scalar(value, pa.int64()).cast(kind)
+    return ds.field(column) <= limit if sign > 0 else ds.field(column) >= limit
+
+
+def scan_source(
+    source: FileSource,
+    rv: RegisteredView,
+    repo: Path,
+    *,
+    columns: Sequence[str] | None = None,
+    start_us: int | None = None,
+    end_us: int | None = None,
+    created_after_us: int | None = None,
+    batch_rows: int = BATCH_ROWS,
+) -> Iterator[pa.RecordBatch]:
+    """The source's rows in `canonical_schema(rv, columns)`, in source order, 1 to `batch_rows` rows a batch.
+
+    Source order is files by ascending path, rows by their place in the file.
+
+    Args:
+        source: the files.
+        rv: the view the rows are for.
+        repo: directory that relative paths start from.
+        columns: features to read; None for all.
+        start_us, end_us: event times ``[start_us, end_us)``, microseconds UTC.
+        created_after_us: also rows before `start_us` that were created after this.
+
+    Raises:
+        InvalidDataError: no such file, a missing column, a null key or event time, a value that does not
+            fit its declared type (cast.py has the table); names source, file, column and row (from 0).
+    """
+    window = Window(start_us, end_us, created_after_us)
+    schema = canonical_schema(rv, columns)
+    for file in open_files(source, repo):
+        scan = _FileScan.make(source, rv, file, columns)
+        created = scan.created if scan.created in file.reader.schema.names else None
+        prunable = scan.event in file.reader.schema.names and (created is None) == (scan.created is None)
+        prune = window.prune(file.reader.schema, scan.event, created) if prunable else None
+        with reading(source, file.path):
+            for row, batch in file.reader.batches(scan.in_file(), prune, batch_rows):
+                if batch.num_rows and (made := scan.canonical(batch, row, window, schema)) is not None:
+                    yield made
+
+
+@dataclass(frozen=True, slots=True)
+class _FileScan:
+    """How one file's columns become the canonical ones.
+
+    Attributes:
+        event, created: the file's columns with the times; created None where the source has none.
+        values: canonical name -> (file column, type), for join keys and features.
+        n_keys: how many of `values`, from the front, are join keys.
+    """
+
+    source: FileSource
+    file: DataFile
+    event: str
+    created: str | None
+    values: Mapping[str, tuple[str, DType]]
+    n_keys: int
+    layout_id: int
+
+    @classmethod
+    def make(
+        cls, source: FileSource, rv: RegisteredView, file: DataFile, columns: Sequence[str] | None
+    ) -> _FileScan:
+        column_of = {name: column for column, name in source.field_mapping.items()}
+        keys = key_types(rv)
+        wanted = {**keys, **feature_types(rv, columns)}
+        known = {*file.reader.schema.names, *file.partition}
+
+        def time_column(name: str) -> str:
+            return name if name in known else column_of.get(name, name)
+
+        scan = cls(
+            source=source,
+            file=file,
+            event=time_column(source.timestamp_field),
+            created=time_column(source.created_timestamp_column) if source.created_timestamp_column else None,
+            values={name: (column_of.get(name, name), dtype) for name, dtype in wanted.items()},
+            n_keys=len(keys),
+            layout_id=rv.layout.layout_id,
+        )
+        for column in scan.columns():
+            scan.check_has(column)
+        return scan
+
+    def columns(self) -> list[str]:
+        """Every column needed, each once."""
+        times = [self.event] if self.created is None else [self.event, self.created]
+        return list(dict.fromkeys([*times, *(column for column, _ in self.values.values())]))
+
+    def in_file(self) -> list[str]:
+        """The columns needed that the file itself holds, rather than its path."""
+        return [name for name in self.columns() if name in self.file.reader.schema.names]
+
+    def check_has(self, column: str) -> None:
+        names = self.file.reader.schema.names
+        place = f"source {self.source.name!r}, file {self.file.path!r}"
+        if names.count(column) > 1:
+            raise InvalidDataError(f"has {names.count(column)} columns named {column!r}", where=place)
+        if column in names or column in self.file.partition:
+            return
+        near = get_close_matches(column, names, n=1)
+        guess = f"did you mean {near[0]!r}? " if near else ""
+        shown = ", ".join([*names, *self.file.partition])
+        raise InvalidDataError(
+            f"has no column {column!r}",
+            where=place,
+            hint=f"{guess}its columns: {shown}; field_mapping={{column: name}} renames",
+        )
+
+    def canonical(
+        self, batch: pa.RecordBatch, first_row: int, window: Window, schema: pa.Schema
+    ) -> pa.RecordBatch | None:
+        """The wanted rows of a batch; None when there is none."""
+        rows = np.arange(first_row, first_row + batch.num_rows)
+        event_column = self.cast(batch, self.event, Timestamp, rows)
+        self.check_time(event_column, self.event, rows)
+        event = _int64(event_column)
+        created = event
+        if self.created is not None:
+            created_column = self.cast(batch, self.created, Timestamp, rows)
+            created = _int64(pc.coalesce(created_column, event_column))
+            _check_range(created, self.where(self.created, rows))
+        kept = window.keeps(event, created)
+        if not kept.any():
+            return None
+        if not kept.all():
+            batch, rows, event, created = batch.filter(pa.array(kept)), rows[kept], event[kept], created[kept]
+        found = [self.cast(batch, column, dtype, rows) for column, dtype in self.values.values()]
+        for (column, _), values in zip(list(self.values.values())[: self.n_keys], found, strict=False):
+            self.check_no_null(values, column, rows)
+        times = [pa.array(values).cast(schema.field("event_timestamp").type) for values in (event, created)]
+        layout = pa.repeat(pa.scalar(self.layout_id, pa.int32()), len(rows))
+        arrays = [*found[: self.n_keys], *times, *found[self.n_keys :], layout]
+        return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def cast(self, batch: pa.RecordBatch, column: str, dtype: DType, rows: Ints) -> pa.Array:
+        from_text = self.source.format == "csv"
+        if column in batch.schema.names:
+            values = batch.column(column)
+        else:
+            from_text = True
+            text = self.file.partition[column]
+            text_or_null = None if text == "__HIVE_DEFAULT_PARTITION__" else text
+            values = pa.repeat(pa.scalar(text_or_null, pa.string()), batch.num_rows)
+        if from_text and dtype.item not in ("string", "bytes"):
+            values = pc.if_else(pc.is_in(values, pa.array(CSV_NULLS)), pa.scalar(None, pa.string()), values)
+        return cast_column(values, dtype, self.where(column, rows))
+
+    def where(self, column: str, rows: Ints) -> Callable[[int], str]:
+        def place(i: int) -> str:
+            return f"source {self.source.name!r}, file {self.file.path!r}, column {column!r}, row {rows[i]}"
+
+        return place
+
+    def check_time(self, values: pa.Array, column: str, rows: Ints) -> None:
+        self.check_no_null(values, column, rows)
+        _check_range(_int64(values), self.where(column, rows))
+
+    def check_no_null(self, values: pa.Array, column: str, rows: Ints) -> None:
+        if not values.null_count:
+            return
+        what = "event time" if column == self.event else "join key"
+        raise InvalidDataError(
+            f"the {what} is null",
+            where=self.where(column, rows)(values.is_null().index(True).as_py()),
+            hint=f"a row without {what} can never be found; leave it out of the source",
+        )
+
+
+def _check_range(times: Ints, where: Callable[[int], str]) -> None:
+    """Years 1 to 9999: what a partition date, and Python's datetime, can name."""
+    wrong = (times < MIN_US) | (times > MAX_US)
+    if wrong.any():
+        raise InvalidDataError("the time is outside the years 1 to 9999", where=where(int(wrong.argmax())))
+
+
+def _int64(times: pa.Array) -> Any:
+    return times.cast(pa.int64()).to_numpy(zero_copy_only=False)

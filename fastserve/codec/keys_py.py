@@ -73,13 +73,13 @@ class KeyEncoder:
                 length.
         """
         lists = check_columns(self.key_types, columns, n, names)
-        parts = [
-            [key_text(value, key_type, names, column, i) for i, value in enumerate(values)]
-            for column, (values, key_type) in enumerate(zip(lists, self.key_types, strict=True))
-        ]
-        if not parts:
+        if not lists:
             return [self.prefix] * n
-        return [self.prefix + b"|".join(row) for row in zip(*parts, strict=True)]
+        keys = []
+        for i, row in enumerate(zip(*lists, strict=True)):
+            parts = [key_text(row[c], kind, names, c, i) for c, kind in enumerate(self.key_types)]
+            keys.append(self.prefix + b"|".join(parts))
+        return keys
 
     def decode(self, key: bytes) -> tuple[object, ...]:
         """The join key values of a key, in canonical order; for people, not for the hot path.

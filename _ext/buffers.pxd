@@ -1,7 +1,11 @@
-# A growing byte buffer for the writers of this folder; header only, each module compiles its own copy.
+# Bytes: a growing buffer, numbers in rows. Header only: each module compiles its own copy.
 
+from libc.stdint cimport int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
+
+cdef extern from * nogil:
+    uint64_t __builtin_bswap64(uint64_t value)
 
 
 cdef struct Buffer:
@@ -36,3 +40,47 @@ cdef inline void release(Buffer* out) noexcept:
     free(out.data)
     out.data = NULL
     out.size = out.capacity = 0
+
+
+# ---- numbers in rows: little-endian, but for the stamps, which compare as bytes ----
+
+
+cdef inline uint32_t load32(const char* data) noexcept nogil:
+    cdef uint32_t value
+    memcpy(&value, data, 4)
+    return value
+
+
+cdef inline void store32(char* data, uint32_t value) noexcept nogil:
+    memcpy(data, &value, 4)
+
+
+cdef inline int64_t load_stamp(const char* data) noexcept nogil:
+    cdef uint64_t value
+    memcpy(&value, data, 8)
+    return <int64_t> (__builtin_bswap64(value) ^ (<uint64_t> 1 << 63))
+
+
+cdef inline void store_stamp(char* data, int64_t stamp) noexcept nogil:
+    cdef uint64_t value = __builtin_bswap64(<uint64_t> stamp ^ (<uint64_t> 1 << 63))
+    memcpy(data, &value, 8)
+
+
+cdef inline bint is_blob_list(const char* data, Py_ssize_t size, Py_ssize_t length) noexcept nogil:
+    """Whether data is u32 count, that many rising u32 ends, and as many bytes as the last one says.
+
+    length is the count wanted, or -1 for any.
+    """
+    cdef int64_t count, j
+    cdef uint32_t last = 0, end
+    if size < 4:
+        return False
+    count = load32(data)
+    if 4 + 4 * count > size or (length >= 0 and count != length):
+        return False
+    for j in range(count):
+        end = load32(data + 4 + 4 * j)
+        if end < last:
+            return False
+        last = end
+    return 4 + 4 * count + <int64_t> last == size

@@ -228,7 +228,10 @@ def heap_parts(
     if field.kind == BLOB:
         return None, _cumulated(counts), None, np.frombuffer(data, np.uint8)
     if field.kind == ITEMS:
-        return np.frombuffer(data, _NUMPY[field.dtype.item]), _cumulated(counts), None, None
+        values = np.frombuffer(data, _NUMPY[field.dtype.item])
+        if values.dtype == np.bool_:
+            values = values.view(np.uint8) != 0
+        return values, _cumulated(counts), None, None
     return None, _cumulated(counts), _cumulated(item_counts), np.frombuffer(data, np.uint8)
 
 

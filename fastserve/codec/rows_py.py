@@ -32,6 +32,7 @@ from fastserve.codec.status import NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESE
 from fastserve.errors import CodecError, InvalidDataError, TooLargeError
 
 _SIGN: Final = 1 << 63
+TORN: Final = "the checksum is wrong: the row is torn, corrupt or belongs to another key"
 _U32_MAX: Final = 2**32 - 1
 _HEAD: Final = struct.Struct("<BBH")
 _CRC: Final = struct.Struct("<I")
@@ -235,8 +236,7 @@ class RowDecoder:
         _check_version(key, row)
         layout_id = _HEAD.unpack_from(row)[2]
         if _CRC.unpack_from(row, 4)[0] != crc32c(row[8:], crc32c(key + row[:4])):
-            message = "the checksum is wrong: the row is torn, corrupt or belongs to another key"
-            raise corrupt(key, message, layout_id, 4)
+            raise corrupt(key, TORN, layout_id, 4)
         layout = self.plan.layouts.get(layout_id)
         if layout is None:
             raise corrupt(key, "the layout is unknown", layout_id, 2)
@@ -292,7 +292,7 @@ def _fill(
         width = field.dtype.scalar.width
         for key, blob in zip(keys, blobs, strict=True):
             if len(blob) % width:
-                raise _bad_list(field, key)
+                raise bad_list(field.name, key)
         counts = [len(blob) // width for blob in blobs]
         out._others[f] = heap_parts(field, counts, [], b"".join(blobs))
 
@@ -302,12 +302,13 @@ def _split(field: FieldPlan, key: bytes, blob: bytes) -> list[bytes]:
     count = _CRC.unpack_from(blob)[0] if len(blob) >= 4 else _U32_MAX
     start = 4 + 4 * count
     if start > len(blob) or field.dtype.length not in (None, count):
-        raise _bad_list(field, key)
+        raise bad_list(field.name, key)
     ends = [0, *struct.unpack_from(f"<{count}I", blob, 4)]
     if sorted(ends) != ends or start + ends[-1] != len(blob):
-        raise _bad_list(field, key)
+        raise bad_list(field.name, key)
     return [blob[start + a : start + b] for a, b in pairwise(ends)]
 
 
-def _bad_list(field: FieldPlan, key: bytes) -> CodecError:
-    return CodecError(f"the list {field.name!r} does not fit its bytes", where=f"row of key {key!r}")
+def bad_list(name: str, key: bytes) -> CodecError:
+    """The error for a list whose bytes are not one."""
+    return CodecError(f"the list {name!r} does not fit its bytes", where=f"row of key {key!r}")

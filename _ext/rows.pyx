@@ -24,8 +24,7 @@ from crc32c cimport fs_crc32c, fs_crc32c_choose, fs_crc32c_portable, row_crc
 import numpy as np
 
 from fastserve.codec import status
-from fastserve.codec.decoded import _NUMPY, DecodedRows, corrupt, field_kind, make_plan
-from fastserve.codec.decoded import unavailable_rows
+from fastserve.codec.decoded import _NUMPY, DecodedRows, corrupt, field_kind, make_plan, unavailable_rows
 from fastserve.codec.fields import check_columns, encode_defaults, null_item
 from fastserve.codec.layout import FORMAT_VERSION
 from fastserve.codec.rows_py import TORN, bad_list, check_stamps
@@ -396,17 +395,13 @@ cdef class RowDecoder:
         cdef uint32_t end = 0, last = 0
         cdef bint rising = True
         if size < reading.heap_start:
-            raise corrupt(
-                key, f"the row is cut short: {size} bytes", read_header_py(row)[0], size
-            )
+            raise corrupt(key, f"the row is cut short: {size} bytes", read_header_py(row)[0], size)
         for slot in range(reading.n_heap):
             end = load32(data + reading.ends_start + 4 * slot)
             rising &= end >= last
             last = end
         if not rising or reading.heap_start + <Py_ssize_t> last != size:
-            raise corrupt(
-                key, "the heap does not fit the row", read_header_py(row)[0], reading.ends_start
-            )
+            raise corrupt(key, "the heap does not fit the row", read_header_py(row)[0], reading.ends_start)
         return 0
 
     # ---- heap fields: spans -> arrays ----

@@ -34,6 +34,7 @@ cdef enum:
     SLICE_FRAMES = 128            # frames fed before the budget is looked at again
     FRAME_HEAD = 9
     PREFACE = 24
+    RESET_COST = 2                # a reset throws a request away
     CREDIT_REQUEST = 4            # tokens back per answered request
     CREDIT_SHIFT = 12             # ... and one per 4 KiB of body, either direction
     FLAG_END_HEADERS = 0x4
@@ -278,7 +279,7 @@ cdef class Session:
                 return
         elif kind != TYPE_CONTINUATION:
             self.head_since = 0
-        self.budget -= 1
+        self.budget -= RESET_COST if kind == NGHTTP2_RST_STREAM else 1
 
     cdef void _credit(self, Py_ssize_t n_bytes, int tokens) noexcept:
         self.credit_bytes += n_bytes

@@ -9,6 +9,7 @@ FRAME_HEAD = 9
 PREFACE_SIZE = 24
 MAX_FRAME_SIZE = 16384
 DATA, HEADERS, RST_STREAM, CONTINUATION = 0, 1, 3, 9
+RESET_COST = 2  # a reset throws a request away
 END_STREAM, END_HEADERS, PADDED = 0x1, 0x4, 0x8
 
 
@@ -83,7 +84,7 @@ class FrameScanner:
                 return
         elif kind != CONTINUATION:
             self.head_since = 0.0
-        self._budget.charge()
+        self._budget.charge(RESET_COST if kind == RST_STREAM else 1)
 
 
 def count_resets(output: bytes) -> int:

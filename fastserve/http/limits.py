@@ -24,9 +24,10 @@ class Limits:
         max_concurrent_streams: requests in flight (HTTP/2).
         write_high_water_bytes: in the transport; beyond it no more DATA is pulled from the answers.
         stream_window_bytes, connection_window_bytes: HTTP/2 receive windows for request bodies.
-        control_frame_budget: tokens. Every frame that is neither HEADERS nor useful DATA costs one,
-            every RST_STREAM of ours too; 4 come back per answered request, 1 per 4 KiB of body in
-            either direction, control_frames_per_second with time. None left: GOAWAY(ENHANCE_YOUR_CALM).
+        control_frame_budget: tokens. Every frame that is neither HEADERS nor useful DATA costs one
+            (RST_STREAM two), every RST_STREAM of ours one; 4 come back per answered request, 1 per
+            4 KiB of body in either direction, control_frames_per_second with time. None left:
+            GOAWAY(ENHANCE_YOUR_CALM).
     Time
         header_timeout_s: from connect, or the first byte of a head, to its end -> 408.
         body_timeout_s: from the head to the last byte of the body -> 408.

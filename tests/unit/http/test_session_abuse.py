@@ -1,0 +1,227 @@
+"""Every flood ends the connection within the budget, and honest clients never do."""
+
+import pytest
+from hpack import Encoder
+from hyperframe.frame import (
+    ContinuationFrame,
+    GoAwayFrame,
+    HeadersFrame,
+    SettingsFrame,
+    WindowUpdateFrame,
+)
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.unit.http.floods import FLOODS, REQUEST
+from tests.unit.http.peer import PREFACE, Owner, Peer, head, parse_frames
+
+from fastserve.http.h2_py import Session as PySession
+from fastserve.http.limits import Limits
+from fastserve.http.message import Response
+
+try:
+    from fastserve._native.h2 import Session as NativeSession
+except ImportError:
+    NativeSession = None
+IMPLS = [PySession] + ([NativeSession] if NativeSession else [])
+
+BUDGET = 300
+
+
+@pytest.mark.parametrize("read_size", [1, 7, 4000, 256 * 1024])
+@pytest.mark.parametrize("name", FLOODS)
+def test_flood_ends_within_budget(impl, name, read_size):
+    limits = Limits(control_frame_budget=BUDGET, max_concurrent_streams=100)
+    owner = Owner(lambda request: None, limits)
+    session = impl(owner, limits, 100.0)
+    start = PREFACE + SettingsFrame(0, {}).serialize()
+    session.feed(start, 100.0)
+    frames, output, batch, n_batch = 0, b"", b"", 0
+    for data, n in FLOODS[name](Encoder()):
+        batch += data
+        n_batch += n
+        if len(batch) < read_size and n_batch < BUDGET + 200:
+            continue
+        session.feed(batch, 100.0)
+        frames += n_batch
+        batch, n_batch = b"", 0
+        output += session.data_to_send(1 << 16)
+        assert session.in_flight <= 101
+        assert session.buffered_body_bytes == 0
+        if session.terminated or session.closed:
+            break
+        assert frames <= BUDGET + 200, f"{session.budget} tokens left"
+    while more := session.data_to_send(1 << 16):
+        output += more
+    assert session.closed
+    (goaway,) = (f for f in parse_frames(output) if isinstance(f, GoAwayFrame))
+    assert goaway.error_code != 0
+    assert owner.stats.protocol_errors == 1
+    assert len(owner.requests) <= BUDGET + 200
+
+
+def test_calm_is_what_a_budget_overrun_says(impl):
+    peer = Peer(impl, limits=Limits(control_frame_budget=5))
+    peer.pump()
+    out = peer.raw(WindowUpdateFrame(0, window_increment=1).serialize() * 10)
+    (goaway,) = parse_frames(out)
+    assert isinstance(goaway, GoAwayFrame) and goaway.error_code == 11
+
+
+def test_work_pays_for_control_frames(impl):
+    """A client that updates both windows after every answer and never stops is no attacker."""
+    peer = Peer(impl, limits=Limits(control_frame_budget=20))
+    update = WindowUpdateFrame(0, window_increment=100).serialize()
+    for i in range(300):
+        peer.request(2 * i + 1, b"x" * 100)
+        peer.pump()
+        peer.raw(update * 3)
+    assert not peer.session.terminated
+    assert all(answer.status == 200 for answer in peer.answers.values())
+
+
+def test_a_long_download_pays_for_its_window_updates(impl):
+    body = bytes(5_000_000)
+    peer = Peer(impl, lambda r: Response(200, "", body), limits=Limits(control_frame_budget=20))
+    peer.client.max_outbound_frame_size = 16384
+    peer.request(1)
+    peer.pump()
+    assert len(peer.answers[1].body) == len(body) and not peer.session.terminated
+
+
+def test_time_pays(impl):
+    peer = Peer(impl, limits=Limits(control_frame_budget=10))
+    peer.pump()
+    before = peer.session.budget
+    peer.raw(WindowUpdateFrame(0, window_increment=1).serialize() * 5)
+    assert peer.session.budget == before - 5
+    peer.session.grant(2)
+    assert peer.session.budget == before - 3
+    peer.session.grant(100)
+    assert peer.session.budget == 10
+
+
+def test_header_bomb_ends_the_connection(impl):
+    """4 KiB in the HPACK table, referred to by one byte: 16 KiB become 64 MiB."""
+    peer = Peer(impl)
+    encoder = Encoder()
+    block = encoder.encode([*REQUEST, ("x-bomb", "v" * 4000)]) + b"\xbe" * 16000
+    data = HeadersFrame(1, block[:16384]).serialize()
+    data += ContinuationFrame(1, block[16384:], flags=["END_HEADERS"]).serialize()
+    peer.pump()
+    peer.raw(data)
+    assert peer.session.terminated and peer.session.closed
+    assert peer.owner.requests == []
+
+
+def test_oversized_frame_ends_the_connection_before_it_is_buffered(impl):
+    peer = Peer(impl)
+    peer.pump()
+    out = peer.raw((2**24 - 1).to_bytes(3) + b"\x00\x00" + (1).to_bytes(4) + b"x" * 100)
+    assert parse_frames(out)[-1].error_code == 6  # FRAME_SIZE_ERROR
+    assert peer.session.closed
+
+
+def test_not_http2(impl):
+    limits = Limits()
+    session = impl(Owner(lambda r: None, limits), limits, 0.0)
+    session.feed(b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", 0.0)
+    assert session.terminated
+    while session.data_to_send(1 << 16):
+        pass
+    assert session.closed
+
+
+@pytest.mark.parametrize("cls", IMPLS)
+@settings(max_examples=60, deadline=None)
+@given(
+    data=st.lists(
+        st.one_of(
+            st.binary(max_size=60),
+            st.builds(
+                lambda kind, flags, stream, body: (
+                    len(body).to_bytes(3) + bytes([kind, flags]) + stream.to_bytes(4) + body
+                ),
+                st.integers(0, 12),
+                st.integers(0, 255),
+                st.integers(0, 9),
+                st.binary(max_size=30),
+            ),
+        ),
+        max_size=20,
+    )
+)
+def test_garbage_never_raises(cls, data):
+    limits = Limits()
+    owner = Owner(lambda request: Response(200, "a/b", b"ok"), limits)
+    session = cls(owner, limits, 0.0)
+    session.feed(PREFACE + SettingsFrame(0, {}).serialize(), 0.0)
+    for piece in data:
+        session.feed(piece, 0.0)
+        while session.data_to_send(1 << 16):
+            pass
+    session.expire(1e9)
+    session.close()
+
+
+# ---- any split of the same bytes is the same conversation ----
+
+
+def conversation():
+    """Client bytes of a few requests, with bodies, padding, trailers, a reset and a large header."""
+    peer = Peer(PySession)
+    client = peer.client
+    peer.request(1, b"first" * 10)
+    peer.request(3, b"", head("GET", "/get?x=1", extra=[("x-long", "v" * 3000)]))
+    client.send_headers(5, head(path="/later"), end_stream=False)
+    client.send_data(5, b"a" * 700, pad_length=9)
+    peer.request(7, b"to be reset", end=False)
+    client.send_data(5, b"b" * 900, end_stream=False)
+    client.reset_stream(7)
+    client.send_headers(5, [("x-trailer", "t")], end_stream=True)
+    client.ping(b"12345678")
+    peer.request(9, b"", head("HEAD"))
+    return client.data_to_send()
+
+
+CONVERSATION = conversation()
+
+
+def play(cls, pieces):
+    limits = Limits()
+    owner = Owner(lambda r: Response(200, "a/b", r.method.encode() + r.body[::-1]), limits)
+    session = cls(owner, limits, 0.0)
+    out = b""
+    for piece in pieces:
+        session.feed(piece, 0.0)
+        out += session.data_to_send(1 << 20)
+    seen = [(i, r.method, r.path, r.query, tuple(r.headers), r.body) for i, r in owner.requests]
+    answers = {}
+    for frame in parse_frames(out):
+        if frame.stream_id:
+            kind = type(frame).__name__
+            size = len(frame.data) if kind == "DataFrame" else 0
+            answers.setdefault(frame.stream_id, []).append((kind, sorted(frame.flags), size))
+    return seen, answers, session.budget
+
+
+@pytest.mark.parametrize("cls", IMPLS)
+@settings(max_examples=80, deadline=None)
+@given(cuts=st.lists(st.integers(0, len(CONVERSATION)), max_size=12))
+def test_chunks_do_not_matter(cls, cuts):
+    edges = [0, *sorted(cuts), len(CONVERSATION)]
+    pieces = [CONVERSATION[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    assert play(cls, pieces) == play(cls, [CONVERSATION])
+
+
+@pytest.mark.parametrize("cls", IMPLS)
+def test_byte_by_byte(cls):
+    pieces = [CONVERSATION[i : i + 1] for i in range(len(CONVERSATION))]
+    assert play(cls, pieces) == play(cls, [CONVERSATION])
+
+
+@pytest.mark.skipif(NativeSession is None, reason="the native session is not built")
+def test_twins_agree():
+    native, twin = play(NativeSession, [CONVERSATION]), play(PySession, [CONVERSATION])
+    assert native[0] == twin[0]
+    assert native[2] == twin[2]
+    assert [s for s, _ in sorted(native[1].items())] == [s for s, _ in sorted(twin[1].items())]

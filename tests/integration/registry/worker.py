@@ -1,0 +1,64 @@
+"""A process of its own for the concurrency tests: what it does is its first argument.
+
+Each command prints one line when it is ready and waits for a line on stdin, so that all start at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from fastserve import Entity, FeatureService, FeatureView, Field
+from fastserve.registry import open_registry
+
+
+def _barrier(said: str = "ready") -> None:
+    print(said, flush=True)
+    sys.stdin.readline()
+
+
+def apply(url: str, prefix: str, n: str) -> None:
+    """n applies, each of one further entity, view and service."""
+    with open_registry(url, "demo") as registry:
+        _barrier()
+        for i in range(int(n)):
+            entity = Entity(f"{prefix}_e{i}", dtype="int64")
+            view = FeatureView(f"{prefix}_v{i}", entities=[entity], schema=[Field("x", "int64")])
+            registry.apply([entity, view, FeatureService(f"{prefix}_s{i}", [view])], author=prefix)
+    print("done", flush=True)
+
+
+def open_(url: str) -> None:
+    """Open a database that nobody has migrated yet; print its id."""
+    _barrier()
+    with open_registry(url, "demo") as registry:
+        print(registry.registry_id, flush=True)
+
+
+def hold(url: str, view_id: str) -> None:
+    """Hold a view's lock until stdin ends."""
+    with open_registry(url, "demo") as registry, registry.lock_view(int(view_id)):
+        _barrier("held")
+
+
+def fork(url: str, view_id: str) -> None:
+    """Hold a view's lock in a process that has a forked child; print the child's id."""
+    with open_registry(url, "demo") as registry, registry.lock_view(int(view_id)):
+        child = os.fork()
+        if child == 0:
+            sys.stdin.readline()
+            os._exit(0)
+        _barrier(f"held {child}")
+
+
+def alembic(url: str) -> None:
+    """Say whether opening a migrated registry imports alembic."""
+    with open_registry(url, "demo") as registry:
+        registry.snapshot()
+    print("alembic" in sys.modules, flush=True)
+
+
+if __name__ == "__main__":
+    {"apply": apply, "open": open_, "hold": hold, "fork": fork, "alembic": alembic}[sys.argv[1]](
+        *sys.argv[2:]
+    )

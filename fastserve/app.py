@@ -124,7 +124,10 @@ def serve(options: ServeOptions) -> int:
 
 
 def _work(options: ServeOptions, worker: Worker) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
+    )
+    logging.getLogger("fastserve").setLevel(logging.INFO)
     uvloop.run(_serve(options, worker))
 
 

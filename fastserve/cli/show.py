@@ -148,10 +148,10 @@ def status_command(repo: str, as_json: bool) -> None:
     click.echo(f"project {about['project']}, registry revision {snapshot.revision}")
     click.echo(f"online store: {about['online_store']}")
     rows = [
-        (name, target, start, end, rows)
+        (name, target, *span)
         for name, targets in views.items()
         for target, spans in targets.items()
-        for start, end, rows in (spans or [("never", "", 0)])
+        for span in (spans or [("never", "", "")])
     ]
     echo_table(("VIEW", "TARGET", "FROM", "TO", "ROWS"), rows)
 

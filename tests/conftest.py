@@ -1,0 +1,17 @@
+"""Fixtures shared by the suites of serving, API and HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from tests.unit.serving.world import World, make_world
+
+
+@pytest.fixture
+async def world(tmp_path: Path, request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    """A registry and a memory store with rows of every kind; see tests/unit/serving/world.py."""
+    async with make_world(tmp_path, request.node.name) as made:
+        yield made

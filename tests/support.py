@@ -1,0 +1,52 @@
+"""A real repo in a folder, and rows in a real store: what serving tests start from."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from fastserve.codec.keys import KeyEncoder
+from fastserve.codec.rows import RowEncoder
+from fastserve.online import OnlineStore
+from fastserve.registry import RegisteredView
+from fastserve.timeutil import MICROS
+from fastserve.types import arrow_type
+
+NOW_US = 1_700_000_000 * MICROS
+
+
+def make_repo(folder: Path, features: str, **settings: str) -> Path:
+    """A repo directory with these definitions and settings; not yet applied."""
+    folder.mkdir(parents=True, exist_ok=True)
+    lines = [f'{name} = "{value}"' for name, value in {"project": "tests", **settings}.items()]
+    (folder / "fastserve.toml").write_text("\n".join(lines) + "\n")
+    (folder / "features.py").write_text(features)
+    return folder
+
+
+async def put(
+    store: OnlineStore,
+    registered: RegisteredView,
+    rows: Sequence[dict[str, Any]],
+    *,
+    event_us: int | Sequence[int] = NOW_US - MICROS,
+    created_us: int | None = None,
+) -> int:
+    """Write rows (join keys and features by name) with the view's current layout."""
+    n = len(rows)
+    events = np.broadcast_to(np.asarray(event_us, np.int64), n).copy()
+    created = events if created_us is None else np.full(n, created_us, np.int64)
+    join_keys = registered.join_keys
+    keys = KeyEncoder(registered.view_id, tuple(join_keys.values())).encode(
+        [[row[name] for row in rows] for name in join_keys], n
+    )
+    layout = registered.layout
+    columns = [
+        pa.array([row.get(name) for row in rows], arrow_type(dtype))
+        for name, dtype in zip(layout.names, layout.dtypes, strict=True)
+    ]
+    return await store.put_many(keys, RowEncoder(layout).encode(keys, columns, events, created))

@@ -1,0 +1,328 @@
+"""One run: for every view, scan its source once and fill its stores date by date. START HERE.
+
+    window   which rows                                       window.py
+    scan     source -> canonical batches -> spill by date     offline/source.py, spill.py
+    write    per date, newest first:
+               offline   rows the table lacks, one commit     offline/table.py
+               online    latest row per key, newest wins      latest.py, write.py
+             and a line in the registry's ledger
+    finish   interval and cursor, in one transaction
+
+Nothing is written before the whole window was read, so a bad row changes nothing. Every step can be repeated: a
+run that was killed leaves its ledger, and the next one skips the dates that it finished and that still read the
+same. Intervals and cursors move only after everything is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from datetime import date
+
+from fastserve.config import Config
+from fastserve.errors import AlreadyRunningError, FastserveError, StoreError
+from fastserve.registry import Cursor, Interval, Registry, open_registry
+from fastserve.timeutil import MIN_US
+from fastserve.timeutil import now_us as wall_clock_us
+from materializer.latest import CREATED, timestamps
+from materializer.offline.delta import OfflineTable
+from materializer.offline.schema import canonical_schema
+from materializer.offline.source import scan_source
+from materializer.progress import Progress, silent
+from materializer.select import Chosen, Target, choose
+from materializer.spill import Spill
+from materializer.stop import Stop, Stopped
+from materializer.summary import Summary, ViewSummary
+from materializer.window import Window, check_bounds, explicit, incremental
+from materializer.write import OnlineSink, ViewWriter
+
+__all__ = ["Request", "Summary", "ViewSummary", "materialize", "run"]
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What to materialize.
+
+    Attributes:
+        views: `NAME` or `NAME@vN`; none for all.
+        start_us: first event time, inclusive, microseconds UTC; None for all there is.
+        end_us: last event time, inclusive; None, or one in the future, for the present.
+        incremental: what is new since the last incremental run, instead of from `start_us` on.
+        overlap_us: of an incremental run: read again what was created that long before the newest row read.
+        target: `online`, `offline` or `both`; None for what each view declares.
+        now_us: the present, for a replay; None for the wall clock.
+    """
+
+    views: tuple[str, ...] = ()
+    start_us: int | None = None
+    end_us: int | None = None
+    incremental: bool = False
+    overlap_us: int = 0
+    target: str | None = None
+    now_us: int | None = None
+
+
+def materialize(
+    config: Config,
+    *,
+    views: Sequence[str] = (),
+    start_us: int | None = None,
+    end_us: int | None = None,
+    incremental: bool = False,
+    target: str | None = None,
+    now_us: int | None = None,
+    progress: Progress = silent,
+) -> Summary:
+    """Fill the stores of a repo; `Request` has the arguments. Also from within a running event loop.
+
+    A view that fails does not stop the others: look at the summary's `status` and its views' `error`.
+
+    Raises:
+        RequestError: an unknown view or target, or a start after the end; nothing was changed.
+        ConfigError: a store's URL is wrong, or the online store belongs to another registry; likewise.
+        RegistryError: the registry cannot be read.
+    """
+    request = Request(
+        views=tuple(views),
+        start_us=start_us,
+        end_us=end_us,
+        incremental=incremental,
+        target=target,
+        now_us=now_us,
+    )
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return run(config, request, progress=progress)
+    with ThreadPoolExecutor(1) as other_thread:  # a notebook: its thread's loop is taken
+        return other_thread.submit(run, config, request, progress=progress).result()
+
+
+def run(
+    config: Config, request: Request, *, progress: Progress = silent, stop: Stop | None = None
+) -> Summary:
+    """`materialize` for a Request; `stop` ends it between two batches."""
+    started = time.monotonic()
+    check_bounds(request.start_us, request.end_us)
+    now_us = wall_clock_us() if request.now_us is None else request.now_us
+    with open_registry(config.registry, config.project) as registry:
+        snapshot = registry.snapshot()
+        views = choose(snapshot, request.views, request.target)
+        with OnlineSink(config.online_store, snapshot.registry_id) as online:
+            online_views = [view for view in views if "online" in view.targets]
+            if online_views:
+                with suppress(StoreError):  # down: each view says so, offline ones go on
+                    online.claim()
+            context = _Context(config, request, registry, online, progress, stop or Stop(), now_us)
+            summary = Summary([_one_view(context, view) for view in views])
+            if online_views and summary.status == "ok":
+                _sweep(online)
+    summary.seconds = time.monotonic() - started
+    return summary
+
+
+@dataclass(frozen=True, slots=True)
+class _Context:
+    """What the views of a run share."""
+
+    config: Config
+    request: Request
+    registry: Registry
+    online: OnlineSink
+    progress: Progress
+    stop: Stop
+    now_us: int
+
+
+def _one_view(context: _Context, chosen: Chosen) -> ViewSummary:
+    """Run one view; whatever goes wrong ends up in its summary."""
+    about = ViewSummary(chosen.name)
+    if context.stop.signum:
+        return about
+    started = time.monotonic()
+    try:
+        with context.registry.lock_view(chosen.registered.view_id):
+            _ViewRun(context, chosen, about).run()
+        about.status = "ok"
+    except AlreadyRunningError as error:
+        about.status, about.error = "already_running", error
+    except Stopped:
+        about.status = "stopped"
+    except Exception as error:
+        about.status, about.error = "failed", error
+        if not isinstance(error, FastserveError):
+            log.exception("view %s failed", chosen.name)
+    about.seconds = time.monotonic() - started
+    return about
+
+
+def _sweep(online: OnlineSink) -> None:
+    try:
+        online.sweep()
+    except StoreError as error:  # the rows are there; what is expired is dropped by the next run
+        log.warning("sweeping the online store failed: %s", error)
+
+
+class _ViewRun:
+    """One view of a run. Its lock is held. Methods stand in the order they run."""
+
+    def __init__(self, context: _Context, chosen: Chosen, about: ViewSummary) -> None:
+        self._context = context
+        self._registry = context.registry
+        self._chosen = chosen
+        self._registered = chosen.registered
+        self._view_id = chosen.registered.view_id
+        self._about = about
+        self._cursors: dict[Target, Cursor | None] = {}
+        self._trusted: set[Target] = set()
+        self._rows: dict[Target, int] = dict.fromkeys(chosen.targets, 0)
+
+    def run(self) -> None:
+        """Do it."""
+        self._look_at_stores()
+        window = self._window()
+        if window.is_empty:
+            return
+        run_id, finished = self._begin(window)
+        try:
+            with Spill(canonical_schema(self._registered), salt=self._salt()) as spill:
+                newest_created = self._scan(window, spill)
+                self._write(run_id, spill, finished)
+            self._finish(run_id, window, newest_created)
+        except BaseException as error:
+            with suppress(FastserveError):  # the first failure is the one to tell
+                self._registry.fail_run(run_id, str(error) or type(error).__name__)
+            raise
+
+    def _look_at_stores(self) -> None:
+        """Read the cursors, and find out which stores still hold what earlier runs wrote.
+
+        Nothing that the registry says of a store that was emptied or replaced is true any more: its cursor goes
+        back to the beginning (before the store can look filled again, so that a kill in between heals too),
+        and no date counts as finished.
+        """
+        for target in self._chosen.targets:
+            cursor = self._registry.get_cursor(self._view_id, target)
+            if self._holds(target):
+                self._trusted.add(target)
+            elif cursor is not None and cursor.created_hw_us is not None:
+                log.warning("view %s: its %s rows are gone, filling it anew", self._chosen.name, target)
+                cursor = Cursor(self._view_id, target)
+                self._registry.set_cursor(cursor)
+            self._cursors[target] = cursor
+        if "online" in self._cursors and "online" not in self._trusted:
+            self._context.online.mark(self._view_id)
+
+    def _holds(self, target: Target) -> bool:
+        if target == "online":
+            return self._context.online.keeps(self._view_id)
+        return self._table().exists
+
+    def _window(self) -> Window:
+        request, now_us = self._context.request, self._context.now_us
+        if request.incremental:
+            cursors = [self._cursors[target] for target in self._chosen.targets]
+            window = incremental(cursors, request.end_us, now_us, request.overlap_us)
+        else:
+            window = explicit(request.start_us, request.end_us, now_us)
+        self._about.start_us, self._about.end_us = window.start_us, window.end_us
+        self._about.end_clamped = window.end_clamped
+        return window
+
+    def _begin(self, window: Window) -> tuple[int, dict[tuple[str, str], str]]:
+        """A new run, or the one that was killed: its id, and the digest of each (date, target) it finished."""
+        unfinished = self._registry.unfinished_run(self._view_id, self._chosen.option)
+        if unfinished is None:
+            run_id = self._registry.start_run(
+                self._view_id, self._chosen.option, window.start_us, window.end_us + 1
+            )
+            return run_id, {}
+        self._registry.resume_run(unfinished.run_id)
+        found = self._registry.partitions(unfinished.run_id)
+        return unfinished.run_id, {(p.date, p.target): p.digest for p in found if p.target in self._trusted}
+
+    def _salt(self) -> str:
+        """What else decides the rows that are written, beside those of the source."""
+        return f"layout {self._registered.layout.layout_id}, ttl {self._registered.view.ttl_us}"
+
+    def _scan(self, window: Window, spill: Spill) -> int | None:
+        """Read the window's rows into the spill; returns their largest created time up to now.
+
+        A created time in the future is a mistake of the source. It must not make the rows of all the time until
+        then look old, so it does not count; such a row is read again by every run until its time has come.
+        """
+        newest: int | None = None
+        batches = scan_source(
+            self._chosen.source,
+            self._registered,
+            self._context.config.repo,
+            start_us=window.start_us,
+            end_us=window.end_us + 1,
+            created_after_us=window.created_after_us,
+        )
+        for batch in batches:
+            self._context.stop.check()
+            spill.add(batch)
+            created = timestamps(batch, CREATED)
+            created = created[created <= self._context.now_us]
+            if len(created):
+                newest = max(int(created.max()), newest if newest is not None else MIN_US)
+            self._about.rows_read = spill.n_rows
+            self._context.progress(self._chosen.name, "scan", spill.n_rows, None)
+        spill.flush()
+        return newest
+
+    def _write(self, run_id: int, spill: Spill, finished: dict[tuple[str, str], str]) -> None:
+        writer = ViewWriter(self._registered, self._context.now_us, self._context.stop)
+        dates = spill.dates()
+        total = len(dates) * len(self._chosen.targets)
+        for day in dates:
+            for target in self._chosen.targets:
+                self._context.stop.check()
+                digest = spill.digest(day)
+                self._rows[target] += spill.rows_of(day)
+                if finished.get((day.isoformat(), target)) == digest:
+                    self._about.partitions_skipped += 1
+                    continue
+                self._write_date(target, day, spill, writer)
+                self._registry.mark_partition(run_id, day.isoformat(), target, spill.rows_of(day), digest)
+                self._about.partitions_done += 1
+                done = self._about.partitions_done + self._about.partitions_skipped
+                self._context.progress(self._chosen.name, "write", done, total)
+
+    def _write_date(self, target: Target, day: date, spill: Spill, writer: ViewWriter) -> None:
+        if target == "online":
+            chunks = spill.chunks(day, last_first=True)
+            self._about.rows_online_written += self._context.online.write(writer, chunks)
+        else:
+            result = self._table().append_new(day.isoformat(), spill.chunks(day))
+            self._about.rows_offline_new += result.rows_new
+
+    def _table(self) -> OfflineTable:
+        config = self._context.config
+        return OfflineTable(config.offline_store, config.project, self._registered)
+
+    def _finish(self, run_id: int, window: Window, newest_created: int | None) -> None:
+        """Intervals and cursors, all at once."""
+        intervals, cursors = [], []
+        for target in self._chosen.targets:
+            if window.start_us is None or window.start_us <= window.end_us:
+                interval = (self._view_id, target, window.start_us, window.end_us + 1)
+                intervals.append(Interval(*interval, rows=self._rows[target], run_id=run_id))
+            if self._context.request.incremental:
+                cursors.append(self._moved(target, window.end_us, newest_created))
+        self._registry.finish_run(run_id, intervals, cursors)
+
+    def _moved(self, target: Target, end_us: int, newest_created: int | None) -> Cursor:
+        """The cursor after this run; it never moves back."""
+        before = self._cursors[target] or Cursor(self._view_id, target)
+        event = [us for us in (before.event_hw_us, end_us) if us is not None]
+        created = [us for us in (before.created_hw_us, newest_created) if us is not None]
+        return Cursor(self._view_id, target, max(event), max(created, default=None))

@@ -1,0 +1,107 @@
+"""Which views a run is about, and which stores it fills for each."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal, get_args
+
+from fastserve.definitions import FileSource, batch_source
+from fastserve.errors import RequestError, UnknownObjectError
+from fastserve.registry import RegisteredView, Snapshot
+
+Target = Literal["online", "offline"]
+TargetOption = Literal["online", "offline", "both"]
+_NAME: Final = re.compile(r"([^@\s]+)(?:@v([1-9]\d*))?")
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A view of the run.
+
+    Attributes:
+        registered: the view.
+        source: where its rows are.
+        targets: what to fill, `offline` before `online`; never empty.
+    """
+
+    registered: RegisteredView
+    source: FileSource
+    targets: tuple[Target, ...]
+
+    @property
+    def name(self) -> str:
+        """How people write it: the name, with `@vN` from version 2 on."""
+        view = self.registered.view
+        return view.name if view.version == 1 else f"{view.name}@v{view.version}"
+
+    @property
+    def option(self) -> TargetOption:
+        """The targets as one word."""
+        return "both" if len(self.targets) == 2 else self.targets[0]
+
+
+def choose(snapshot: Snapshot, names: Sequence[str], target: str | None) -> list[Chosen]:
+    """The views named, or all that have a batch source and a store to fill, by name and version.
+
+    Args:
+        names: `NAME` for the newest version of a view, `NAME@vN` for another.
+        target: `online`, `offline`, `both`; None for what each view declares.
+
+    Raises:
+        UnknownObjectError: no such view or version; the hint names the nearest.
+        RequestError: a view named has no rows to read, or the target is no target.
+    """
+    if target is not None and target not in get_args(TargetOption):
+        raise RequestError(
+            f"unknown target {target!r}", where="--target", hint="one of online, offline, both"
+        )
+    if not names:
+        found = [_chosen(snapshot.views[key], target) for key in sorted(snapshot.views)]
+        return [chosen for chosen in found if chosen is not None]
+    unique = {(r.view.name, r.view.version): r for r in (_named(snapshot, name) for name in names)}
+    return [_required(registered, target) for registered in unique.values()]
+
+
+def _named(snapshot: Snapshot, text: str) -> RegisteredView:
+    match = _NAME.fullmatch(text)
+    if match is None:
+        raise RequestError(
+            f"{text!r} is no view", where="--view", hint="write NAME, or NAME@v2 for a version"
+        )
+    try:
+        return snapshot.view(match[1], int(match[2]) if match[2] else None)
+    except UnknownObjectError as error:
+        error.where = error.where or "--view"
+        raise
+
+
+def _chosen(registered: RegisteredView, target: str | None) -> Chosen | None:
+    view = registered.view
+    source = batch_source(view.source)
+    wanted = {
+        "online": view.online if target is None else target in ("online", "both"),
+        "offline": view.offline if target is None else target in ("offline", "both"),
+    }
+    order: tuple[Target, ...] = ("offline", "online")
+    targets = tuple(name for name in order if wanted[name])
+    return Chosen(registered, source, targets) if source is not None and targets else None
+
+
+def _required(registered: RegisteredView, target: str | None) -> Chosen:
+    chosen = _chosen(registered, target)
+    if chosen is not None:
+        return chosen
+    view = registered.view
+    if batch_source(view.source) is None:
+        raise RequestError(
+            f"view {view.name!r} has no batch source, so there is nothing to materialize",
+            where="--view",
+            hint="give its source a batch_source, or write its rows by pushing them",
+        )
+    raise RequestError(
+        f"view {view.name!r} is neither online nor offline",
+        where="--view",
+        hint="name a store to fill by --target",
+    )

@@ -1,0 +1,165 @@
+"""One scan of a source, set down by event date: the memory a run takes does not grow with the table.
+
+All dates share one unlinked temporary file, so there is nothing to run out of (open files) and nothing to
+clean up after a kill. The file is a sequence of Arrow IPC record-batch messages; an index says which messages
+are a date's, in source order:
+
+    file   | 01-02 | 01-01 | 01-03 | 01-01 | …         a message: rows of one date, in source order
+    index  01-01: messages 1, 3   01-02: message 0   01-03: message 2
+
+Rows are held up to `buffer_bytes` before they are written, so that a source in random order too gives few and
+large messages. The file lies in the directory for temporary files (TMPDIR) and takes about as many bytes as the
+rows take in Arrow.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import date, timedelta
+from itertools import pairwise
+from typing import IO, Final
+
+import numpy as np
+import pyarrow as pa
+
+from fastserve.timeutil import DAY_US
+from materializer.latest import EVENT, timestamps
+
+BUFFER_BYTES: Final = 32 << 20
+CHUNK_BYTES: Final = 16 << 20
+_EPOCH: Final = date(1970, 1, 1)
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """Where one record-batch message lies in the file."""
+
+    offset: int
+    n_bytes: int
+
+
+@dataclass(slots=True)
+class _Partition:
+    """What the spill holds of one date."""
+
+    messages: list[_Message] = field(default_factory=list)
+    n_rows: int = 0
+    hash: hashlib.blake2b = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
+
+
+class Spill:
+    """The rows of one scan by event date. A context manager; leaving it frees the disk space.
+
+    Args:
+        schema: the canonical schema, that of every batch.
+        salt: goes into every digest: whatever else decides what a partition's rows become.
+        buffer_bytes: how many bytes of rows are held before they are written.
+
+    Attributes:
+        n_rows: rows added so far.
+    """
+
+    def __init__(self, schema: pa.Schema, *, salt: str = "", buffer_bytes: int = BUFFER_BYTES) -> None:
+        self.n_rows = 0
+        self._schema = schema
+        self._salt = salt.encode() + schema.serialize().to_pybytes()
+        self._buffer_bytes = buffer_bytes
+        self._partitions: dict[date, _Partition] = {}
+        self._held: dict[int, list[pa.RecordBatch]] = {}
+        self._held_bytes = 0
+        self._size = 0
+        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="fastserve-spill-")
+
+    def __enter__(self) -> Spill:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self._held.clear()
+        self._file.close()
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take the next rows of the scan.
+
+        Raises:
+            OSError: when the disk is full.
+        """
+        if not batch.num_rows:
+            return
+        days = np.floor_divide(timestamps(batch, EVENT), DAY_US)
+        if (days[1:] < days[:-1]).any():
+            order = np.argsort(days, kind="stable")
+            batch, days = batch.take(pa.array(order)), days[order]
+        cuts = [0, *(np.flatnonzero(np.diff(days)) + 1).tolist(), len(days)]
+        for start, end in pairwise(cuts):
+            self._held.setdefault(int(days[start]), []).append(batch.slice(start, end - start))
+        self.n_rows += batch.num_rows
+        self._held_bytes += batch.nbytes
+        if self._held_bytes >= self._buffer_bytes:
+            self.flush()
+
+    def flush(self) -> None:
+        """Write what is held; call it after the last batch, before reading."""
+        for day, batches in sorted(self._held.items()):
+            self._append(_EPOCH + timedelta(days=day), _joined(batches))
+        self._held.clear()
+        self._held_bytes = 0
+        self._file.flush()
+
+    def dates(self) -> list[date]:
+        """The event dates (UTC) that have rows, newest first."""
+        return sorted(self._partitions, reverse=True)
+
+    def digest(self, day: date) -> str:
+        """Hex digest of a date's rows. Equal digests mean equal rows in equal order; the reverse need not hold."""
+        return self._partitions[day].hash.hexdigest()
+
+    def rows_of(self, day: date) -> int:
+        """How many rows a date has."""
+        return self._partitions[day].n_rows
+
+    def chunks(self, day: date, *, last_first: bool = False) -> Iterator[pa.RecordBatch]:
+        """A date's rows, about 16 MiB at a time; within a chunk always in source order.
+
+        Args:
+            last_first: the last chunk of the source comes first.
+        """
+        groups = _grouped(self._partitions[day].messages)
+        for group in reversed(groups) if last_first else groups:
+            yield _joined([self._read(message) for message in group])
+
+    def _append(self, day: date, batch: pa.RecordBatch) -> None:
+        data = batch.serialize()
+        partition = self._partitions.get(day)
+        if partition is None:
+            partition = self._partitions[day] = _Partition()
+            partition.hash.update(self._salt)
+        partition.hash.update(data)
+        partition.messages.append(_Message(self._size, data.size))
+        partition.n_rows += batch.num_rows
+        self._file.write(data)
+        self._size += data.size
+
+    def _read(self, message: _Message) -> pa.RecordBatch:
+        data = os.pread(self._file.fileno(), message.n_bytes, message.offset)
+        return pa.ipc.read_record_batch(pa.py_buffer(data), self._schema)
+
+
+def _grouped(messages: Sequence[_Message]) -> list[list[_Message]]:
+    """Neighbouring messages, joined up to CHUNK_BYTES; the grouping depends on nothing but their sizes."""
+    groups: list[list[_Message]] = []
+    size = CHUNK_BYTES
+    for message in messages:
+        if size + message.n_bytes > CHUNK_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(message)
+        size += message.n_bytes
+    return groups
+
+
+def _joined(batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)

@@ -1,0 +1,44 @@
+"""Stop a run between two batches: what it finished is kept, and the next run goes on from there."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
+
+class Stopped(Exception):
+    """The run was asked to stop."""
+
+
+class Stop:
+    """A request to stop that the steps of a run look at between batches.
+
+    Attributes:
+        signum: the signal that asked for it; 0 while nobody has.
+    """
+
+    def __init__(self) -> None:
+        self.signum = 0
+
+    def check(self) -> None:
+        """Raise Stopped when asked to stop."""
+        if self.signum:
+            raise Stopped
+
+    @contextmanager
+    def on_signals(self) -> Iterator[None]:
+        """Within, SIGTERM and SIGINT ask to stop; a second one kills as it would have. Main thread only."""
+        before = {number: signal.signal(number, self._ask) for number in SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _ask(self, signum: int, frame: FrameType | None) -> None:
+        self.signum = signum
+        signal.signal(signum, signal.SIG_DFL)

@@ -1,0 +1,192 @@
+"""Canonical rows into the online store: latest per key, encoded, newest wins.
+
+A run writes its dates newest first, so the freshest features are served soonest and the rows of a key that a
+newer date already wrote need not be sent at all. Within a date the last chunk of the source goes first: among
+rows of equal order the first one written stays, and that has to be the one at the last position.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterable
+from typing import Any, Final, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from fastserve.codec.keys import KeyEncoder
+from fastserve.codec.rows import RowEncoder
+from fastserve.online import OnlineStore, open_store
+from fastserve.online.claim import claim, keeps_view, mark_view
+from fastserve.registry import RegisteredView
+from fastserve.timeutil import DAY_US
+from materializer.latest import CREATED, EVENT, latest_rows, timestamps
+from materializer.stop import Stop
+
+T = TypeVar("T")
+
+PUT_ROWS: Final = 4_096
+SEEN_KEYS: Final = 500_000
+_MAX_EXTRA_US: Final = 1 << 61  # keeps sums of times within int64, whatever the ttl
+
+
+class OnlineSink:
+    """The online store of one run, with the event loop it lives on. A context manager.
+
+    Nothing is opened before the first use, so that a run of offline views needs no store.
+
+    Args:
+        url: of the store.
+        registry_id: the registry whose view ids the keys will carry.
+    """
+
+    def __init__(self, url: str, registry_id: str) -> None:
+        self._url = url
+        self._registry_id = registry_id
+        self._runner: asyncio.Runner | None = None
+        self._store: OnlineStore | None = None
+
+    def __enter__(self) -> OnlineSink:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        if self._runner is None:
+            return
+        with self._runner as runner:
+            if self._store is not None:
+                runner.run(self._store.close())
+
+    def claim(self) -> None:
+        """Open the store and make sure that it is ours; does nothing the second time.
+
+        Raises:
+            ConfigError: the URL is wrong, or the store belongs to another registry.
+            StoreError: it cannot be reached.
+        """
+        if self._store is None:
+            self._store = self._run(_open_claimed(self._url, self._registry_id))
+
+    def keeps(self, view_id: int) -> bool:
+        """Whether the store still has what earlier runs wrote for a view."""
+        return self._run(keeps_view(self._opened(), view_id))
+
+    def mark(self, view_id: int) -> None:
+        """Note that the store keeps a view's rows from now on."""
+        self._run(mark_view(self._opened(), view_id))
+
+    def sweep(self) -> None:
+        """Drop rows that outlived their lifetime."""
+        self._run(self._opened().sweep())
+
+    def write(self, writer: ViewWriter, chunks: Iterable[pa.RecordBatch]) -> int:
+        """Write one date of a view; see ViewWriter.write."""
+        return self._run(writer.write(self._opened(), chunks))
+
+    def _opened(self) -> OnlineStore:
+        self.claim()
+        assert self._store is not None
+        return self._store
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        if self._runner is None:
+            self._runner = asyncio.Runner(loop_factory=_new_event_loop)
+        return self._runner.run(work)
+
+
+class ViewWriter:
+    """Writes the rows of one view, date by date, newest date first.
+
+    Args:
+        registered: the view; rows are written with its current layout.
+        now_us: the run's present, which lifetimes count from.
+        stop: asked before every batch.
+    """
+
+    def __init__(self, registered: RegisteredView, now_us: int, stop: Stop) -> None:
+        layout = registered.layout
+        self._join_keys = tuple(registered.join_keys)
+        self._names = layout.names
+        self._keys = KeyEncoder(registered.view_id, tuple(registered.join_keys.values()))
+        self._rows = RowEncoder(layout)
+        self._ttl_us = registered.view.ttl_us
+        self._now_us = now_us
+        self._stop = stop
+        self._seen: set[bytes] = set()
+
+    async def write(self, store: OnlineStore, chunks: Iterable[pa.RecordBatch]) -> int:
+        """Write one date.
+
+        Args:
+            chunks: its canonical rows; the last chunk of the source first, each in source order.
+
+        Returns:
+            How many keys got a newer row.
+
+        Raises:
+            Stopped: between two batches.
+            StoreError: the store failed; part of the date may be written.
+        """
+        written = 0
+        fresh: list[bytes] = []
+        for chunk in chunks:
+            self._stop.check()
+            keys, batch, lifetimes = self._survivors(chunk)
+            for start in range(0, len(keys), PUT_ROWS):
+                self._stop.check()
+                part = slice(start, start + PUT_ROWS)
+                rows = self._encode(keys[part], batch.slice(start, PUT_ROWS))
+                written += await store.put_many(keys[part], rows, lifetimes and lifetimes[part])
+            if len(self._seen) + len(fresh) < SEEN_KEYS:
+                fresh += keys
+        self._seen.update(fresh)
+        return written
+
+    def _survivors(self, chunk: pa.RecordBatch) -> tuple[list[bytes], pa.RecordBatch, list[int] | None]:
+        """Of a chunk the rows to write, with their keys and lifetimes: latest, alive, not yet superseded."""
+        picked = latest_rows(chunk, self._join_keys)
+        lifetimes = self._lifetimes(timestamps(chunk, EVENT)[picked])
+        if lifetimes is not None:
+            picked, lifetimes = picked[lifetimes > 0], lifetimes[lifetimes > 0]
+        batch = chunk.take(pa.array(picked))
+        keys = self._keys.encode([batch.column(name) for name in self._join_keys], batch.num_rows)
+        if self._seen:
+            kept = [i for i, key in enumerate(keys) if key not in self._seen]
+            if len(kept) < len(keys):
+                keys = [keys[i] for i in kept]
+                batch = batch.take(pa.array(kept, pa.int64()))
+                lifetimes = None if lifetimes is None else lifetimes[kept]
+        return keys, batch, None if lifetimes is None else lifetimes.tolist()
+
+    def _lifetimes(self, event_us: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+        """int64[n] microseconds a row is kept from now on; None for ever.
+
+        Longer than the ttl: for a while an expired row answers OUTSIDE_MAX_AGE rather than NOT_FOUND.
+        """
+        if self._ttl_us is None:
+            return None
+        return event_us + (min(2 * self._ttl_us + DAY_US, _MAX_EXTRA_US) - self._now_us)
+
+    def _encode(self, keys: list[bytes], batch: pa.RecordBatch) -> list[bytes]:
+        columns = [batch.column(name) for name in self._names]
+        return self._rows.encode(keys, columns, timestamps(batch, EVENT), timestamps(batch, CREATED))
+
+
+async def _open_claimed(url: str, registry_id: str) -> OnlineStore:
+    store = open_store(url)
+    try:
+        await claim(store, registry_id)
+    except BaseException:
+        await store.close()
+        raise
+    return store
+
+
+def _new_event_loop() -> asyncio.AbstractEventLoop:
+    """uvloop's where there is one."""
+    try:
+        import uvloop  # noqa: PLC0415  (not on every platform)
+    except ImportError:
+        return asyncio.new_event_loop()
+    loop: asyncio.AbstractEventLoop = uvloop.new_event_loop()
+    return loop

@@ -167,7 +167,7 @@ def _one_row(batch: FeatureBatch) -> Response:
         "freshness_ms": (batch.now_us - event_ts) // 1_000 if known else None,
         "metadata": {"revision": batch.plan.revision, "schema_fingerprint": batch.plan.fingerprint},
     }
-    return Response(200, wire.JSON, orjson.dumps(body, option=orjson.OPT_SERIALIZE_NUMPY))
+    return Response(200, wire.JSON, orjson.dumps(body, option=wire.DUMP))
 
 
 def _query_entity(query: str, plan: ReadPlan) -> dict[str, list[Any]]:

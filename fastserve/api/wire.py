@@ -23,6 +23,7 @@ from fastserve.types import arrow_type, parse_dtype
 MAX_ENTITIES: Final = 10_000
 JSON: Final = "application/json"
 ARROW: Final = "application/vnd.apache.arrow.stream"
+DUMP: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z
 STATUS_NAMES: Final = ["INVALID", *(s.name for s in sorted(Status))]
 _KEYS: Final = ("feature_service", "features", "entities", "full_feature_names")
 
@@ -154,7 +155,7 @@ def render_json(batch: FeatureBatch) -> bytes:
         "views": [_json_view(batch, i) for i in range(len(plan.reads))],
         "metadata": metadata,
     }
-    return orjson.dumps(answer, option=orjson.OPT_SERIALIZE_NUMPY)
+    return orjson.dumps(answer, option=DUMP)
 
 
 def _json_values(batch: FeatureBatch, i: int) -> Any:

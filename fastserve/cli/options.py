@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 import click
+import orjson
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -25,7 +25,7 @@ def json_option(function: F) -> F:
 
 def echo_json(data: Any) -> None:
     """One JSON document on standard output."""
-    click.echo(json.dumps(data, ensure_ascii=False, default=str))
+    click.echo(orjson.dumps(data, default=str, option=orjson.OPT_UTC_Z | orjson.OPT_NON_STR_KEYS))
 
 
 def echo_table(header: Sequence[str], rows: Iterable[Sequence[Any]]) -> None:

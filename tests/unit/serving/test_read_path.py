@@ -14,7 +14,9 @@ from tests.support import NOW_US, put
 from tests.unit.serving.world import World
 
 
-def read(world: World, features: list[str], entities: dict[str, list[Any]], *, full: bool = False) -> FeatureBatch:
+def read(
+    world: World, features: list[str], entities: dict[str, list[Any]], *, full: bool = False
+) -> FeatureBatch:
     plan = world.catalog.plan("", tuple(features), full)
     batch = world.read_path.read(plan, entities)
     assert isinstance(batch, FeatureBatch), "an embedded store answers at once"
@@ -27,7 +29,8 @@ def values(batch: FeatureBatch) -> dict[str, list[Any]]:
 
 def statuses(batch: FeatureBatch) -> dict[str, list[str]]:
     return {
-        c.name: [Status(int(s)).name for s in batch.reads[c.read].statuses[c.column]] for c in batch.plan.columns
+        c.name: [Status(int(s)).name for s in batch.reads[c.read].statuses[c.column]]
+        for c in batch.plan.columns
     }
 
 

@@ -38,7 +38,9 @@ KINDS = FeatureView(
 PLACES = FeatureView("places", entities=[PLACE], schema=[Field("people", "int64"), Field("flag", "bool")])
 GLOBAL = FeatureView("global_stats", schema=[Field("total", "int64")])
 DEVICES = FeatureView("devices", entities=[DEVICE], schema=[Field("battery", "float32")])
-HOME = PLACES[["people"]].with_name("home").with_join_key_map({"city": "home_city", "country": "home_country"})
+HOME = (
+    PLACES[["people"]].with_name("home").with_join_key_map({"city": "home_city", "country": "home_country"})
+)
 MIXED = FeatureService("mixed", [KINDS[["big", "text"]], HOME, GLOBAL])
 OBJECTS = [USER, PLACE, DEVICE, KINDS, PLACES, GLOBAL, DEVICES, MIXED]
 FULL_ROW = {

@@ -24,6 +24,8 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 
+import pyarrow as pa
+
 from fastserve.config import Config
 from fastserve.errors import AlreadyRunningError, FastserveError, StoreError
 from fastserve.registry import Cursor, Interval, Registry, open_registry
@@ -253,10 +255,10 @@ class _ViewRun:
         return f"layout {self._registered.layout.layout_id}, ttl {self._registered.view.ttl_us}"
 
     def _scan(self, window: Window, spill: Spill) -> int | None:
-        """Read the window's rows into the spill; returns their largest created time up to now.
+        """Read the window's rows into the spill; returns their largest created time.
 
-        A created time in the future is a mistake of the source. It must not make the rows of all the time until
-        then look old, so it does not count; such a row is read again by every run until its time has come.
+        A row created after the run's present is not known yet, as a cutoff at that present would say: it waits for
+        a later run, which finds it by its created time.
         """
         newest: int | None = None
         batches = scan_source(
@@ -269,9 +271,11 @@ class _ViewRun:
         )
         for batch in batches:
             self._context.stop.check()
-            spill.add(batch)
             created = timestamps(batch, CREATED)
-            created = created[created <= self._context.now_us]
+            known = created <= self._context.now_us
+            if not known.all():
+                batch, created = batch.filter(pa.array(known)), created[known]
+            spill.add(batch)
             if len(created):
                 newest = max(int(created.max()), newest if newest is not None else MIN_US)
             self._about.rows_read = spill.n_rows

@@ -115,8 +115,8 @@ def main() -> None:
 
     say(f"materialize what was known at {MOMENT}")
     summary = json.loads(shell("materializer", "run", "--incremental", "--now", MOMENT))
-    for name, view in summary["views"].items():
-        print(f"  {name}: {view['rows_read']:,} rows read, {view['rows_online_written']:,} written online")
+    for view in summary["views"]:
+        print(f"  {view['view']}: {view['rows_read']:,} rows read, {view['rows_online_written']:,} written online")
 
     say("serve")
     due = training[(training["event_timestamp"] == pd.Timestamp(MOMENT)) & training["tailnum"].notna()]

@@ -44,7 +44,9 @@ def oracle(labels, rows, *, ttl=None, cutoff=None):
         pytest.param([(0, 10)], [(0, 10, 10)], 0, None, [-1], id="ttl 0 holds never"),
         pytest.param([(0, 10)], [(0, 10, 10)], -5, None, [-1], id="negative ttl holds never"),
         pytest.param([(1, 10)], [(0, 5, 5), (2, 5, 5)], None, None, [-1], id="unknown entity between known"),
-        pytest.param([(-1, 10)], [(-1, 5, 5), (0, 5, 5)], None, None, [-1], id="null key matches no null key"),
+        pytest.param(
+            [(-1, 10)], [(-1, 5, 5), (0, 5, 5)], None, None, [-1], id="null key matches no null key"
+        ),
         pytest.param([(0, 10)], [(0, 5, 7), (0, 5, 9), (0, 5, 8)], None, None, [1], id="created decides"),
         pytest.param([(0, 10)], [(0, 5, 7), (0, 5, 7), (0, 4, 9)], None, None, [1], id="then the last"),
         pytest.param([(0, 10)], [(0, 8, 8), (0, 5, 9)], None, None, [0], id="a late old row changes nothing"),

@@ -40,7 +40,9 @@ def test_an_unsigned_integer_beyond_int64_is_no_key_at_all():
         pa.array(["b", "a", "?", None], pa.string_view()),
         pa.array(["b", "a", "?", None]).dictionary_encode(),
         pa.chunked_array([["b"], ["a", "?"], [None]]),
-        pa.chunked_array([pa.array(["b", "a"]).dictionary_encode(), pa.array(["?", None]).dictionary_encode()]),
+        pa.chunked_array(
+            [pa.array(["b", "a"]).dictionary_encode(), pa.array(["?", None]).dictionary_encode()]
+        ),
     ],
     ids=["string", "large_string", "view", "dictionary", "chunks", "dictionary chunks"],
 )

@@ -1,0 +1,140 @@
+"""A view's history for training: from its Delta table once it is materialized, before that from its source.
+
+Both give the same rows: the table was filled by the same scan. A table that covers some of the labels is not
+silently taken for one that covers all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from fastserve.config import Config
+from fastserve.definitions import batch_source
+from fastserve.errors import IncompleteHistoryError
+from fastserve.registry import Interval, RegisteredView, uncovered
+from fastserve.timeutil import MAX_US, MIN_US, format_timestamp
+from materializer.offline.delta import OfflineTable
+from materializer.offline.source import scan_source
+
+if TYPE_CHECKING:
+    from fastserve.registry import Registry
+
+Ints = npt.NDArray[np.int64]
+_MIN: Final = -(2**63)
+
+
+class History:
+    """Reads the rows that labels can see.
+
+    Args:
+        config: where the offline tables and the sources are.
+        registry: what has been materialized.
+        allow_incomplete: read a table even where it does not cover all labels.
+    """
+
+    def __init__(self, config: Config, registry: Registry, *, allow_incomplete: bool = False) -> None:
+        self._config = config
+        self._registry = registry
+        self._allow_incomplete = allow_incomplete
+
+    def read(self, rv: RegisteredView, columns: Sequence[str], times: Ints) -> Iterator[pa.RecordBatch]:
+        """Rows of ``(min(times) - ttl, max(times)]`` in `canonical_schema(rv, columns)`, in source order.
+
+        Raises:
+            IncompleteHistoryError: the view has no history at all, or its table does not cover every label.
+        """
+        table = OfflineTable(self._config.offline_store, self._config.project, rv)
+        intervals = self._registry.intervals(rv.view_id, "offline")
+        source = batch_source(rv.view.source)
+        if not len(times):
+            return iter(())
+        start, end = _range(times, rv.view.ttl_us)
+        if intervals:
+            self._check(rv, table, intervals, times)
+        elif source is not None:
+            return scan_source(source, rv, self._config.repo, columns=columns, start_us=start, end_us=end)
+        elif not table.exists:
+            raise IncompleteHistoryError(
+                "has no history: nothing is materialized offline, and it has no batch source",
+                where=f"FeatureView {rv.view.name!r}",
+                hint="give the view a batch source, or push rows with offline storage on",
+            )
+        return table.read(columns, start, end)
+
+    def _check(
+        self, rv: RegisteredView, table: OfflineTable, intervals: Sequence[Interval], times: Ints
+    ) -> None:
+        if not table.exists:
+            raise IncompleteHistoryError(
+                f"the registry says that it is materialized, but there is no table at {table.uri}",
+                where=f"FeatureView {rv.view.name!r}",
+                hint="check offline_store in fastserve.toml, or materialize the view again",
+            )
+        if self._allow_incomplete:
+            return
+        missing = missing_history(intervals, times, rv.view.ttl_us)
+        if missing:
+            raise _incomplete(rv, intervals, missing, times)
+
+
+def missing_history(
+    intervals: Sequence[Interval], times: Ints, ttl_us: int | None
+) -> list[tuple[int | None, int]]:
+    """The parts ``[start, end)`` of history that labels need and a table does not hold; empty when all is there.
+
+    A label at t needs the event times ``(t - ttl, t]``. History begins where the first interval begins: before
+    that a view holds nothing, so of what lies before, only labels themselves count as missing, not their ttl.
+
+    Args:
+        intervals: what the table holds, merged and ascending; at least one.
+        times: the labels' times, microseconds UTC.
+        ttl_us: the view's.
+    """
+    starts = np.array([_MIN if i.start_us is None else i.start_us for i in intervals], np.int64)
+    ends = np.array([i.end_us for i in intervals], np.int64)
+    oldest = np.full(len(times), starts[0])
+    if ttl_us is not None:
+        oldest = np.maximum(np.maximum(times, _MIN + ttl_us) - ttl_us + 1, starts[0])
+    at = np.searchsorted(starts, times, "right") - 1
+    covered = (at >= 0) & (times < ends[at]) & (oldest >= starts[at])
+    if covered.all():
+        return []
+    needed = np.minimum(oldest, times)[~covered]
+    low = int(needed.min())
+    return uncovered(intervals, None if low == _MIN else low, int(times[~covered].max()) + 1)
+
+
+def _incomplete(
+    rv: RegisteredView, intervals: Sequence[Interval], missing: list[tuple[int | None, int]], times: Ints
+) -> IncompleteHistoryError:
+    covered = ", ".join(_shown(i.start_us, i.end_us) for i in intervals)
+    gaps = ", ".join(_shown(start, end) for start, end in missing)
+    start, end = missing[0][0], missing[-1][1]
+    name = rv.view.name if rv.view.version == 1 else f"{rv.view.name}@v{rv.view.version}"
+    command = f"materializer run --view {name} --start {_moment(start)} --end {_moment(end)}"
+    return IncompleteHistoryError(
+        f"the labels ask for {_shown(int(times.min()), int(times.max()) + 1)}; the offline table covers "
+        f"{covered}; missing: {gaps}",
+        where=f"FeatureView {rv.view.name!r}",
+        hint=f"run `{command}`, or train on what is there with allow_incomplete=True",
+    )
+
+
+def _shown(start: int | None, end: int) -> str:
+    return f"[{'the beginning' if start is None else _moment(start)}, {_moment(end)})"
+
+
+def _moment(us: int | None) -> str:
+    return format_timestamp(min(max(MIN_US if us is None else us, MIN_US), MAX_US))
+
+
+def _range(times: Ints, ttl_us: int | None) -> tuple[int | None, int | None]:
+    """The event times any label can see, as [start, end); None where the bound would not be an int64."""
+    start = None if ttl_us is None else int(times.min()) - ttl_us + 1
+    end = int(times.max()) + 1
+    return (start if start is not None and start > _MIN else None), (end if end < 2**63 else None)

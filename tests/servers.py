@@ -6,6 +6,7 @@ import contextlib
 import os
 import pwd
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
@@ -15,6 +16,7 @@ from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
 
+_START_SECONDS = 20.0
 PG_BIN = Path(os.environ.get("FASTSERVE_TEST_PG_BIN", "/usr/lib/postgresql/15/bin"))
 
 
@@ -100,3 +102,110 @@ def _start_postgres(server: PostgresServer, user: str) -> subprocess.Popen[bytes
             raise RuntimeError((server.directory / "log").read_text())
         time.sleep(0.02)
     return process
+
+
+@dataclass
+class RedisServer:
+    """A running redis-server.
+
+    Attributes:
+        url: ``redis://`` or ``rediss://``, with password and CA.
+        unix_url: the same server by its socket.
+        port: of TCP.
+        directory: its data, log, socket and certificates.
+    """
+
+    url: str
+    unix_url: str
+    port: int
+    directory: Path
+    command: list[str] = field(repr=False)
+    process: subprocess.Popen[bytes] = field(repr=False)
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    def kill(self) -> None:
+        """End it as a crash would; what was not on disk is gone."""
+        self._end(signal.SIGKILL)
+
+    def stop(self) -> None:
+        """End it in order; harmless when it has ended."""
+        self._end(signal.SIGTERM)
+
+    def restart(self) -> None:
+        """Start it again, same port and directory."""
+        self.stop()
+        self.process = _launch_redis(self.command, self.port, self.directory)
+
+    def _end(self, number: signal.Signals) -> None:
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGCONT)  # in case a test had paused it
+            self.process.send_signal(number)
+        self.process.wait(timeout=_START_SECONDS)
+
+
+def start_redis(
+    tmp_path: Path, *, tls: bool = False, password: str | None = None, options: tuple[str, ...] = ()
+) -> RedisServer:
+    """Start redis-server and wait until it accepts connections. The caller stops it.
+
+    Args:
+        tmp_path: where its directory goes.
+        tls: TLS with a certificate made for it; the URL names the CA.
+        password: what clients must give.
+        options: further ``--name``, ``value`` words.
+    """
+    port = free_port()
+    directory = tmp_path / f"redis-{port}"
+    directory.mkdir(parents=True)
+    sock = directory / "s"
+    command = ["redis-server", "--bind", "127.0.0.1", "--dir", str(directory), "--save", ""]
+    command += ["--unixsocket", str(sock), "--logfile", "log", *options]
+    login = ""
+    if password is not None:
+        command += ["--requirepass", password]
+        login = f":{password}@"
+    if tls:
+        _make_certificate(directory)
+        command += ["--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no"]
+        command += ["--tls-cert-file", "cert.pem", "--tls-key-file", "key.pem"]
+        command += ["--tls-ca-cert-file", "cert.pem"]
+        url = f"rediss://{login}127.0.0.1:{port}?ssl_ca_certs={directory / 'cert.pem'}"
+    else:
+        command += ["--port", str(port)]
+        url = f"redis://{login}127.0.0.1:{port}"
+    process = _launch_redis(command, port, directory)
+    return RedisServer(url, f"unix://{login}{sock}", port, directory, command, process)
+
+
+def _launch_redis(command: list[str], port: int, directory: Path) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    deadline = time.monotonic() + _START_SECONDS
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            break
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            return process
+        except OSError:
+            time.sleep(0.01)
+    process.kill()
+    process.wait()
+    log = directory / "log"
+    raise RuntimeError(f"redis-server did not start: {log.read_text() if log.exists() else ''}")
+
+
+_SELF_SIGNED = (
+    "req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1"
+)
+
+
+def _make_certificate(directory: Path) -> None:
+    """A self-signed certificate for 127.0.0.1; it is its own CA."""
+    subprocess.run(
+        ["openssl", *_SELF_SIGNED.split(), "-keyout", directory / "key.pem", "-out", directory / "cert.pem"],
+        check=True,
+        capture_output=True,
+    )

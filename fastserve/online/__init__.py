@@ -23,9 +23,18 @@ def _lmdb(url: str, read_only: bool) -> OnlineStore:
     return open_lmdb(url, read_only)
 
 
+def _redis(url: str, read_only: bool) -> OnlineStore:
+    from fastserve.online.redis import open_redis  # noqa: PLC0415
+
+    return open_redis(url, read_only)
+
+
 _OPENERS: Final[dict[str, Callable[[str, bool], OnlineStore]]] = {
     "lmdb": _lmdb,
     "memory": _memory,
+    "redis": _redis,
+    "rediss": _redis,
+    "unix": _redis,
 }
 
 

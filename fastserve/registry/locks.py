@@ -28,7 +28,7 @@ _HOLDER: Final = sa.text(
     "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.classid = :space AND l.objid = :id "
     "AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
 )
-_held: Final[set[int]] = set()  # descriptors of flocks of this process
+_held: Final[set[int]] = set()  # descriptors that the locks of this process hang on
 
 
 @contextlib.contextmanager
@@ -80,9 +80,14 @@ def _written(file: IO[str]) -> tuple[str, str, int] | None:
 
 
 def _forget_after_fork() -> None:
-    """A forked child shares its parent's flocks and would keep them alive: close its copies."""
+    """A forked child shares its parent's descriptors and would keep the locks alive, or end them.
+
+    They are replaced, not closed: their owners in the child still count on the numbers.
+    """
+    null = os.open(os.devnull, os.O_RDWR)
     for descriptor in _held:
-        os.close(descriptor)
+        os.dup2(null, descriptor, inheritable=False)
+    os.close(null)
     _held.clear()
 
 
@@ -92,10 +97,15 @@ os.register_at_fork(after_in_child=_forget_after_fork)
 @contextlib.contextmanager
 def _advisory(database: Database, view_id: int) -> Iterator[None]:
     connection = database.dedicated()
+    raw = connection.connection.dbapi_connection
+    assert raw is not None
+    descriptor = raw.pgconn.socket
     try:
         _acquire(database, connection, view_id)
+        _held.add(descriptor)
         yield
     finally:
+        _held.discard(descriptor)
         with contextlib.suppress(exc.SQLAlchemyError):
             connection.close()  # ends the session, and with it the lock
 

@@ -94,13 +94,14 @@ def _check_pruned(old: Mapping[Key, Definition], new: Mapping[Key, Definition]) 
 
 def _breaking(current: Snapshot, union: Mapping[Key, Definition]) -> Iterator[Problem]:
     entities = {o.name: o for o in union.values() if isinstance(o, Entity)}
+    following: dict[str, int] = {}  # view name -> its next free version
+    for _, name, version in (*union, *(("", *key) for key in current.views)):
+        following[name] = max(following.get(name, 0), version + 1)
     for (name, version), registered in current.views.items():
         new = union.get(("feature_view", name, version))
         if isinstance(new, FeatureView):
-            taken = [o.version for o in union.values() if isinstance(o, FeatureView) and o.name == name]
-            following = max([*taken, *current.versions(name)]) + 1
-            yield from _breaking_fields(registered, new, following)
-            yield from _breaking_keys(registered, new, entities, following)
+            yield from _breaking_fields(registered, new, following[name])
+            yield from _breaking_keys(registered, new, entities, following[name])
 
 
 def _breaking_fields(old: RegisteredView, new: FeatureView, following: int) -> Iterator[Problem]:

@@ -6,6 +6,7 @@ Each command prints one line when it is ready and waits for a line on stdin, so 
 from __future__ import annotations
 
 import os
+import signal
 import sys
 
 from fastserve import Entity, FeatureService, FeatureView, Field
@@ -46,8 +47,7 @@ def fork(url: str, view_id: str) -> None:
     with open_registry(url, "demo") as registry, registry.lock_view(int(view_id)):
         child = os.fork()
         if child == 0:
-            sys.stdin.readline()
-            os._exit(0)
+            signal.pause()
         _barrier(f"held {child}")
 
 

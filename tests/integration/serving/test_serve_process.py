@@ -1,0 +1,213 @@
+"""`fastserve serve` as a process of its own: every kind of client, a changing registry, a graceful end."""
+
+from __future__ import annotations
+
+import asyncio
+import http.client
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastserve import FeatureStore, FeatureView, Field
+from fastserve.online import open_store
+from fastserve.timeutil import format_timestamp
+from tests.support import NOW_US, make_repo, put
+
+ROOT = Path(__file__).resolve().parents[3]
+CLOCK = format_timestamp(NOW_US)
+FEATURES = """
+from fastserve import Entity, FeatureService, FeatureView, Field
+user = Entity("user", join_keys="user_id", dtype="int64")
+stats = FeatureView("stats", entities=[user], schema=[Field("clicks", "int64"), Field("name", "string")], ttl="1h")
+ranking = FeatureService("ranking", features=[stats])
+"""
+BODY = json.dumps({"feature_service": "ranking", "entities": {"user_id": [1, 2, 3]}})
+RIGHT = [[10, 20, None], ["u1", "u2", None]]
+
+
+@pytest.fixture(scope="module")
+def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repo on LMDB with two users' rows."""
+    folder = make_repo(tmp_path_factory.mktemp("serve") / "repo", FEATURES)
+    with FeatureStore(folder) as store:
+        snapshot = store.apply().snapshot
+        url = store.config.online_store
+
+    async def fill() -> None:
+        online = open_store(url)
+        rows = [{"user_id": i, "clicks": 10 * i, "name": f"u{i}"} for i in (1, 2)]
+        await put(online, snapshot.view("stats"), rows)
+        await online.close()
+
+    asyncio.run(fill())
+    return folder
+
+
+@contextmanager
+def serving(repo: Path, *options: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
+    """A running server: its port and process; killed if it does not end by itself."""
+    command = [sys.executable, "-m", "fastserve.cli.main", "serve", "--port", "0", "--clock", CLOCK, *options]
+    process = subprocess.Popen(
+        command, cwd=repo, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    try:
+        line = process.stdout.readline()
+        assert "ready on" in line, line
+        yield int(line.rsplit(":", 1)[1]), process
+    finally:
+        process.terminate()
+        try:
+            process.wait(30)
+        finally:
+            process.kill()
+            process.stdout.close()
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    folder = tmp_path_factory.mktemp("tls")
+    cert, key = str(folder / "cert.pem"), str(folder / "key.pem")
+    subprocess.run(
+        f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout {key} -out {cert}".split(),
+        check=True,
+        capture_output=True,
+    )
+    return cert, key
+
+
+def output(*command: str) -> str:
+    """What a client program prints; the test is skipped on a machine without it."""
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed")
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+
+
+def values(text: str) -> Any:
+    return json.loads(text)["values"]
+
+
+def post(port: int, path: str = "/online-features/batch", body: str = BODY) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("POST", path, body)
+    answer = connection.getresponse()
+    data = json.loads(answer.read())
+    connection.close()
+    return answer.status, data
+
+
+def test_every_client_gets_the_right_answer(repo: Path, tmp_path: Path) -> None:
+    (tmp_path / "body").write_text(BODY)
+    with serving(repo) as (port, _):
+        url = f"http://127.0.0.1:{port}/online-features/batch"
+        assert values(output("curl", "-sS", "--http2-prior-knowledge", "-d", BODY, url)) == RIGHT
+        assert values(output("curl", "-sS", "--http1.1", "-d", BODY, url)) == RIGHT
+        assert values(output("nghttp", "-d", str(tmp_path / "body"), url)) == RIGHT
+        load = output("h2load", "-n", "2000", "-c", "4", "-m", "10", "-d", str(tmp_path / "body"), url)
+        assert "2000 succeeded, 0 failed, 0 errored" in load and "2000 2xx" in load
+        status, answer = post(port)
+        assert (status, answer["values"]) == (200, RIGHT)
+
+
+def test_every_client_gets_the_right_answer_over_tls(
+    repo: Path, tmp_path: Path, certificate: tuple[str, str]
+) -> None:
+    cert, key = certificate
+    (tmp_path / "body").write_text(BODY)
+    with serving(repo, "--cert", cert, "--key", key) as (port, _):
+        url = f"https://localhost:{port}/online-features/batch"
+        curl = ("curl", "-sS", "--cacert", cert, "-w", "%{stderr}%{http_version}", "-d", BODY)
+        assert values(output(*curl, "--http2", url)) == RIGHT
+        assert values(output(*curl, "--http1.1", url)) == RIGHT
+        assert values(output("nghttp", "-y", "-d", str(tmp_path / "body"), url)) == RIGHT
+        load = output("h2load", "-n", "500", "-c", "2", "-m", "10", "-d", str(tmp_path / "body"), url)
+        assert "500 succeeded, 0 failed, 0 errored" in load
+
+
+def test_registry_changes_are_served_without_a_failed_request(tmp_path: Path, repo: Path) -> None:
+    copy = tmp_path / "repo"
+    shutil.copytree(repo, copy)
+    with serving(copy) as (port, _):
+        grown = FeatureView(
+            "stats",
+            entities=["user"],
+            schema=[Field("clicks", "int64"), Field("name", "string"), Field("added", "int32", default=7)],
+            ttl="1h",
+        )
+        with FeatureStore(copy) as store:
+            store.apply([grown])
+        asked = json.dumps({"features": ["stats:added", "stats:clicks"], "entities": {"user_id": [1]}})
+        for _ in range(10_000):  # bounded by requests, not by a clock: the watcher looks twice a second
+            status, answer = post(port)
+            assert (status, answer["values"]) == (200, RIGHT)
+            status, answer = post(port, body=asked)
+            if status == 200:
+                break
+            assert status == 404
+        assert answer["values"] == [[7], [10]] and answer["metadata"]["revision"] == 2
+
+
+def test_sigterm_finishes_what_is_in_flight(repo: Path) -> None:
+    with serving(repo, "--workers", "2") as (port, process):
+        wrong: list[object] = []
+        refused = threading.Event()
+        answered = threading.Semaphore(0)
+
+        def load() -> None:
+            while True:
+                try:
+                    status, answer = post(port)
+                except (ConnectionError, http.client.RemoteDisconnected):
+                    refused.set()  # no longer accepting: that is how it ends, and it is never half an answer
+                    return
+                if (status, answer["values"]) != (200, RIGHT):
+                    wrong.append((status, answer))
+                answered.release()
+
+        threads = [threading.Thread(target=load) for _ in range(4)]
+        for thread in threads:
+            thread.start()
+        for _ in range(50):
+            answered.acquire()
+        process.send_signal(signal.SIGTERM)
+        for thread in threads:
+            thread.join(30)
+        assert process.wait(30) == 0
+        assert not wrong and refused.is_set()
+
+
+def test_a_store_of_another_registry_is_refused(tmp_path: Path, repo: Path) -> None:
+    other = make_repo(tmp_path / "other", FEATURES, online_store=f"lmdb://{repo}/.fastserve/online")
+
+    async def claim_it() -> None:
+        from fastserve.online.claim import claim
+
+        with FeatureStore(repo) as store:
+            online = open_store(store.config.online_store)
+            await claim(online, store.registry.registry_id)
+            await online.close()
+
+    asyncio.run(claim_it())
+    with FeatureStore(other) as store:
+        store.apply()
+    done = subprocess.run(
+        [sys.executable, "-m", "fastserve.cli.main", "serve", "--port", "0"],
+        cwd=other,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "belongs to registry" in done.stderr and "Traceback" not in done.stderr

@@ -25,11 +25,14 @@ def compare(old: Definition | None, new: Definition) -> tuple[AttributeChange, .
     before = flatten(old) if old is not None else {}
     after = flatten(new)
     names = [*after, *(name for name in before if name not in after)]
-    return tuple(
+    changes = [
         AttributeChange(name, before.get(name), after.get(name))
         for name in names
         if before.get(name) != after.get(name) and (old is not None or after[name] not in (None, "", []))
-    )
+    ]
+    if old is not None:
+        changes += _reordered(old, new)
+    return tuple(changes)
 
 
 def flatten(obj: Definition) -> dict[str, Any]:
@@ -58,6 +61,17 @@ def ref_text(part: FeatureViewProjection) -> str:
 def default_text(field: Field) -> str:
     """``default 0``, or ``no default``."""
     return "no default" if field.default is None else f"default {field.default!r}"
+
+
+def _reordered(old: Definition, new: Definition) -> list[AttributeChange]:
+    if isinstance(old, FeatureView) and isinstance(new, FeatureView):
+        what, before, after = "feature order", old.feature_names, new.feature_names
+    elif isinstance(old, Entity) and isinstance(new, Entity):
+        what, before, after = "join key order", old.join_keys, new.join_keys
+    else:
+        return []
+    same = sorted(before) == sorted(after) and before != after
+    return [AttributeChange(what, list(before), list(after))] if same else []
 
 
 def _view(view: FeatureView) -> dict[str, Any]:

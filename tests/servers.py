@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from urllib.parse import quote
 
 _START_SECONDS = 20.0
 PG_BIN = Path(os.environ.get("FASTSERVE_TEST_PG_BIN", "/usr/lib/postgresql/15/bin"))
@@ -166,7 +167,7 @@ def start_redis(
     login = ""
     if password is not None:
         command += ["--requirepass", password]
-        login = f":{password}@"
+        login = f":{quote(password, safe='')}@"
     if tls:
         _make_certificate(directory)
         command += ["--port", "0", "--tls-port", str(port), "--tls-auth-clients", "no"]

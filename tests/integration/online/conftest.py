@@ -1,0 +1,67 @@
+"""Every store of the contract, each behind the URL a user would write."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fastserve.online import OnlineStore, open_store
+from tests.servers import RedisServer, start_redis
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def plain_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = start_redis(tmp_path_factory.mktemp("plain"))
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def tls_redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
+    server = start_redis(tmp_path_factory.mktemp("tls"), tls=True, password="s3cret@word")
+    yield server
+    server.stop()
+
+
+@pytest.fixture(params=["memory", "lmdb", "redis", "unix", "rediss"])
+async def url(
+    request: pytest.FixtureRequest, tmp_path: Path, plain_redis: RedisServer, tls_redis: RedisServer
+) -> AsyncIterator[str]:
+    """An empty store's URL; rediss has a password and database 3."""
+    urls = {
+        "memory": f"memory://contract{next(_numbers)}",
+        "lmdb": f"lmdb://{tmp_path}/online?map_size=1MiB",
+        "redis": plain_redis.url,
+        "unix": f"{plain_redis.unix_url}?db=1",
+        "rediss": tls_redis.url.replace("?", "/3?"),
+    }
+    url = urls[request.param]
+    yield url
+    if request.param in ("redis", "unix", "rediss"):
+        store = open_store(url)
+        await store.delete_many([key async for key in store.scan()])
+        await store.close()
+
+
+@pytest.fixture
+async def opened(url: str) -> AsyncIterator[Callable[[], OnlineStore]]:
+    """Opens the store, as often as called; closed at the end."""
+    stores: list[OnlineStore] = []
+
+    def open_one() -> OnlineStore:
+        stores.append(open_store(url))
+        return stores[-1]
+
+    yield open_one
+    for store in stores:
+        await store.close()
+
+
+@pytest.fixture
+async def store(opened: Callable[[], OnlineStore]) -> OnlineStore:
+    return opened()

@@ -187,7 +187,8 @@ def _first_bad(values: pa.Array, convert: Callable[[pa.Array], Any]) -> int:
 
 
 def _shown(value: pa.Scalar) -> str:
-    text = str(value) if is_.is_temporal(value.type) else repr(value.as_py())
+    # Arrow writes times itself: Python's know neither nanoseconds nor the year 10000.
+    text = value.cast(pa.string()).as_py() if is_.is_temporal(value.type) else repr(value.as_py())
     return text if len(text) <= 80 else text[:77] + "…"
 
 

@@ -69,7 +69,7 @@ class History:
     def _check(
         self, rv: RegisteredView, table: OfflineTable, intervals: Sequence[Interval], times: Ints
     ) -> None:
-        if not table.exists:
+        if any(interval.rows for interval in intervals) and not table.exists:
             raise IncompleteHistoryError(
                 f"the registry says that it is materialized, but there is no table at {table.uri}",
                 where=f"FeatureView {rv.view.name!r}",

@@ -1,0 +1,99 @@
+"""A real repo per test: files, a registry in SQLite, Delta tables; and the checks every training set must pass."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.feather
+import pyarrow.parquet as pq
+from deltalake import write_deltalake
+
+from fastserve import Entity, FeatureStore, FeatureView, Field, FileSource
+from fastserve.timeutil import parse_timestamp
+from materializer.training import TrainingSet, to_spine
+from tests.oracles.bits import bits
+
+UTC_US = pa.timestamp("us", "UTC")
+T0 = parse_timestamp("2024-03-10T00:00:00Z")
+FORMATS = ("parquet", "csv", "arrow", "delta")
+BACKENDS = (*FORMATS, "offline")
+"""Where rows are read from: a source of each format, or the view's offline table."""
+
+
+def ts(offsets: Sequence[int | None]) -> pa.Array:
+    """Microseconds after T0 as timestamps."""
+    return pa.array([None if o is None else T0 + o for o in offsets], pa.int64()).cast(UTC_US)
+
+
+def write_source(folder: Path, name: str, table: pa.Table, format: str) -> FileSource:
+    """The table as a source `name` of that format, with the columns `ts` and, if there, `created`."""
+    path = folder / f"{name}.{format}"
+    if format == "parquet":
+        pq.write_table(table, path, row_group_size=3)
+    elif format == "csv":
+        pa.csv.write_csv(table, path)
+    elif format == "arrow":
+        pa.feather.write_feather(table, path, chunksize=2)
+    else:
+        write_deltalake(str(path), table)
+    created = "created" if "created" in table.column_names else None
+    return FileSource(path.name, "ts", created, format=format, name=name)
+
+
+class Repo:
+    """A repo directory, its store, and what is declared in it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "fastserve.toml").write_text('project = "tests"\nonline_store = "memory://training"\n')
+        self.store = FeatureStore(folder)
+        self.objects: list[Any] = []
+
+    def view(
+        self, name: str, table: pa.Table, schema: Sequence[Field], *, backend: str = "parquet", **options: Any
+    ) -> FeatureView:
+        """Write the table as a source, declare a view of it; with backend "offline" materialize it too."""
+        keys: Mapping[str, str] = options.pop("keys", {"u": "int64"})
+        mapping = options.pop("field_mapping", None)
+        source = write_source(self.folder, name, table, "parquet" if backend == "offline" else backend)
+        if mapping:
+            source = FileSource(source.path, source.timestamp_field, source.created_timestamp_column,
+                                field_mapping=mapping, format=source.format, name=name)  # fmt: skip
+        entities = [Entity(f"{name}_entity", list(keys), list(keys.values()))] if keys else []
+        view = FeatureView(name, entities=entities, schema=schema, source=source, **options)
+        self.objects += [*entities, view]
+        self.store.apply([*entities, view])
+        if backend == "offline":
+            self.materialize(name)
+        return view
+
+    def materialize(self, name: str, start: int = -(10**14), end: int = 10**13) -> None:
+        """Fill the offline table of a view with the event times T0 + [start, end]."""
+        done = self.store.materialize(T0 + start, T0 + end, [name], target="offline")
+        for view in done.views:
+            if view.error is not None:
+                raise view.error
+        assert done.status == "ok"
+
+    def train(self, spine: Any, features: Any, **options: Any) -> TrainingSet:
+        """A training set, after the checks: rows kept, in order, labels untouched, types as declared."""
+        before = to_spine(spine).table
+        made = self.store.get_historical_features(spine, features, **options)
+        table = made.to_arrow()
+        assert len(made) == table.num_rows == before.num_rows
+        assert table.column_names[: before.num_columns] == before.column_names
+        for name in before.column_names:
+            assert table[name].type == before[name].type
+            assert bits(table[name]) == bits(before[name]), name
+        table.validate(full=True)
+        return made
+
+
+def values(made: TrainingSet, name: str = "v") -> list[Any]:
+    """One output column, comparable bit by bit."""
+    return bits(made.to_arrow()[name])

@@ -70,7 +70,9 @@ cdef class Stream:
     cdef bint ended             # END_STREAM was received
     cdef bint taken             # complete and handed over, or rejected: more body is ignored
     cdef bint awaited           # handed over and not answered yet
+    cdef bint answered          # an answer was submitted
     cdef bint finished          # END_STREAM was sent
+    cdef bint cut               # to be reset once finished
     cdef bint closed
     cdef Py_buffer view         # of the answer's body
     cdef bint has_view
@@ -371,6 +373,7 @@ cdef class Session:
             n_length = snprintf(length, 24, "%zd", stream.view.len)
             set_nv(&nva[n], "content-length", 14, length, n_length)
             n += 1
+        stream.answered = True
         if bodiless or stream.view.len == 0:
             self._release(stream)
             nghttp2_submit_response(self.session, stream.id, nva, n, NULL)
@@ -391,13 +394,31 @@ cdef class Session:
             PyBuffer_Release(&stream.view)
 
     cdef int _reject(self, Stream stream, int status) except -1:
-        """Answer early; what still comes of the body is swallowed."""
+        """Answer with `status` once the client has sent all; what still comes is swallowed.
+
+        Many clients (curl 7 for one) lose an answer that is complete before their request is.
+        """
         stream.taken = True
+        stream.reject = status
         stream.body = None
         self.buffered_body_bytes -= stream.body_size
         stream.body_size = 0
         self.stats.rejected += 1
-        return self._answer(stream, self.rejections[status])
+        if stream.ended or stream.wants_continue:
+            self._answer(stream, self.rejections[status])
+        return 0
+
+    cdef int _cut(self, Stream stream) except -1:
+        """Enough swallowed, or for long enough: answer now and reset after it (RFC 9113 8.1)."""
+        if stream.cut:
+            return 0
+        stream.cut = True
+        if stream.finished:
+            nghttp2_submit_rst_stream(
+                self.session, NGHTTP2_FLAG_NONE, stream.id, NGHTTP2_NO_ERROR)
+        elif stream.reject and not stream.answered:
+            self._answer(stream, self.rejections[stream.reject])
+        return 0
 
     def data_to_send(self, size_t max_bytes):
         """The next output, about `max_bytes` (at most a frame more); b"" when there is none."""
@@ -436,9 +457,7 @@ cdef class Session:
             if not stream.ended and now - stream.started > self.body_timeout:
                 if not stream.taken:
                     self._reject(stream, 408)
-                elif stream.finished:       # RFC 9113 8.1: answered, and it still uploads
-                    nghttp2_submit_rst_stream(
-                        self.session, NGHTTP2_FLAG_NONE, stream.id, NGHTTP2_NO_ERROR)
+                self._cut(stream)
 
     def grant(self, int tokens):
         """Give back tokens of the control frame budget for time passed."""
@@ -592,12 +611,12 @@ cdef int on_data_chunk(
     if found is NULL:
         return 0
     stream = <Stream>found
-    if stream.taken:
-        stream.swallowed += size
-        if stream.swallowed - <Py_ssize_t>size <= self.max_body < stream.swallowed:
-            nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, stream_id, NGHTTP2_NO_ERROR)
-        return 0
     try:
+        if stream.taken:
+            stream.swallowed += size
+            if stream.swallowed > self.max_body:
+                self._cut(stream)
+            return 0
         stream.body_size += size
         self.buffered_body_bytes += size
         if stream.body_size > self.max_body or self.buffered_body_bytes > self.max_buffered:
@@ -642,6 +661,8 @@ cdef int on_request_part(Session self, Stream stream, bint is_head, bint end) ex
     if end:
         stream.ended = True
     if stream.taken:
+        if end and stream.reject and not stream.answered:
+            self._answer(stream, self.rejections[stream.reject])
         return 0
     if is_head and self.pending_bytes > self.max_pending:
         stream.taken = True
@@ -676,6 +697,7 @@ cdef int on_frame_send(
     nghttp2_session *session, const nghttp2_frame *frame, void *user_data
 ) noexcept:
     cdef Session self = <Session>user_data
+    cdef Stream stream
     cdef void *found
     if frame.hd.type == NGHTTP2_RST_STREAM:
         if self.invalid_frames:
@@ -692,7 +714,11 @@ cdef int on_frame_send(
             frame.hd.type == NGHTTP2_DATA or frame.hd.type == NGHTTP2_HEADERS):
         found = nghttp2_session_get_stream_user_data(session, frame.hd.stream_id)
         if found is not NULL:
-            (<Stream>found).finished = True
+            stream = <Stream>found
+            stream.finished = True
+            if stream.cut and not stream.ended:
+                nghttp2_submit_rst_stream(
+                    session, NGHTTP2_FLAG_NONE, stream.id, NGHTTP2_NO_ERROR)
     return 0
 
 

@@ -220,7 +220,7 @@ class H1Connection(Connection):
     def on_header(self, name: bytes, value: bytes | None) -> None:
         if self._state != HEAD:
             return  # a trailer
-        value = value or b""
+        value = value.rstrip(b" \t") if value else b""  # llhttp only strips on the left
         name = name.lower()
         self._headers.append((name, value))
         self._head_size += len(name) + len(value) + 4
@@ -246,8 +246,10 @@ class H1Connection(Connection):
         has_body = self._chunked or self._length not in (None, b"0")
         method = self._method = self._parser.get_method().decode("ascii")
         self._keep_alive = self._parser.should_keep_alive()
-        self._http10 = self._parser.get_http_version() == "1.0"
-        http11 = not self._http10
+        version = self._parser.get_http_version()
+        self._http10, http11 = version == "1.0", version == "1.1"
+        if not (self._http10 or http11):
+            raise Rejected(400)
         if self._chunked and (self._length is not None or not http11):
             raise Rejected(400)
         if self._n_host > 1 or (http11 and self._n_host == 0):

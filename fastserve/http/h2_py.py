@@ -48,9 +48,11 @@ class Stream:
     """One request from its head to the close of its stream."""
 
     __slots__ = (
+        "answered",
         "awaited",
         "body",
         "body_size",
+        "cut",
         "ended",
         "finished",
         "headers",
@@ -82,7 +84,9 @@ class Stream:
         self.ended = False  # END_STREAM received
         self.taken = False  # complete and handed over, or rejected
         self.awaited = False  # handed over, not answered
+        self.answered = False  # an answer was submitted
         self.finished = False  # END_STREAM sent
+        self.cut = False  # to be reset once finished
         self.view: memoryview | None = None
         self.offset = 0
 
@@ -236,7 +240,7 @@ class Session:
         if stream.taken:
             stream.swallowed += len(data)
             if stream.swallowed > limits.max_body_bytes:
-                self._reset(stream, ErrorCodes.NO_ERROR)
+                self._cut(stream)
             return
         stream.body_size += len(data)
         self.buffered_body_bytes += len(data)
@@ -259,6 +263,8 @@ class Session:
         elif not stream.taken:
             stream.taken = True
             self._ready.append(stream)
+        elif stream.reject and not stream.answered:
+            self._answer(stream, *_render(self._rejections[stream.reject]))
 
     def _dispatch(self) -> None:
         ready, self._ready = self._ready, []
@@ -296,6 +302,7 @@ class Session:
 
     def _answer(self, stream: Stream, head: list[tuple[bytes, bytes]], body: memoryview) -> None:
         bodiless = head[0][1] in (b"204", b"304") or stream.method == "HEAD" or not len(body)
+        stream.answered = True
         self._conn.send_headers(stream.id, head, end_stream=bodiless)
         if bodiless:
             self._finish(stream)
@@ -305,18 +312,35 @@ class Session:
             self._sendable.append(stream)
 
     def _reject(self, stream: Stream, status: int) -> None:
-        """Answer early; what still comes of the body is swallowed."""
+        """Answer with `status` once the client has sent all; what still comes is swallowed.
+
+        Many clients (curl 7 for one) lose an answer that is complete before their request is.
+        """
         stream.taken = True
+        stream.reject = status
         stream.body = bytearray()
         self.buffered_body_bytes -= stream.body_size
         stream.body_size = 0
         self._stats.rejected += 1
-        self._answer(stream, *_render(self._rejections[status]))
+        if stream.ended or stream.wants_continue:
+            self._answer(stream, *_render(self._rejections[status]))
+
+    def _cut(self, stream: Stream) -> None:
+        """Enough swallowed, or for long enough: answer now and reset after it (RFC 9113 8.1)."""
+        if stream.cut:
+            return
+        stream.cut = True
+        if stream.finished:
+            self._reset(stream, ErrorCodes.NO_ERROR)
+        elif stream.reject and not stream.answered:
+            self._answer(stream, *_render(self._rejections[stream.reject]))
 
     def _finish(self, stream: Stream) -> None:
         stream.finished = True
         if stream.ended:
             self._close_stream(stream.id, answered=True)
+        elif stream.cut:
+            self._reset(stream, ErrorCodes.NO_ERROR)
 
     def _reset(self, stream: Stream, error_code: ErrorCodes) -> None:
         self._budget.charge()
@@ -402,8 +426,7 @@ class Session:
             if now - stream.started > self._limits.body_timeout_s and not stream.ended:
                 if not stream.taken:
                     self._reject(stream, 408)
-                elif stream.finished:
-                    self._reset(stream, ErrorCodes.NO_ERROR)
+                self._cut(stream)
 
     def grant(self, tokens: int) -> None:
         """Give back tokens of the control frame budget for time passed."""

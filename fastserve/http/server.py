@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 BACKLOG = 1024
+NOTICE_S = 1.0  # a client that does not answer our PING gets the last GOAWAY after this
 
 
 class Sniffer(Connection):
@@ -126,6 +127,9 @@ class Server:
         context = self._context = Context(self.handler, self.limits, loop)
         try:
             sock = bind(host, port, reuse_port) if sock is None else sock
+        except OSError as error:
+            raise bind_error(host, port, error) from error
+        try:
             self._server = await loop.create_server(
                 lambda: Sniffer(context, self.session_class),
                 sock=sock,
@@ -133,7 +137,8 @@ class Server:
                 ssl_handshake_timeout=self.limits.header_timeout_s if self.ssl_context else None,
                 backlog=BACKLOG,
             )
-        except OSError as error:
+        except OSError as error:  # another socket of ours listens on it since
+            sock.close()
             raise bind_error(host, port, error) from error
         self._sweep()
 
@@ -173,10 +178,11 @@ class Server:
         context.draining = True
         for connection in list(context.connections):
             connection.drain()
-        if not await self._emptied(timeout_s / 4):
+        notice_s = min(timeout_s / 4, NOTICE_S)
+        if not await self._emptied(notice_s):
             for connection in list(context.connections):
                 connection.finish_drain()
-            await self._emptied(timeout_s * 3 / 4)
+            await self._emptied(timeout_s - notice_s)
         await self.close()
 
     async def _emptied(self, timeout_s: float) -> bool:

@@ -59,6 +59,7 @@ class Worker:
         self.port = port
         self._pipe = pipe
         self._sock: socket.socket | None = None
+        self._stop: asyncio.Event | None = None
 
     def listen(self) -> socket.socket:
         """A socket bound to host:port, for ``Server.start(sock=...)``.
@@ -75,7 +76,11 @@ class Worker:
             raise bind_error(self.host, self.port, error) from error
 
     def report_ready(self) -> None:
-        """Tell the supervisor that this worker answers; the last one prints the ready line."""
+        """Tell the supervisor that this worker answers; the last one prints the ready line.
+
+        Call it within the running event loop: from here on a stop signal is kept for `stopped`.
+        """
+        self._arm()
         if self._pipe is not None:
             self._pipe.send_bytes(b"ready")
         else:
@@ -83,17 +88,22 @@ class Worker:
 
     async def stopped(self) -> None:
         """Returns when the worker should drain: SIGTERM, SIGINT, or the supervisor is gone."""
-        loop = asyncio.get_running_loop()
-        stop = asyncio.Event()
-        for number in STOP_SIGNALS:
-            loop.add_signal_handler(number, stop.set)
-        if self._pipe is not None:
-            loop.add_reader(self._pipe.fileno(), stop.set)
         try:
-            await stop.wait()
+            await self._arm().wait()
         finally:
             if self._pipe is not None:
-                loop.remove_reader(self._pipe.fileno())
+                asyncio.get_running_loop().remove_reader(self._pipe.fileno())
+
+    def _arm(self) -> asyncio.Event:
+        """The event that a stop signal, or the end of the supervisor's pipe, sets."""
+        if self._stop is None:
+            self._stop = asyncio.Event()
+            loop = asyncio.get_running_loop()
+            for number in STOP_SIGNALS:
+                loop.add_signal_handler(number, self._stop.set)
+            if self._pipe is not None:
+                loop.add_reader(self._pipe.fileno(), self._stop.set)
+        return self._stop
 
 
 Target: TypeAlias = Callable[[Worker], None]

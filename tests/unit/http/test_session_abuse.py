@@ -1,5 +1,7 @@
 """Every flood ends the connection within the budget, and honest clients never do."""
 
+import itertools
+
 import pytest
 from hpack import Encoder
 from hyperframe.frame import (
@@ -11,12 +13,12 @@ from hyperframe.frame import (
 )
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.unit.http.floods import FLOODS, REQUEST
-from tests.unit.http.peer import PREFACE, Owner, Peer, head, parse_frames
 
 from fastserve.http.h2_py import Session as PySession
 from fastserve.http.limits import Limits
 from fastserve.http.message import Response
+from tests.unit.http.floods import FLOODS, REQUEST
+from tests.unit.http.peer import PREFACE, Owner, Peer, head, parse_frames
 
 try:
     from fastserve._native.h2 import Session as NativeSession
@@ -209,7 +211,7 @@ def play(cls, pieces):
 @given(cuts=st.lists(st.integers(0, len(CONVERSATION)), max_size=12))
 def test_chunks_do_not_matter(cls, cuts):
     edges = [0, *sorted(cuts), len(CONVERSATION)]
-    pieces = [CONVERSATION[a:b] for a, b in zip(edges, edges[1:], strict=False)]
+    pieces = [CONVERSATION[a:b] for a, b in itertools.pairwise(edges)]
     assert play(cls, pieces) == play(cls, [CONVERSATION])
 
 

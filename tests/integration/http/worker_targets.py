@@ -1,0 +1,89 @@
+"""What the supervised processes of test_workers.py run: `python worker_targets.py <scenario> <n> <port>`."""
+
+import asyncio
+import logging
+import os
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+from fastserve.errors import ConfigError
+from fastserve.http.message import Response
+from fastserve.http.server import Server
+from fastserve.http.workers import Worker, run_workers
+
+
+def say(text):
+    os.write(1, f"{text}\n".encode())  # one write: workers share the pipe
+
+
+def handler(request):
+    if request.path == "/crash":
+        os._exit(3)
+    if request.path == "/slow":
+        say("slow begins")
+        return slow()
+    return Response(200, "text/plain", b"%d" % os.getpid())
+
+
+async def slow():
+    await asyncio.sleep(0.3)
+    return Response(200, "text/plain", b"slow")
+
+
+def serve(worker: Worker) -> None:
+    asyncio.run(serve_async(worker))
+
+
+async def serve_async(worker: Worker) -> None:
+    server = Server(handler)
+    await server.start(sock=worker.listen())
+    worker.report_ready()
+    await worker.stopped()
+    say(f"draining {worker.index}")
+    await server.drain(10)
+
+
+def fail(worker: Worker) -> None:
+    raise RuntimeError("cannot start")
+
+
+def fail_once(folder: str, worker: Worker) -> None:
+    """Each worker's first start fails."""
+    mark = Path(folder, f"failed-{worker.index}")
+    if not mark.exists():
+        mark.touch()
+        os._exit(5)
+    serve(worker)
+
+
+async def stubborn_async(worker: Worker) -> None:
+    worker.report_ready()
+    await worker.stopped()
+    time.sleep(1000)  # does not react to the signal
+
+
+def stubborn(worker: Worker) -> None:
+    asyncio.run(stubborn_async(worker))
+
+
+if __name__ == "__main__":
+    logging.basicConfig(format="%(message)s")
+    scenario, count, port, *rest = sys.argv[1:]
+    targets = {
+        "serve": serve,
+        "fail": fail,
+        "fail_once": partial(fail_once, *rest),
+        "stubborn": stubborn,
+    }
+    try:
+        status = run_workers(
+            int(count),
+            targets[scenario],
+            port=int(port),
+            stop_timeout_s=0.5 if scenario == "stubborn" else 20,
+        )
+    except ConfigError as error:
+        sys.exit(str(error))
+    sys.exit(status)

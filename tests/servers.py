@@ -142,8 +142,9 @@ class RedisServer:
 
     def _end(self, number: signal.Signals) -> None:
         if self.process.poll() is None:
-            self.process.send_signal(signal.SIGCONT)  # in case a test had paused it
             self.process.send_signal(number)
+            if number != signal.SIGKILL:
+                self.process.send_signal(signal.SIGCONT)  # in case a test had paused it
         self.process.wait(timeout=_START_SECONDS)
 
 

@@ -60,6 +60,8 @@ class Config:
                 where=str(path),
                 hint="run `fastserve init DIR`, or name a repo by --repo",
             ) from None
+        except OSError as error:
+            raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"is not valid TOML: {error}", where=str(path)) from None
         values = _checked(data, path)

@@ -13,6 +13,7 @@ MIN_US: Final = -62_135_596_800 * MICROS  # 0001-01-01, the first instant dateti
 MAX_US: Final = 253_402_300_800 * MICROS - 1  # the last microsecond of 9999
 _EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 _UNITS: Final = {
+    "us": 1,
     "ms": 1_000,
     "s": MICROS,
     "m": 60 * MICROS,
@@ -20,7 +21,7 @@ _UNITS: Final = {
     "d": DAY_US,
     "w": 7 * DAY_US,
 }
-_DURATION = re.compile(r"(\d+)(ms|s|m|h|d|w)")
+_DURATION = re.compile(r"([0-9]+)(us|ms|s|m|h|d|w)")
 
 
 def now_us() -> int:
@@ -61,7 +62,7 @@ def format_timestamp(us: int) -> str:
 
 
 def parse_duration(value: str | timedelta) -> int:
-    """Microseconds of ``90s``, ``15m``, ``2h``, ``30d``, ``1w``, ``500ms``, ``1h30m`` or a timedelta.
+    """Microseconds of ``90s``, ``15m``, ``2h``, ``30d``, ``1w``, ``500ms``, ``250us``, ``1h30m`` or a timedelta.
 
     Raises:
         ValueError: when the text is no duration.
@@ -77,10 +78,8 @@ def parse_duration(value: str | timedelta) -> int:
 def format_duration(us: int) -> str:
     """The inverse of parse_duration, largest units first: ``1h30m``."""
     parts = []
-    for unit in ("d", "h", "m", "s", "ms"):
+    for unit in ("d", "h", "m", "s", "ms", "us"):
         count, us = divmod(us, _UNITS[unit])
         if count:
             parts.append(f"{count}{unit}")
-    if us:
-        parts.append(f"{us}us")
     return "".join(parts) or "0s"

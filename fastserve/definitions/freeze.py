@@ -2,8 +2,18 @@
 
 from __future__ import annotations
 
+import copyreg
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
+from typing import Any
+
+
+def _thaw(values: dict[Any, Any]) -> MappingProxyType[Any, Any]:
+    return MappingProxyType(values)
+
+
+# Definitions cross process borders (spawned workers, engine tasks); read-only mappings must come along.
+copyreg.pickle(MappingProxyType, lambda mapping: (_thaw, (dict(mapping),)))
 
 
 def freeze(obj: object, **values: object) -> None:
@@ -17,6 +27,11 @@ def names_of(value: Sequence[str] | str | None) -> tuple[str, ...]:
     if value is None:
         return ()
     return (value,) if isinstance(value, str) else tuple(value)
+
+
+def frozen_value(value: object) -> object:
+    """A default as it is kept: lists as tuples."""
+    return tuple(value) if isinstance(value, list) else value
 
 
 def frozen_tags(tags: Mapping[str, str] | None) -> Mapping[str, str]:

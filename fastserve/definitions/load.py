@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
 from fastserve.definitions import Definition
-from fastserve.definitions.source import FileSource, PushSource
+from fastserve.definitions.source import FileSource
 from fastserve.definitions.validate import check
 from fastserve.errors import ConfigError
 
@@ -24,17 +26,14 @@ def load_definitions(repo: Path, *, exclude: tuple[str, ...] = ()) -> tuple[Defi
         ConfigError: a file cannot be imported; names file, line and error.
         DefinitionError: all problems of the definitions.
     """
+    repo = Path(repo).resolve()
     files = sorted(
         path
         for path in repo.glob("*.py")
         if not path.name.startswith(("_", "test_")) and path.name not in exclude
     )
-    sys.path.insert(0, str(repo))
-    try:
+    with _importing_from(repo):
         modules = [_import(path) for path in files]
-    finally:
-        sys.path.remove(str(repo))
-        _forget(repo)
     found: dict[int, Definition] = {}
     for module in modules:
         for value in vars(module).values():
@@ -43,6 +42,33 @@ def load_definitions(repo: Path, *, exclude: tuple[str, ...] = ()) -> tuple[Defi
     objects = _unique(list(found.values()))
     check(objects)
     return objects
+
+
+@contextlib.contextmanager
+def _importing_from(repo: Path) -> Iterator[None]:
+    """Let the repo's files import one another, and leave the interpreter afterwards as it was.
+
+    The repo's modules are dropped at the end, so that a later load sees edits and two repos never share a
+    name; a module of the same name that was there before, such as ``statistics``, comes back. No bytecode
+    is written: its time stamps are too coarse to notice an edit within the second.
+    """
+    before, writing, path = dict(sys.modules), sys.dont_write_bytecode, list(sys.path)
+    sys.dont_write_bytecode = True
+    sys.path.insert(0, str(repo))
+    try:
+        yield
+    finally:
+        sys.dont_write_bytecode, sys.path[:] = writing, path
+        for name, module in list(sys.modules.items()):
+            if before.get(name) is not module and _is_of(repo, getattr(module, "__file__", None)):
+                del sys.modules[name]
+                if name in before:
+                    sys.modules[name] = before[name]
+
+
+def _is_of(repo: Path, file: str | None) -> bool:
+    """Whether a file is the repo's own: not that of a library in an environment within it."""
+    return bool(file) and repo in Path(str(file)).parents and "site-packages" not in Path(str(file)).parts
 
 
 def _import(path: Path) -> ModuleType:
@@ -56,32 +82,29 @@ def _import(path: Path) -> ModuleType:
     sys.modules[path.stem] = module
     try:
         spec.loader.exec_module(module)
-    except Exception as error:
-        lines = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
-        line = getattr(error, "lineno", None) or (lines[-1] if lines else 1)
+    except (Exception, SystemExit) as error:
         raise ConfigError(
             f"{type(error).__name__}: {error}",
-            where=f"{path}:{line}",
+            where=_place(error, path),
             hint="mend the file; fastserve imports every *.py directly in the repo directory",
         ) from error
     return module
 
 
-def _forget(repo: Path) -> None:
-    """Drop the repo's modules, so that a later load sees edits and two repos never share a name."""
-    for name, module in list(sys.modules.items()):
-        origin = getattr(module, "__file__", None)
-        if origin and Path(origin).parent == repo:
-            del sys.modules[name]
+def _place(error: BaseException, path: Path) -> str:
+    """``file:line`` of the error: the innermost line that is the repo's own."""
+    if isinstance(error, SyntaxError) and _is_of(path.parent, error.filename):
+        return f"{error.filename}:{error.lineno or 1}"
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if _is_of(path.parent, frame.filename):
+            return f"{frame.filename}:{frame.lineno or 1}"
+    return f"{path}:1"
 
 
 def _unique(objects: list[Definition]) -> tuple[Definition, ...]:
-    """Equal objects once; sources inside views are part of those, so only named ones count here."""
+    """Equal objects once. A file source counts as part of the views that read it, not by itself."""
     kept: list[Definition] = []
     for obj in objects:
-        if isinstance(obj, FileSource) or obj in kept:
-            continue
-        if isinstance(obj, PushSource) and any(o.name == obj.name and o == obj for o in kept):
-            continue
-        kept.append(obj)
+        if not isinstance(obj, FileSource) and obj not in kept:
+            kept.append(obj)
     return tuple(kept)

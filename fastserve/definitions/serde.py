@@ -56,7 +56,7 @@ def from_dict(kind: str, data: Mapping[str, Any]) -> Definition:
     """The definition that `to_dict` described.
 
     Raises:
-        RegistryError: for a kind this release does not know.
+        RegistryError: for a kind or an attribute this release does not know.
     """
     if kind not in KINDS:
         raise RegistryError(
@@ -92,12 +92,18 @@ def _plain(value: Any) -> Any:
 
 
 def _build(cls: type, data: Mapping[str, Any]) -> Any:
+    unknown = set(data) - {spec.name for spec in dataclasses.fields(cls)}
+    if unknown:  # it may change what is computed: dropping it would be a silent lie
+        raise RegistryError(
+            f"{cls.__name__} {data.get('name', '')!r} has unknown attributes: {', '.join(sorted(unknown))}",
+            hint="it was written by a newer fastserve; upgrade",
+        )
     obj: Any = object.__new__(cls)
     for spec in dataclasses.fields(cls):
         if spec.name in data:
             value = _revive(spec.name, data[spec.name])
         elif spec.default_factory is not dataclasses.MISSING:
-            value = spec.default_factory()
+            value = _revive(spec.name, spec.default_factory())
         else:
             value = spec.default
         freeze(obj, **{spec.name: value})
@@ -123,5 +129,5 @@ def _revive_default(value: Any) -> Any:
     if isinstance(value, dict) and set(value) == {_BYTES}:
         return base64.b64decode(value[_BYTES])
     if isinstance(value, list):
-        return [_revive_default(item) for item in value]
+        return tuple(_revive_default(item) for item in value)
     return value

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from fastserve.definitions.freeze import freeze, frozen_tags
 from fastserve.definitions.view import FeatureView, FeatureViewProjection
@@ -32,12 +32,17 @@ class FeatureService:
     def __init__(
         self,
         name: str,
-        features: Sequence[FeatureView | FeatureViewProjection | str] = (),
+        features: Sequence[FeatureView | FeatureViewProjection | str]
+        | FeatureView
+        | FeatureViewProjection
+        | str = (),
         *,
         description: str = "",
         tags: Mapping[str, str] | None = None,
         owner: str = "",
     ) -> None:
+        if isinstance(features, (FeatureView, FeatureViewProjection, str)):
+            features = (features,)
         freeze(
             self,
             name=name,
@@ -81,18 +86,8 @@ def merge_refs(
         else:
             part = parse_ref(item)
             last = merged[-1] if merged else None
-            if last and (last.view, last.version, last.alias) == (
-                part.view,
-                part.version,
-                part.alias,
-            ):
-                part = FeatureViewProjection(
-                    view=part.view,
-                    version=part.version,
-                    features=last.features + part.features,
-                    alias=part.alias,
-                    join_key_map=last.join_key_map,
-                )
-                merged.pop()
-            merged.append(part)
+            if last and last == replace(part, features=last.features):
+                merged[-1] = replace(part, features=last.features + part.features)
+            else:
+                merged.append(part)
     return tuple(merged)

@@ -6,7 +6,7 @@ Each `_check_*` yields Problem(where, what is wrong, the fix); none of them stop
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from difflib import get_close_matches
 from typing import Final
 
@@ -17,9 +17,12 @@ from fastserve.definitions.service import FeatureService
 from fastserve.definitions.source import FORMATS, FileSource, PushSource, batch_source
 from fastserve.definitions.view import FeatureView, FeatureViewProjection
 from fastserve.errors import DefinitionError, Problem
+from fastserve.timeutil import MAX_US
 from fastserve.types import KEY_TYPES, parse_dtype
 
 NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
+_ALIAS: Final = re.compile(NAME.pattern + r"(@v[0-9]+)?")  # refs to a version are named after it
+_NAME_FIX: Final = "use letters, digits and _, starting with a letter or _, at most 128 characters"
 RESERVED: Final = ("event_timestamp", "created_timestamp", "event_date")
 
 
@@ -38,6 +41,7 @@ def find_problems(objects: Sequence[Definition]) -> Iterator[Problem]:
     for obj in objects:
         where = label(obj)
         yield from _check_name(where, obj)
+        yield from _check_about(where, obj)
         if isinstance(obj, Entity):
             yield from _check_entity(where, obj)
         elif isinstance(obj, FeatureView):
@@ -87,12 +91,23 @@ def _check_name(where: str, obj: Definition) -> Iterator[Problem]:
         if not obj.name:
             yield Problem(where, "has no name", "give it a path or a name")
         return
-    if not NAME.fullmatch(obj.name):
-        yield Problem(
-            where,
-            f"{obj.name!r} is not a usable name",
-            "use letters, digits and _, starting with a letter, at most 128 characters",
-        )
+    if not _usable(obj.name):
+        yield Problem(where, f"{obj.name!r} is not a usable name", _NAME_FIX)
+
+
+def _usable(name: object) -> bool:
+    return isinstance(name, str) and NAME.fullmatch(name) is not None
+
+
+def _check_about(where: str, obj: Definition) -> Iterator[Problem]:
+    """What is for people is stored as text."""
+    for attribute in ("description", "owner"):
+        value = getattr(obj, attribute)
+        if not isinstance(value, str):
+            yield Problem(where, f"{attribute} is a {type(value).__name__}", f"write {attribute} as text")
+    for tag, value in obj.tags.items():
+        if not isinstance(tag, str) or not isinstance(value, str):
+            yield Problem(where, f"tag {tag!r} is {value!r}", "write tags and their values as text")
 
 
 def _check_entity(where: str, entity: Entity) -> Iterator[Problem]:
@@ -103,7 +118,7 @@ def _check_entity(where: str, entity: Entity) -> Iterator[Problem]:
             "give one type for all, or one per join key",
         )
     for key, dtype in zip(entity.join_keys, entity.dtypes, strict=False):
-        if not NAME.fullmatch(key) or key in RESERVED:
+        if not _usable(key) or key in RESERVED:
             yield Problem(where, f"join key {key!r} is not a usable column name", "rename it")
         if dtype not in KEY_TYPES:
             yield Problem(
@@ -124,15 +139,18 @@ def _check_view(where: str, view: FeatureView, entities: dict[str, Entity]) -> I
                 f"declare Entity({name!r}){did_you_mean(name, entities)}",
             )
     yield from _check_key_types(where, view, entities)
-    if view.version < 1:
-        yield Problem(where, f"version is {view.version}", "versions count from 1")
-    if view.ttl_us is not None and view.ttl_us <= 0:
-        yield Problem(where, "ttl is not positive", "leave ttl out for rows that hold for ever")
+    if not isinstance(view.version, int) or view.version < 1:
+        yield Problem(where, f"version is {view.version!r}", "versions count from 1")
+    if view.ttl_us is not None and not 0 < view.ttl_us <= MAX_US:
+        problem = "is not positive" if view.ttl_us <= 0 else "is longer than time itself"
+        yield Problem(where, f"ttl {problem}", "leave ttl out for rows that hold for ever")
     if not view.schema:
         yield Problem(where, "has no features", "list at least one Field in schema=")
     yield from _check_fields(where, view, join_keys_of(view, entities))
     if view.source is not None:
-        yield from _check_source(f"{where}, source {view.source.name!r}", view.source)
+        place = f"{where}, source {view.source.name!r}"
+        yield from _check_name(place, view.source)
+        yield from _check_source(place, view.source)
 
 
 def _check_key_types(where: str, view: FeatureView, entities: dict[str, Entity]) -> Iterator[Problem]:
@@ -152,7 +170,7 @@ def _check_fields(where: str, view: FeatureView, join_keys: dict[str, str]) -> I
     seen: set[str] = set()
     for field in view.schema:
         place = f"{where}, feature {field.name!r}"
-        if not NAME.fullmatch(field.name) or field.name in RESERVED or field.name[:2] == "__":
+        if not _usable(field.name) or field.name in RESERVED or field.name[:2] == "__":
             yield Problem(
                 place,
                 "is not a usable feature name",
@@ -196,6 +214,7 @@ def _check_service(
     if not service.features:
         yield Problem(where, "has no features", "list views, view[[…]] or 'view:feature' refs")
     seen: set[tuple[str, str]] = set()
+    columns: dict[str, tuple[str, str]] = {}
     for part in service.features:
         view = resolve(part, views)
         if view is None:
@@ -207,6 +226,7 @@ def _check_service(
             )
             continue
         yield from _check_part(where, part, view, entities)
+        yield from _check_columns(where, part, join_keys_of(view, entities), columns)
         for feature in part.features:
             if (part.output_name, feature) in seen:
                 yield Problem(
@@ -220,6 +240,10 @@ def _check_service(
 def _check_part(
     where: str, part: FeatureViewProjection, view: FeatureView, entities: dict[str, Entity]
 ) -> Iterator[Problem]:
+    if not part.features:
+        yield Problem(where, f"takes no feature of view {view.name!r}", "name at least one, or drop the view")
+    if not _ALIAS.fullmatch(part.output_name):
+        yield Problem(where, f"with_name({part.alias!r}) is not a usable name", _NAME_FIX)
     for feature in part.features:
         if view.field(feature) is None:
             yield Problem(
@@ -234,6 +258,24 @@ def _check_part(
                 where,
                 f"join_key_map names {key!r}, which is no join key of {view.name!r}",
                 f"its join keys are {', '.join(join_keys) or 'none'}",
+            )
+
+
+def _check_columns(
+    where: str,
+    part: FeatureViewProjection,
+    join_keys: Mapping[str, str],
+    columns: dict[str, tuple[str, str]],
+) -> Iterator[Problem]:
+    """A column of the request has one type. `columns`: column -> (type, view that reads it so), filled here."""
+    for key, dtype in join_keys.items():
+        column = part.join_key_map.get(key, key)
+        other, view = columns.setdefault(column, (dtype, part.output_name))
+        if other != dtype:
+            yield Problem(
+                where,
+                f"reads column {column!r} as {other} for {view!r} and as {dtype} for {part.output_name!r}",
+                f"give {part.output_name!r} a column of its own by with_join_key_map()",
             )
 
 

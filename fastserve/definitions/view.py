@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from fastserve.definitions.entity import Entity
-from fastserve.definitions.freeze import freeze, frozen_tags, names_of
+from fastserve.definitions.freeze import freeze, frozen_tags, frozen_value, names_of
 from fastserve.definitions.source import Source
 from fastserve.timeutil import parse_duration
 from fastserve.types import DType
@@ -43,7 +43,7 @@ class Field:
             self,
             name=name,
             dtype=str(dtype),
-            default=default,
+            default=frozen_value(default),
             description=description,
             tags=frozen_tags(tags),
         )
@@ -79,7 +79,7 @@ class FeatureView:
         self,
         name: str,
         *,
-        entities: Sequence[Entity | str] = (),
+        entities: Sequence[Entity | str] | Entity | str = (),
         schema: Sequence[Field] = (),
         source: Source | None = None,
         ttl: timedelta | str | None = None,
@@ -90,6 +90,8 @@ class FeatureView:
         tags: Mapping[str, str] | None = None,
         owner: str = "",
     ) -> None:
+        if isinstance(entities, (Entity, str)):
+            entities = (entities,)
         freeze(
             self,
             name=name,
@@ -149,13 +151,16 @@ class FeatureViewProjection:
     alias: str = ""
     join_key_map: Mapping[str, str] = field(default_factory=dict, hash=False)
 
+    def __post_init__(self) -> None:
+        freeze(self, join_key_map=frozen_tags(self.join_key_map))
+
     def with_name(self, alias: str) -> FeatureViewProjection:
         """The same under another name."""
         return replace(self, alias=alias)
 
     def with_join_key_map(self, join_key_map: Mapping[str, str]) -> FeatureViewProjection:
         """The same joined on other columns."""
-        return replace(self, join_key_map=frozen_tags(join_key_map))
+        return replace(self, join_key_map=join_key_map)
 
     @property
     def output_name(self) -> str:

@@ -63,7 +63,7 @@ class KeyEncoder:
 
         Args:
             columns: one per join key, in canonical order, n values each: a list or tuple, a numpy
-                array or pandas Series, a pyarrow Array or ChunkedArray.
+                array, a pyarrow Array or ChunkedArray, a pandas or polars Series.
             n: how many entities; without join keys, the view's one key is repeated n times.
             names: join key names, for error messages: ``$.entities.<name>[<i>]``, not ``[<i>]``.
 
@@ -200,16 +200,18 @@ def as_list(column: object, where: str) -> list[object]:
         if not _key_like(column.type):
             raise InvalidEntityError(f"an Arrow column of {column.type} holds no keys", where=where)
         return column.to_pylist()  # type: ignore[no-any-return]
-    if not hasattr(column, "__array__"):
+    if isinstance(column, np.ndarray):
+        if column.ndim != 1 or column.dtype.kind not in "iufbOUS":
+            raise InvalidEntityError(
+                f"a {column.ndim}-dimensional numpy array of {column.dtype} holds no keys", where=where
+            )
+        return column.tolist()  # type: ignore[no-any-return]
+    to_list = getattr(column, "to_list", None)  # of pandas and polars
+    if to_list is None:
         raise InvalidEntityError(
             f"a join key column is a list or an array, not {type(column).__name__}", where=where
         )
-    array = np.asarray(column)
-    if array.ndim != 1 or array.dtype.kind not in "iufbOUS":
-        raise InvalidEntityError(
-            f"a {array.ndim}-dimensional numpy array of {array.dtype} holds no keys", where=where
-        )
-    values: list[object] = array.tolist()
+    values: list[object] = to_list()
     return values
 
 

@@ -109,19 +109,15 @@ def open_database(url: str) -> Database:
     if scheme in ("postgres", "postgresql", "postgresql+psycopg") and separator:
         return _postgres(f"postgresql+psycopg{url[len(scheme) :]}", where)
     if scheme == "sqlite" and separator:
-        return _sqlite(url, where)
+        return _sqlite(url.removeprefix("sqlite://"), where)
     raise ConfigError("is no registry URL", where=where, hint=_FORMS)
 
 
-def _parsed(url: str, where: str) -> sa.URL:
+def _postgres(url: str, where: str) -> Database:
     try:
-        return sa.make_url(url)
+        parsed = sa.make_url(url)
     except (exc.ArgumentError, ValueError):
         raise ConfigError("cannot be parsed as an URL", where=where, hint=_FORMS) from None
-
-
-def _postgres(url: str, where: str) -> Database:
-    parsed = _parsed(url, where)
     port = f":{parsed.port}" if parsed.port else ""
     shown = f"postgresql://{parsed.host or ''}{port}/{parsed.database or ''}"
     try:
@@ -139,9 +135,9 @@ def _postgres(url: str, where: str) -> Database:
     return Database(engine, None, shown)
 
 
-def _sqlite(url: str, where: str) -> Database:
-    name = _parsed(url, where).database
-    if not name or name == ":memory:":
+def _sqlite(rest: str, where: str) -> Database:
+    name = rest.removeprefix("/")  # taken as it is: a path may hold ?, # and %
+    if not rest.startswith("/") or name in ("", ":memory:"):
         raise ConfigError("names no file", where=where, hint="write sqlite:////absolute/path.db")
     path = Path(name).absolute()
     try:

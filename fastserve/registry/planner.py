@@ -11,7 +11,7 @@ from typing import Final
 
 from fastserve.definitions import Definition, Entity, FeatureService, FeatureView, FileSource
 from fastserve.definitions.serde import canonical_json, kind_of
-from fastserve.definitions.validate import check, join_keys_of, label, resolve
+from fastserve.definitions.validate import find_problems, join_keys_of, label, resolve
 from fastserve.errors import BreakingChangeError, DefinitionError, Problem
 from fastserve.registry.diff import compare, default_text, ttl_text
 from fastserve.registry.plan import Action, Change, Plan
@@ -42,7 +42,7 @@ def make_plan(current: Snapshot, objects: Sequence[Definition], *, prune: bool =
     breaking = list(_breaking(current, kept | new))
     if breaking:  # first: a removed feature would otherwise be blamed on the services that name it
         raise BreakingChangeError(breaking)
-    check([*kept.values(), *declared])
+    _check_union(current, [*kept.values(), *declared])
     keys = sorted(old | new, key=lambda k: (_ORDER.index(k[0]), k[1], k[2]))
     changes = tuple(_change(current, key, old.get(key), new.get(key), prune) for key in keys)
     return Plan(current.project, current.revision, changes)
@@ -68,6 +68,16 @@ def _change(
     if isinstance(new, FeatureView):
         update_notes = tuple(_update_notes(current.views[name, version], new))
     return Change("update", kind, name, shown, compare(old, new), update_notes, new)
+
+
+def _check_union(current: Snapshot, union: Sequence[Definition]) -> None:
+    """Problems that are registered already, from before a rule was made, are not this apply's fault."""
+    problems = list(find_problems(union))
+    if problems:
+        before = set(find_problems(current.definitions()))
+        problems = [problem for problem in problems if problem not in before]
+    if problems:
+        raise DefinitionError(problems)
 
 
 def _check_pruned(old: Mapping[Key, Definition], new: Mapping[Key, Definition]) -> None:

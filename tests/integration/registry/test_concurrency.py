@@ -46,7 +46,7 @@ def test_processes_lose_nothing(url: str, worker: Worker) -> None:
         seen = 0
         while any(p.poll() is None for p in processes):  # readers see whole revisions meanwhile
             snapshot = registry.snapshot()
-            assert len(snapshot.views) == len(snapshot.services) == snapshot.revision >= seen
+            assert len(snapshot.views) == len(snapshot.entities) == snapshot.revision >= seen
             seen = snapshot.revision
             with contextlib.suppress(subprocess.TimeoutExpired):
                 processes[0].wait(0.1)
@@ -54,7 +54,7 @@ def test_processes_lose_nothing(url: str, worker: Worker) -> None:
         snapshot = registry.snapshot()
         names = {(f"p{p}_v{i}", 1) for p in range(PROCESSES) for i in range(APPLIES)}
         assert set(snapshot.views) == names
-        assert len(snapshot.services) == len(snapshot.entities) == len(names)
+        assert len(snapshot.entities) == len(names)
         assert len({r.view_id for r in snapshot.views.values()}) == len(names)
         total = PROCESSES * APPLIES
         assert [r.revision for r in registry.history(1000)] == list(range(total, 0, -1))

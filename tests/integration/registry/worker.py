@@ -9,7 +9,7 @@ import os
 import signal
 import sys
 
-from fastserve import Entity, FeatureService, FeatureView, Field
+from fastserve import Entity, FeatureView, Field
 from fastserve.registry import open_registry
 
 
@@ -19,13 +19,13 @@ def _barrier(said: str = "ready") -> None:
 
 
 def apply(url: str, prefix: str, n: str) -> None:
-    """n applies, each of one further entity, view and service."""
+    """n applies, each of one further entity and view."""
     with open_registry(url, "demo") as registry:
         _barrier()
         for i in range(int(n)):
             entity = Entity(f"{prefix}_e{i}", dtype="int64")
             view = FeatureView(f"{prefix}_v{i}", entities=[entity], schema=[Field("x", "int64")])
-            registry.apply([entity, view, FeatureService(f"{prefix}_s{i}", [view])], author=prefix)
+            registry.apply([entity, view], author=prefix)
     print("done", flush=True)
 
 

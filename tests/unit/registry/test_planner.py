@@ -78,9 +78,18 @@ def test_two_declarations_of_one_object_are_a_problem() -> None:
 
 def test_a_kept_service_must_still_find_its_features() -> None:
     """An entity or view of this set must not break what other teams registered."""
-    service = FeatureService("svc", [view()])
-    with pytest.raises(DefinitionError, match="'svc'"):
-        make_plan(snapshot_of([USER, service]), [USER])
+    old = [USER, view(), FeatureService("svc", ["stats:a"])]  # a ref without version means the newest
+    with pytest.raises(DefinitionError, match="FeatureService 'svc': view 'stats' has no feature 'a'"):
+        plan_of(old, [view(version=2, schema=[B])])
+
+
+def test_old_problems_block_nobody() -> None:
+    """A rule that came with an upgrade does not stop others from applying; a new problem does."""
+    old: list[Definition] = [USER, view("bad", version=0), view()]
+    assert plan_of(old, [view(ttl="3h")]).of("update")
+    with pytest.raises(DefinitionError) as caught:
+        plan_of(old, [view("worse", schema=[])])
+    assert [p.where for p in caught.value.problems] == ["FeatureView 'worse'"]
 
 
 # ---- details and notes ---------------------------------------------------------------------------

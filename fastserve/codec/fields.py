@@ -135,7 +135,10 @@ def _default_bytes(name: str, dtype: DType, value: Any) -> bytes:
     try:
         if dtype.item == "timestamp":
             value = [parse_timestamp(v) for v in value] if dtype.is_list else parse_timestamp(value)
-        encoded = field_bytes(name, dtype, pa.array([value], arrow_type(dtype)))[0]
+        array = pa.array([value], arrow_type(dtype))
+        if dtype.item in ("int32", "int64", "bytes") and array.to_pylist() != [value]:
+            raise TypeError("it would be changed")  # pyarrow makes 1 of 1.5, and bytes of text
+        encoded = field_bytes(name, dtype, array)[0]
     except (pa.ArrowException, TypeError, ValueError, OverflowError, FastserveError) as error:
         raise CodecError(
             f"the default {value!r} is not a {dtype}: {error}", where=f"field {name!r}"

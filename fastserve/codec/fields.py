@@ -133,11 +133,13 @@ def encode_defaults(
 
 def _default_bytes(name: str, dtype: DType, value: Any) -> bytes:
     try:
+        if dtype.is_list and isinstance(value, tuple):
+            value = list(value)
         if dtype.item == "timestamp":
             value = [parse_timestamp(v) for v in value] if dtype.is_list else parse_timestamp(value)
         array = pa.array([value], arrow_type(dtype))
-        if dtype.item in ("int32", "int64", "bytes") and array.to_pylist() != [value]:
-            raise TypeError("it would be changed")  # pyarrow makes 1 of 1.5, and bytes of text
+        if dtype.item in ("int32", "int64", "string", "bytes") and array.to_pylist() != [value]:
+            raise TypeError("it would be changed")  # pyarrow makes 1 of 1.5, and text of bytes
         encoded = field_bytes(name, dtype, array)[0]
     except (pa.ArrowException, TypeError, ValueError, OverflowError, FastserveError) as error:
         raise CodecError(

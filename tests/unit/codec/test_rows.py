@@ -176,6 +176,7 @@ DEFAULTS: list[tuple[DType, Any, Any]] = [
     (String, "é", "é"),
     (Bytes, b"\0", b"\0"),
     (Array(Int32), [], []),
+    (Array(Int32), (1, 2), [1, 2]),
     (Array(Float32, 2), [1, 2], [1.0, 2.0]),
     (Array(Bool, 2), [True, False], [True, False]),
     (Array(String), ["a", ""], ["a", ""]),
@@ -315,7 +316,7 @@ def test_decoders_that_cannot_be(rows: ModuleType) -> None:
     for dtype, default in (
         (Int64, "x"), (Int64, 1.5), (Int64, 2**63), (Int32, 2**31), (String, 5), (Array(Int64), 5),
         (Array(Int64), [None]), (Array(Int64, 2), [1]), (Timestamp, "soon"), (Array(Timestamp), 5),
-        (Bytes, "a"), (String, b"a"), (Bool, 1), (Array(Int32), [1.5]),
+        (Bytes, "a"), (String, b"a"), (Bool, 1), (Array(Int32), [1.5]), (Array(String), "ab"),
     ):  # fmt: skip
         with pytest.raises(CodecError, match="the default") as caught:
             rows.RowDecoder({1: Layout(1, ("a",), (dtype,))}, ["a"], {"a": default})

@@ -1,0 +1,151 @@
+"""URLs and options; what needs no server. The contract is in tests/integration/online."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fastserve.errors import ConfigError
+from fastserve.online import open_store
+from fastserve.online.pump import _Call, split
+from fastserve.online.redis import RedisStore
+
+BAD = [
+    ("", "no URL"),
+    ("online", "no URL"),
+    ("./path/online.lmdb", "no URL"),
+    ("mysql://host", "mysql"),
+    ("redis:host", "no URL"),
+    ("memory://a?b=1", "no options"),
+    ("lmdb://", "path is missing"),
+    ("lmdb://x?map_size=1TB", "not a size"),
+    ("lmdb://x?map_size=0", "not a size"),
+    ("lmdb://x?map_size=-1", "not a size"),
+    ("lmdb://x?map_size=", "not a size"),
+    ("lmdb://x?sync=maybe", "sync=maybe"),
+    ("lmdb://x?mapsize=1GiB", "mapsize"),
+    ("redis://host:port", "malformed"),
+    ("redis://host:99999", "malformed"),
+    ("redis://host/seven", "seven"),
+    ("redis://host/0?timeout=1", "timeout"),
+    ("redis://host?socket_timeout=soon", "socket_timeout"),
+    ("redis://host?socket_timeout", "malformed"),
+    ("redis://host?ssl_ca_certs=/x", "rediss"),
+    ("rediss://host?ssl_ca_certs=/does/not/exist", "unusable"),
+    ("rediss://host?ssl_cert_reqs=maybe", "unusable"),
+    ("unix://", "path is missing"),
+]
+
+
+@pytest.mark.parametrize(("url", "message"), BAD)
+def test_bad_urls_say_what_is_wrong(url: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message) as caught:
+        open_store(url)
+    assert caught.value.where
+
+
+def test_an_unknown_scheme_offers_the_known() -> None:
+    with pytest.raises(ConfigError) as caught:
+        open_store("mysql://user:secret@host")
+    assert all(
+        f"{scheme}://" in caught.value.hint for scheme in ("lmdb", "redis", "rediss", "unix", "memory")
+    )
+    assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        ("redis://:pass@word@host:1/2", "redis://***@host:1/2"),
+        ("rediss://user:pw@host?ssl_cert_reqs=none", "rediss://***@host?ssl_cert_reqs=none"),
+        ("unix://:pw@/run/redis.sock?db=3", "unix://***@/run/redis.sock?db=3"),
+        ("redis://host", "redis://host"),
+    ],
+)
+async def test_a_password_is_never_shown(url: str, shown: str) -> None:
+    store = open_store(url)
+    assert store.url == shown
+    await store.close()
+    with pytest.raises(ConfigError) as caught:
+        open_store(url + ("&" if "?" in url else "?") + "nonsense=1")
+    assert "pw" not in str(caught.value) and "pass" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "label", "db", "timeout"),
+    [
+        ("redis://", "localhost:6379", 0, 2.0),
+        ("redis://h:7/3?socket_timeout=0.5", "h:7", 3, 0.5),
+        ("redis://h?db=4", "h:6379", 4, 2.0),
+        ("unix:///run/r.sock?db=5", "/run/r.sock", 5, 2.0),
+    ],
+)
+async def test_where_a_redis_url_leads(url: str, label: str, db: int, timeout: float) -> None:
+    store = open_store(url)
+    assert isinstance(store, RedisStore)
+    endpoint = store._pump._endpoint
+    assert (endpoint.label, endpoint.db, endpoint.timeout) == (label, db, timeout)
+    await store.close()
+
+
+async def test_memory_is_shared_by_name_and_outlives_its_stores() -> None:
+    row = bytes(24)
+    first, second, other = (
+        open_store("memory://shared"),
+        open_store("memory://shared"),
+        open_store("memory://"),
+    )
+    await first.put_many([b"7:1"], [row])
+    await first.close()
+    assert second.get_many([b"7:1"]) == [row]
+    assert open_store("memory://shared").get_many([b"7:1"]) == [row]
+    assert other.get_many([b"7:1"]) == open_store("memory://").get_many([b"7:1"]) == [None]
+
+
+async def test_lmdb_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Relative, absolute and by way of a link: one file, opened once."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "link").symlink_to(tmp_path / "sub")
+    stores = [open_store(url) for url in ("lmdb://sub/online", f"lmdb://{tmp_path}/sub/online",
+                                          "lmdb://link/online")]  # fmt: skip
+    await stores[0].put_many([b"7:1"], [bytes(24)])
+    for store in stores:
+        assert store.get_many([b"7:1"]) == [bytes(24)]
+        await store.close()
+    assert (tmp_path / "sub" / "online" / "data.mdb").exists()
+
+
+def keys(*numbers: int) -> list[bytes]:
+    return [b"%d" % i for i in numbers]
+
+
+@pytest.mark.parametrize(
+    ("calls", "sizes", "missing"),
+    [
+        ([[]], [], [0]),
+        ([keys(1, 2), keys(2, 3)], [3], [1, 1]),
+        ([keys(1, 1, 1)], [1], [1]),
+        ([keys(*range(100))], [100], [1]),
+        ([keys(*range(101))], [100, 1], [2]),
+        ([keys(*range(250))], [100, 100, 50], [3]),
+        ([keys(*range(150)), keys(120, 0, 120, 0)], [100, 50], [2, 2]),
+        ([keys(*range(150)), keys(0), keys(149)], [100, 50], [2, 1, 1]),
+    ],
+)
+async def test_split_of_a_tick_into_mgets(
+    calls: list[list[bytes]], sizes: list[int], missing: list[int]
+) -> None:
+    """Every key once, at most 100 an MGET, and each call waits for as many MGETs as hold its keys."""
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+    made = [_Call(one, loop.create_future()) for one in calls]
+    chunks = split(made, "here")
+    assert [len(chunk.keys) for chunk in chunks] == sizes
+    assert [call.missing for call in made] == missing
+    for chunk in reversed(chunks):
+        chunk.done([b"row " + key for key in chunk.keys])
+    for call in made:
+        if call.keys:
+            assert call.future.result() == [b"row " + key for key in call.keys]

@@ -31,6 +31,8 @@ from materializer.latest import EVENT, timestamps
 
 BUFFER_BYTES: Final = 32 << 20
 CHUNK_BYTES: Final = 16 << 20
+GROUP_ROWS: Final = 100_000
+GROUP_DATES: Final = 64
 _EPOCH: Final = date(1970, 1, 1)
 
 
@@ -146,6 +148,20 @@ class Spill:
     def _read(self, message: _Message) -> pa.RecordBatch:
         data = os.pread(self._file.fileno(), message.n_bytes, message.offset)
         return pa.ipc.read_record_batch(pa.py_buffer(data), self._schema)
+
+
+def grouped(spill: Spill) -> Iterator[list[date]]:
+    """A spill's dates, newest first, small ones together: up to GROUP_ROWS rows or GROUP_DATES dates at a time."""
+    days: list[date] = []
+    n_rows = 0
+    for day in spill.dates():
+        if days and (n_rows + spill.rows_of(day) > GROUP_ROWS or len(days) == GROUP_DATES):
+            yield days
+            days, n_rows = [], 0
+        days.append(day)
+        n_rows += spill.rows_of(day)
+    if days:
+        yield days
 
 
 def _grouped(messages: Sequence[_Message]) -> list[list[_Message]]:

@@ -118,13 +118,16 @@ class Ledger:
             connection.execute(sa.update(runs).where(runs.c.run_id == run_id).values(**_running()))
             return _open_run(connection, run_id)
 
-    def mark_partition(self, run_id: int, date: str, target: Target, rows: int, digest: str = "") -> None:
-        """Note a date as written; again, it replaces the note."""
-        values = {"rows": rows, "digest": digest, "finished_us": now_us()}
-        key = {"run_id": run_id, "date": date, "target": target}
+    def mark_partitions(self, finished: Sequence[Partition]) -> None:
+        """Note dates of one run as written, in one transaction; again, it replaces the note."""
+        if not finished:
+            return
         with self._database.write() as connection:
-            _open_run(connection, run_id)
-            _upsert(connection, partitions, key, values)
+            _open_run(connection, finished[0].run_id)
+            for one in finished:
+                key = {"run_id": one.run_id, "date": one.date, "target": one.target}
+                values = {"rows": one.rows, "digest": one.digest, "finished_us": now_us()}
+                _upsert(connection, partitions, key, values)
 
     def partitions(self, run_id: int) -> list[Partition]:
         """The run's finished partitions, by date and target."""

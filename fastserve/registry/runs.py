@@ -75,14 +75,14 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class Partition:
-    """A finished part of a run: one date of one target."""
+    """A finished part of a run: one date of one target; `finished_us` is set when it is noted."""
 
     run_id: int
     date: str
     target: Target
     rows: int
-    digest: str
-    finished_us: int
+    digest: str = ""
+    finished_us: int = 0
 
 
 def coalesce(intervals: Iterable[Interval]) -> list[Interval]:

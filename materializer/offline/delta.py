@@ -3,8 +3,9 @@
     <offline root>/<project>/<view>/v<version>/     partitioned by event_date (UTC date of the event time)
 
 A row is known by (join keys, event time, created time), and the event time decides its partition: looking for
-doubles never leaves the partition. One append to one partition is one commit, and carries a transaction
-number of the partition: of two writers that both looked before either had committed, only one succeeds.
+doubles never leaves the partitions of the rows given. One append, of however many dates, is one commit, and
+carries a transaction number of the table: of two writers that both looked before either had committed, only one
+succeeds, and the other looks again.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
@@ -42,7 +44,8 @@ if TYPE_CHECKING:
 
 BATCH_ROWS: Final = 65_536
 SPOOL_BYTES: Final = 64 << 20
-_EPOCH: Final = date(1970, 1, 1)
+ATTEMPTS: Final = 8
+_APPEND: Final = "fastserve-append"
 _CONFIGURATION: Final = {
     "delta.checkpointInterval": "50",  # opening a table reads at most this many small log files
     "delta.logRetentionDuration": "interval 30 days",
@@ -142,40 +145,47 @@ class OfflineTable:
 
     # ---- writing ----------------------------------------------------------------------------
 
-    def append_new(self, day: str, batches: Iterable[pa.RecordBatch]) -> AppendResult:
-        """Add the rows that the partition does not hold yet, in one atomic commit.
+    def append_new(self, batches: Iterable[pa.RecordBatch]) -> AppendResult:
+        """Add the rows that the table does not hold yet, in one atomic commit.
 
         A row that stands there already stays as it was first written; of equal rows within one call the last
-        counts. Memory is the keys and times of the partition; features pass through, by way of a temporary
-        file where they are many.
+        counts. Memory is the keys and times of the rows given and of the partitions they fall into; features
+        pass through, by way of a temporary file where they are many. A commit costs some ten milliseconds, so
+        give it as many small dates at once as come together.
 
         Args:
-            day: the partition, ``2013-01-01``.
-            batches: rows of that date in the canonical schema with all features.
+            batches: rows in the canonical schema with all features.
 
         Raises:
-            InvalidDataError: a row is of another date.
-            MaterializeError: another writer changed the partition meanwhile; nothing was written.
+            InvalidDataError: a batch of another schema.
+            MaterializeError: other writers were faster, again and again; nothing was written.
         """
         with closing(_Spool(canonical_schema(self.rv), SPOOL_BYTES)) as spool:
-            keys = [_checked_keys(batch, day, self.rv) for batch in map(spool.add, batches)]
+            names = [*key_types(self.rv), EVENT_TS, CREATED_TS]
+            keys = [spool.add(batch).select(names) for batch in batches]
             if not spool.rows:
                 return AppendResult(0, 0)
-            table = self._open(None)
-            new = self._is_new(table, day, pa.Table.from_batches(keys))
-            rows_new = int(np.count_nonzero(new))
-            if rows_new:
-                self._commit(table, day, spool, new)
-            return AppendResult(spool.rows, rows_new)
+            given = pa.Table.from_batches(keys)
+            for _ in range(ATTEMPTS):
+                table = self._open(None)
+                new = self._is_new(table, given)
+                rows_new = int(np.count_nonzero(new))
+                if not rows_new or self._commit(table, spool, new):
+                    return AppendResult(spool.rows, rows_new)
+        raise MaterializeError(
+            "other writers changed the table each time we tried; nothing was written",
+            where=self.uri,
+            hint="run the same command again: rows that are there already are left out",
+        )
 
-    def _is_new(self, table: DeltaTable | None, day: str, given: pa.Table) -> npt.NDArray[np.bool_]:
-        """Per row given, whether it is to be written: the last of its key, and not in the partition."""
+    def _is_new(self, table: DeltaTable | None, given: pa.Table) -> npt.NDArray[np.bool_]:
+        """Per row given, whether it is to be written: the last of its key, and not in the table."""
         names = given.schema.names
         position = pa.array(np.arange(len(given)))
         tables = [given.append_column("position", position)]
         if table is not None:
-            start = _day_start(day)
-            for fragment, stored in _fragments(table, _condition(start, start + DAY_US)):
+            days = _days(given.column(EVENT_TS)).unique().to_pylist()
+            for fragment, stored in _fragments_of(table, days):
                 old = fragment.to_table(schema=stored, columns=names).cast(given.schema)
                 tables.append(old.append_column("position", pa.repeat(len(given), len(old))))
         # An old row's position is beyond all given ones: where one stands, the maximum is none of them.
@@ -184,24 +194,22 @@ class OfflineTable:
         new[last.to_numpy()] = True
         return new[:-1]
 
-    def _commit(self, table: DeltaTable | None, day: str, spool: _Spool, new: npt.NDArray[np.bool_]) -> None:
+    def _commit(self, table: DeltaTable | None, spool: _Spool, new: npt.NDArray[np.bool_]) -> bool:
+        """Write the new rows; False when another writer committed since `table` was opened."""
         schema = spool.schema.append(pa.field(EVENT_DATE, pa.date32()))
         if table is None:
             table = DeltaTable.create(
                 self.uri, schema, mode="ignore", partition_by=[EVENT_DATE], configuration=_CONFIGURATION
             )
-        value = pa.scalar(date.fromisoformat(day), pa.date32())
 
         def rows() -> Iterator[pa.RecordBatch]:
             at = 0
             for batch in spool:
                 kept = batch.filter(pa.array(new[at : at + batch.num_rows]))
                 at += batch.num_rows
-                dates = pa.repeat(value, kept.num_rows)
-                yield pa.RecordBatch.from_arrays([*kept.columns, dates], schema=schema)
+                yield pa.RecordBatch.from_arrays([*kept.columns, _days(kept.column(EVENT_TS))], schema=schema)
 
-        app = f"{EVENT_DATE}={day}"
-        number = (table.transaction_version(app) or 0) + 1
+        number = (table.transaction_version(_APPEND) or 0) + 1
         try:
             write_deltalake(
                 table,
@@ -209,14 +217,11 @@ class OfflineTable:
                 mode="append",
                 schema_mode="merge",
                 writer_properties=WriterProperties(compression="ZSTD"),
-                commit_properties=CommitProperties(app_transactions=[Transaction(app, number)]),
+                commit_properties=CommitProperties(app_transactions=[Transaction(_APPEND, number)]),
             )
-        except CommitFailedError as error:
-            raise MaterializeError(
-                f"another writer changed the partition {day} meanwhile; nothing was written",
-                where=self.uri,
-                hint="run the same command again: rows that are there already are left out",
-            ) from error
+        except CommitFailedError:
+            return False
+        return True
 
 
 class _Spool:
@@ -267,8 +272,9 @@ class _Spool:
             self._file.close()
 
 
-def _day_start(day: str) -> int:
-    return (date.fromisoformat(day) - _EPOCH).days * DAY_US
+def _days(times: pa.Array) -> pa.Array:
+    """The UTC dates of event times; exact for all of them, before 1970 too."""
+    return pc.floor_temporal(times, unit="day").cast(pa.date32())
 
 
 def _condition(start_us: int | None, end_us: int | None) -> ds.Expression | None:
@@ -296,6 +302,16 @@ def _fragments(
         yield fragment, dataset.schema
 
 
+def _fragments_of(
+    table: DeltaTable, days: Sequence[date]
+) -> Iterator[tuple[ds.ParquetFileFragment, pa.Schema]]:
+    """The files of some dates; the cost of it does not grow with the other dates of the table."""
+    among = [(EVENT_DATE, "in", [day.isoformat() for day in days])]
+    dataset = table.to_pyarrow_dataset(file_pruning_predicate=among)
+    for fragment in dataset.get_fragments():
+        yield fragment, dataset.schema
+
+
 def _conformed(batch: pa.RecordBatch, schema: pa.Schema, rv: RegisteredView) -> pa.RecordBatch:
     """Delta knows no fixed-size lists, and a younger feature has no column yet."""
     types = {**key_types(rv), **feature_types(rv)}
@@ -313,17 +329,3 @@ def _conformed(batch: pa.RecordBatch, schema: pa.Schema, rv: RegisteredView) -> 
 
 def _place(name: str, i: int) -> str:
     return f"column {name!r}, row {i}"
-
-
-def _checked_keys(batch: pa.RecordBatch, day: str, rv: RegisteredView) -> pa.RecordBatch:
-    """What a row is known by; raise for a row of another date."""
-    times = batch.column(EVENT_TS).cast(pa.int64()).to_numpy()
-    wrong = times // DAY_US != _day_start(day) // DAY_US
-    if wrong.any():
-        i = int(wrong.argmax())
-        raise InvalidDataError(
-            f"the event time {batch.column(EVENT_TS)[i]} is not on {day}",
-            where=f"column {EVENT_TS!r}, row {i}",
-            hint="split the rows by UTC date first",
-        )
-    return batch.select([*key_types(rv), EVENT_TS, CREATED_TS])

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 
 from fastserve.errors import RegistryError
-from fastserve.registry import Cursor, Interval, Registry, open_registry
+from fastserve.registry import Cursor, Interval, Partition, Registry, open_registry
 from fastserve.registry.ledger import KEEP_INTERVALS
 from tests.integration.registry.objects import USER, view
 
@@ -99,9 +99,9 @@ def test_a_run_from_start_to_finish(registry: Registry, view_id: int) -> None:
         DAY,
     )
     assert (run.fingerprint, run.pid, run.finished_us, run.error) == ("abc", os.getpid(), None, "")
-    registry.mark_partition(run_id, "2020-01-02", "online", 5, "d1")
-    registry.mark_partition(run_id, "2020-01-01", "offline", 6, "d2")
-    registry.mark_partition(run_id, "2020-01-02", "online", 7, "d3")
+    registry.mark_partitions([Partition(run_id, "2020-01-02", "online", 5, "d1")])
+    registry.mark_partitions([Partition(run_id, "2020-01-01", "offline", 6, "d2")])
+    registry.mark_partitions([Partition(run_id, "2020-01-02", "online", 7, "d3")])
     assert [(p.date, p.target, p.rows, p.digest) for p in registry.partitions(run_id)] == [
         ("2020-01-01", "offline", 6, "d2"),
         ("2020-01-02", "online", 7, "d3"),
@@ -125,7 +125,7 @@ def test_finishing_is_all_or_nothing(registry: Registry, view_id: int) -> None:
 
 def test_a_failed_run_is_resumed(registry: Registry, view_id: int) -> None:
     run_id = registry.start_run(view_id, "online", 0, 10)
-    registry.mark_partition(run_id, "2020-01-01", "online", 5)
+    registry.mark_partitions([Partition(run_id, "2020-01-01", "online", 5)])
     registry.fail_run(run_id, "disk full")
     run = registry.unfinished_run(view_id, "online")
     assert run is not None
@@ -148,7 +148,7 @@ def test_a_lost_run_is_marked_failed_by_the_next(registry: Registry, view_id: in
 
 def test_partitions_of_complete_runs_are_forgotten(registry: Registry, view_id: int) -> None:
     first = registry.start_run(view_id, "online", 0, 10)
-    registry.mark_partition(first, "2020-01-01", "online", 5)
+    registry.mark_partitions([Partition(first, "2020-01-01", "online", 5)])
     registry.finish_run(first)
     assert len(registry.partitions(first)) == 1
     registry.start_run(view_id, "online", 10, 20)
@@ -159,7 +159,7 @@ def test_a_complete_run_is_closed(registry: Registry, view_id: int) -> None:
     run_id = registry.start_run(view_id, "online", 0, 10)
     registry.finish_run(run_id)
     with pytest.raises(RegistryError, match="is complete"):
-        registry.mark_partition(run_id, "2020-01-01", "online", 5)
+        registry.mark_partitions([Partition(run_id, "2020-01-01", "online", 5)])
     with pytest.raises(RegistryError, match="is complete"):
         registry.finish_run(run_id)
     with pytest.raises(RegistryError, match="no run 999"):

@@ -53,30 +53,30 @@ def table(tmp_path):
 def test_before_the_first_append_there_is_nothing_and_that_is_no_error(table, tmp_path):
     assert not table.exists and table.version is None
     assert (table.row_count(), table.dates(), list(table.read())) == (0, [], [])
-    assert table.append_new(DAY, []) == AppendResult(0, 0)
+    assert table.append_new([]) == AppendResult(0, 0)
     assert not table.exists and table.uri == f"{tmp_path}/p/w/v1"
 
 
 def test_appending_again_adds_nothing_and_commits_nothing(table):
     rows = batch(table.rv, [(1, 5, 5, 50), (1, 5, 6, 51), (2, 5, 5, 52)])
-    assert table.append_new(DAY, [rows]) == AppendResult(3, 3)
+    assert table.append_new([rows]) == AppendResult(3, 3)
     version = table.version
-    assert table.append_new(DAY, [rows.slice(0, 1), rows.slice(1)]) == AppendResult(3, 0)
+    assert table.append_new([rows.slice(0, 1), rows.slice(1)]) == AppendResult(3, 0)
     assert table.version == version and read(table) == [50, 51, 52]
     more = batch(table.rv, [(1, 5, 5, 99), (3, 5, 5, 53)])
-    assert table.append_new(DAY, [more]) == AppendResult(2, 1)
+    assert table.append_new([more]) == AppendResult(2, 1)
     assert read(table) == [50, 51, 52, 53] and table.row_count() == 4  # the first written stays
 
 
 def test_of_equal_rows_in_one_call_the_last_counts(table):
     one, two = batch(table.rv, [(1, 5, 5, 50), (1, 5, 5, 51)]), batch(table.rv, [(2, 1, 1, 7), (1, 5, 5, 52)])
-    assert table.append_new(DAY, [one, two]) == AppendResult(4, 2)
+    assert table.append_new([one, two]) == AppendResult(4, 2)
     assert read(table) == [7, 52]
 
 
-def test_each_date_is_its_own_commit_and_reads_prune_by_date(table):
+def test_reads_prune_by_date(table):
     for day in range(4):
-        assert table.append_new(f"2024-03-1{day}", [batch(table.rv, [(1, 5, 5, day)], START + day * DAY_US)])
+        assert table.append_new([batch(table.rv, [(1, 5, 5, day)], START + day * DAY_US)])
     assert table.dates() == [f"2024-03-1{day}" for day in range(4)]
     assert table.version == 4  # created, then one commit a date
     paths = [
@@ -88,31 +88,37 @@ def test_each_date_is_its_own_commit_and_reads_prune_by_date(table):
     assert read(table, start_us=START + 5, end_us=START + DAY_US + 6) == [0, 1]
 
 
-def test_a_row_of_another_date_is_refused_and_nothing_is_written(table):
-    rows = [batch(table.rv, [(1, 5, 5, 50)]), batch(table.rv, [(1, 5, 5, 1), (1, DAY_US, 5, 51)])]
-    with pytest.raises(InvalidDataError, match=r"row 1: the event time 2024-03-11.* is not on 2024-03-10"):
-        table.append_new(DAY, rows)
+def test_rows_of_many_dates_are_one_commit(table):
+    table.append_new([batch(table.rv, [(1, 5, 5, 0)])])
+    version = table.version
+    rows = [batch(table.rv, [(1, 5, 5, 10 + d)], START + d * DAY_US) for d in (3, 0, 1)]
+    assert table.append_new(rows) == AppendResult(3, 2)
+    assert table.version == version + 1 and read(table) == [0, 11, 13]
+    assert table.dates() == [f"2024-03-1{d}" for d in (0, 1, 3)]
+
+
+def test_a_batch_of_another_schema_is_refused_and_nothing_is_written(table):
     with pytest.raises(InvalidDataError, match=r"the batch has the columns a\n"):
-        table.append_new(DAY, [pa.record_batch({"a": [1]})])
+        table.append_new([batch(table.rv, [(1, 5, 5, 50)]), pa.record_batch({"a": [1]})])
     assert not table.exists
 
 
 def test_an_earlier_version_reads_as_it_was(table):
-    table.append_new(DAY, [batch(table.rv, [(1, 5, 5, 50)])])
+    table.append_new([batch(table.rv, [(1, 5, 5, 50)])])
     before = table.version
-    table.append_new(DAY, [batch(table.rv, [(2, 5, 5, 51)])])
+    table.append_new([batch(table.rv, [(2, 5, 5, 51)])])
     assert read(table, version=before) == [50] and table.row_count(before) == 1
     assert read(table) == [50, 51]
 
 
 def test_a_new_feature_is_null_in_older_rows_whose_layout_tells_why(table, tmp_path):
-    table.append_new(DAY, [batch(table.rv, [(1, 5, 5, 50)])])
+    table.append_new([batch(table.rv, [(1, 5, 5, 50)])])
     grown = view((A, Field("e", "list<float32>[2]"), Field("s", "string")), older=(("a",),))
     new = OfflineTable(str(tmp_path), "p", grown)
     assert [b.column("s").to_pylist() for b in new.read()] == [[None]]  # before anything was written with it
-    assert new.append_new(
-        DAY, [batch(grown, [(2, 5, 5, 51, [1.0, -0.0], None), (1, 5, 5, 9, None, "x")])]
-    ) == (AppendResult(2, 1))
+    assert new.append_new([batch(grown, [(2, 5, 5, 51, [1.0, -0.0], None), (1, 5, 5, 9, None, "x")])]) == (
+        AppendResult(2, 1)
+    )
     got = pa.Table.from_batches(new.read()).sort_by("u")
     assert got.schema == canonical_schema(grown)
     assert got["e"].to_pylist() == [None, [1.0, 0.0]] and bits(got["e"])[1][1] == -(2**31)
@@ -131,7 +137,7 @@ def test_every_type_survives_bit_for_bit(tmp_path):
     rv = view([Field(f"f{i}", t) for i, t in enumerate(TYPES)])
     rows = batch(rv, [(1, 5, 5, *(v[0] for v in TYPES.values())), (2, 5, 5, *(v[1] for v in TYPES.values()))])
     table = OfflineTable(str(tmp_path), "p", rv)
-    table.append_new(DAY, [rows])
+    table.append_new([rows])
     got = pa.Table.from_batches(table.read()).sort_by("u")
     assert got.schema == canonical_schema(rv)
     for i, (dtype, values) in enumerate(TYPES.items()):
@@ -142,12 +148,12 @@ def test_the_ends_of_time_and_keys_of_every_type(tmp_path):
     keys = {"b": "bytes", "f": "bool", "s": "string", "i": "int64"}
     rv = view(keys=keys)
     table = OfflineTable(str(tmp_path), "p", rv)
-    for day, us in [("0001-01-01", -62_135_596_800_000_000), ("9999-12-31", 253_402_300_799_999_999)]:
+    for us in (-62_135_596_800_000_000, 253_402_300_799_999_999):
         rows = batch(
             rv, [(b"\xff", True, -(2**63), "", 0, 0, 1), (b"\xff", False, -(2**63), "", 0, 0, 2)], us
         )
-        assert table.append_new(day, [rows]).rows_new == 2
-        assert table.append_new(day, [rows]).rows_new == 0
+        assert table.append_new([rows]).rows_new == 2
+        assert table.append_new([rows]).rows_new == 0
         assert read(table, start_us=us, end_us=us + 1) == [1, 2]
     assert table.dates() == ["0001-01-01", "9999-12-31"]
 
@@ -155,7 +161,7 @@ def test_the_ends_of_time_and_keys_of_every_type(tmp_path):
 def test_a_view_without_keys_keeps_each_time_once(tmp_path):
     rv = view(keys={})
     table = OfflineTable(str(tmp_path), "p", rv)
-    assert table.append_new(DAY, [batch(rv, [(5, 5, 1), (5, 6, 2), (5, 5, 3)])]) == AppendResult(3, 2)
+    assert table.append_new([batch(rv, [(5, 5, 1), (5, 6, 2), (5, 5, 3)])]) == AppendResult(3, 2)
     assert read(table) == [2, 3]
 
 
@@ -165,39 +171,52 @@ def test_many_rows_go_through_a_temporary_file(table, monkeypatch):
     rows = [
         [(int(u), int(t), 0, i) for i, (u, t) in enumerate(rng.integers(0, 40, (500, 2)))] for _ in range(6)
     ]
-    result = table.append_new(DAY, (batch(table.rv, r) for r in rows))
+    result = table.append_new(batch(table.rv, r) for r in rows)
     last = {(u, t): a for r in rows for u, t, _, a in r}
     assert result == AppendResult(3_000, len(last)) and read(table) == sorted(last.values())
 
 
-def test_of_two_writers_of_one_date_one_fails_and_nothing_stands_twice(table):
+def test_of_two_writers_of_one_date_the_later_looks_again_and_nothing_stands_twice(table, monkeypatch):
     """The second writer looks for doubles before the first has committed, and commits after it."""
-    table.append_new("2024-03-11", [batch(table.rv, [(9, 5, 5, 9)], START + DAY_US)])
+    table.append_new([batch(table.rv, [(9, 5, 5, 9)], START + DAY_US)])
     rows = batch(table.rv, [(1, 5, 5, 50)])
     other = OfflineTable(table.uri.removesuffix("/p/w/v1"), "p", table.rv)
-    looked = other._is_new
+    looked, extra = other._is_new, iter(range(100))
 
     def look_then_wait(*args):
         found = looked(*args)
-        table.append_new(DAY, [rows])
+        if next(extra) == 0:
+            table.append_new([rows])
         return found
 
-    other._is_new = look_then_wait  # the only seam between look and commit
-    with pytest.raises(MaterializeError, match="another writer changed the partition 2024-03-10"):
-        other.append_new(DAY, [rows])
+    monkeypatch.setattr(other, "_is_new", look_then_wait)  # the only seam between look and commit
+    assert other.append_new([rows]) == AppendResult(1, 0)
     assert read(table) == [9, 50]
-    other._is_new = looked
-    assert other.append_new(DAY, [rows]) == AppendResult(1, 0)
+
+
+def test_a_writer_that_is_always_late_says_so(table, monkeypatch):
+    table.append_new([batch(table.rv, [(9, 5, 5, 9)])])
+    other = OfflineTable(table.uri.removesuffix("/p/w/v1"), "p", table.rv)
+    looked, numbers = other._is_new, iter(range(100))
+
+    def look_then_wait(*args):
+        found = looked(*args)
+        table.append_new([batch(table.rv, [(100 + next(numbers), 5, 5, 0)])])
+        return found
+
+    monkeypatch.setattr(other, "_is_new", look_then_wait)
+    with pytest.raises(MaterializeError, match="other writers changed the table each time"):
+        other.append_new([batch(table.rv, [(1, 5, 5, 50)])])
+    assert 50 not in read(table)
 
 
 def test_writers_of_different_dates_do_not_disturb_one_another(table):
-    days = [f"2024-03-{10 + i}" for i in range(6)]
-    table.append_new(DAY, [batch(table.rv, [(0, 1, 1, 0)])])
+    table.append_new([batch(table.rv, [(0, 1, 1, 0)])])
     failures = []
 
     def write(i):
         try:
-            table.append_new(days[i], [batch(table.rv, [(1, 5, 5, i)], START + i * DAY_US)])
+            table.append_new([batch(table.rv, [(1, 5, 5, i)], START + i * DAY_US)])
         except Exception as error:
             failures.append(error)
 
@@ -211,10 +230,10 @@ def test_writers_of_different_dates_do_not_disturb_one_another(table):
 
 def test_the_log_gets_checkpoints(table, tmp_path):
     for i in range(60):
-        table.append_new(DAY, [batch(table.rv, [(i, 5, 5, i)])])
+        table.append_new([batch(table.rv, [(i, 5, 5, i)])])
     assert list((tmp_path / "p/w/v1/_delta_log").glob("*.checkpoint.parquet"))
     assert table.row_count() == 60 and read(table) == list(range(60))
-    assert table.append_new(DAY, [batch(table.rv, [(3, 5, 5, 0), (99, 5, 5, 99)])]) == AppendResult(2, 1)
+    assert table.append_new([batch(table.rv, [(3, 5, 5, 0), (99, 5, 5, 99)])]) == AppendResult(2, 1)
 
 
 row = st.tuples(st.integers(0, 2), st.integers(0, 2), st.integers(0, 2), st.integers(0, 99))
@@ -227,7 +246,7 @@ def test_any_appends_leave_each_row_once_as_first_written(calls, tmp_path_factor
     stands = {}
     for call in calls:
         given_rows = [r for rows in call for r in rows]
-        result = table.append_new(DAY, [batch(table.rv, rows) for rows in call])
+        result = table.append_new([batch(table.rv, rows) for rows in call])
         new = {r[:3]: r[3] for r in given_rows if r[:3] not in stands}
         assert result == AppendResult(len(given_rows), len(new))
         stands.update(new)

@@ -6,7 +6,7 @@ the largest (event_ts, created_ts, position). Pure numpy, no loop over labels or
 Rows are put in that order within each entity, entities one after another; one int64 per row holds entity and
 event time, so that a single binary search per label finds the last row not after it:
 
-    place    0:t1 0:t3 0:t3 1:t2 1:t5     (entity:time; times as ranks among the distinct ones)
+    place    0:t1 0:t3 0:t3 1:t2 1:t5     (entity:time)
     created  c    c    c+1  c    c        (decides within equal places)
     label (0, t4) -> the last place <= 0:t4 -> row 2
 
@@ -54,13 +54,11 @@ def asof_indices(
     if not len(rows) or (ttl_us is not None and ttl_us <= 0):
         return nothing
     spine_codes, codes = _dense(spine_codes, feat_codes[rows])
-    times, ranks = np.unique(feat_ts[rows], return_inverse=True)
-    width = len(times) + 1
-    places = codes * width + ranks + 1
+    times, moments, width = _clock(int(codes.max()) + 1, feat_ts[rows], spine_ts)
+    places = codes * width + times
     order = _order(places, feat_created[rows])
     places, rows = places[order], rows[order]
-    asked = spine_codes * width + np.searchsorted(times, spine_ts, "right")
-    at = np.searchsorted(places, asked, "right") - 1
+    at = _last_not_after(places, spine_codes * width + moments)
     if cutoff is not None:
         at = _last_known(feat_created[rows], at, np.asarray(cutoff, np.int64))
     good = (at >= 0) & (spine_codes >= 0) & (places[at] // width == spine_codes)
@@ -79,6 +77,28 @@ def _dense(spine: Ints, features: Ints) -> tuple[Ints, Ints]:
     known, codes = np.unique(features, return_inverse=True)
     at = np.minimum(np.searchsorted(known, spine), len(known) - 1)
     return np.where(known[at] == spine, at, -1), codes
+
+
+def _clock(n_codes: int, feat_ts: Ints, spine_ts: Ints) -> tuple[Ints, Ints, int]:
+    """Times as small numbers in the same order: (rows' 1.., labels' 0 for "before all rows".., one more than all).
+
+    The time since the first row where code times that fits int64, as it nearly always does; else ranks.
+    """
+    low, high = int(feat_ts.min()), int(feat_ts.max())
+    width = high - low + 2
+    if n_codes * width < 2**62:
+        since = np.clip(spine_ts, low, high) - low + 1
+        return feat_ts - low + 1, np.where(spine_ts < low, 0, since), width
+    times, ranks = np.unique(feat_ts, return_inverse=True)
+    return ranks + 1, np.searchsorted(times, spine_ts, "right"), len(times) + 1
+
+
+def _last_not_after(places: Ints, asked: Ints) -> Ints:
+    """Per label the last position with places[i] <= asked, or -1. Searched in order, which caches like."""
+    order = np.argsort(asked)
+    at = np.empty(len(asked), np.int64)
+    at[order] = np.searchsorted(places, asked[order], "right") - 1
+    return at
 
 
 def _order(places: Ints, created: Ints) -> Ints:

@@ -43,7 +43,7 @@ class History:
         self._allow_incomplete = allow_incomplete
 
     def read(self, rv: RegisteredView, columns: Sequence[str], times: Ints) -> Iterator[pa.RecordBatch]:
-        """Rows of ``(min(times) - ttl, max(times)]`` in `canonical_schema(rv, columns)`, in source order.
+        """Rows of ``(min(times) - ttl, max(times)]`` in `canonical_schema(rv, columns)`, ties in source order.
 
         Raises:
             IncompleteHistoryError: the view has no history at all, or its table does not cover every label.

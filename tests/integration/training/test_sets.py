@@ -122,6 +122,30 @@ def test_22_ten_views_in_one_call_are_ten_calls(repo):
         assert values(whole, f"x{i}") == values(repo.train(spine, [ref], cutoff="label_time"), f"x{i}")
 
 
+def test_a_view_asked_for_twice_is_read_once_and_a_mapping_to_itself_is_none(repo, monkeypatch):
+    from materializer.offline import history
+
+    rows = WEATHER.append_column("w", pa.array([1.5, 2.5, None]))
+    view = repo.view("weather", rows, [*V, Field("w", "float64")], keys={"place": "string"})
+    scans = []
+
+    def counting(*args, **options):
+        scans.append(options["columns"])
+        return scan(*args, **options)
+
+    scan = history.scan_source
+    monkeypatch.setattr(history, "scan_source", counting)
+    spine = SPINE.rename_columns(["place", "dest", "event_timestamp", "y"])
+    parts = [view["w"], view["v"].with_join_key_map({"place": "place"}), view["v"].with_name("again"),
+             view["v"].with_name("there").with_join_key_map({"place": "dest"})]  # fmt: skip
+    made = repo.train(spine, parts, full_feature_names=True)
+    assert list(made.features) == ["weather__w", "weather__v", "again__v", "there__v"]
+    assert values(made, "weather__v") == values(made, "again__v") == [10, 20, 11, None]
+    assert values(made, "weather__w") == bits(pa.array([1.5, 2.5, None, None]))
+    assert values(made, "there__v") == [20, 11, None, 11]
+    assert scans == [["w", "v"], ["v"]]
+
+
 def test_23_a_service_is_its_list_and_order_is_as_asked(repo):
     spine = random_views(repo, 3)
     refs = ["w2:x2", "w0:x0", "w1:x1"]

@@ -1,5 +1,7 @@
-# The part of libnghttp2 (>= 1.50) that _ext/h2.pyx uses. Callbacks never raise: they park the
-# exception in the session and return NGHTTP2_ERR_CALLBACK_FAILURE.
+# The part of libnghttp2 (>= 1.50) that _ext/h2.pyx uses.
+#
+# A callback that raises returns -902, NGHTTP2_ERR_CALLBACK_FAILURE, with the Python exception set.
+# libnghttp2 then runs no other callback and passes -902 up, where it is an exception again.
 from libc.stdint cimport int32_t, uint8_t, uint32_t
 
 cdef extern from "nghttp2/nghttp2.h":
@@ -90,27 +92,27 @@ cdef extern from "nghttp2/nghttp2.h":
                         nghttp2_data_source *, void *) noexcept)
     void nghttp2_session_callbacks_set_on_begin_headers_callback(
         nghttp2_session_callbacks *callbacks,
-        int (*callback)(nghttp2_session *, const nghttp2_frame *, void *) noexcept)
+        int (*callback)(nghttp2_session *, const nghttp2_frame *, void *) except? -902)
     void nghttp2_session_callbacks_set_on_header_callback2(
         nghttp2_session_callbacks *callbacks,
         int (*callback)(nghttp2_session *, const nghttp2_frame *, nghttp2_rcbuf *,
-                        nghttp2_rcbuf *, uint8_t, void *) noexcept)
+                        nghttp2_rcbuf *, uint8_t, void *) except? -902)
     void nghttp2_session_callbacks_set_on_frame_recv_callback(
         nghttp2_session_callbacks *callbacks,
-        int (*callback)(nghttp2_session *, const nghttp2_frame *, void *) noexcept)
+        int (*callback)(nghttp2_session *, const nghttp2_frame *, void *) except? -902)
     void nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(
         nghttp2_session_callbacks *callbacks,
-        int (*callback)(nghttp2_session *, const nghttp2_frame *, int, void *) noexcept)
+        int (*callback)(nghttp2_session *, const nghttp2_frame *, int, void *) except? -902)
     void nghttp2_session_callbacks_set_on_frame_send_callback(
         nghttp2_session_callbacks *callbacks,
-        int (*callback)(nghttp2_session *, const nghttp2_frame *, void *) noexcept)
+        int (*callback)(nghttp2_session *, const nghttp2_frame *, void *) except? -902)
     void nghttp2_session_callbacks_set_on_data_chunk_recv_callback(
         nghttp2_session_callbacks *callbacks,
         int (*callback)(nghttp2_session *, uint8_t, int32_t, const uint8_t *, size_t,
-                        void *) noexcept)
+                        void *) except? -902)
     void nghttp2_session_callbacks_set_on_stream_close_callback(
         nghttp2_session_callbacks *callbacks,
-        int (*callback)(nghttp2_session *, int32_t, uint32_t, void *) noexcept)
+        int (*callback)(nghttp2_session *, int32_t, uint32_t, void *) except? -902)
 
     int nghttp2_option_new(nghttp2_option **option)
     void nghttp2_option_del(nghttp2_option *option)
@@ -120,8 +122,9 @@ cdef extern from "nghttp2/nghttp2.h":
         nghttp2_session **session, const nghttp2_session_callbacks *callbacks,
         void *user_data, const nghttp2_option *option)
     void nghttp2_session_del(nghttp2_session *session)
-    ssize_t nghttp2_session_mem_recv(nghttp2_session *session, const uint8_t *data, size_t size)
-    int nghttp2_session_send(nghttp2_session *session)
+    ssize_t nghttp2_session_mem_recv(
+        nghttp2_session *session, const uint8_t *data, size_t size) except? -902
+    int nghttp2_session_send(nghttp2_session *session) except? -902
     int nghttp2_session_want_read(nghttp2_session *session)
     int nghttp2_session_want_write(nghttp2_session *session)
     void *nghttp2_session_get_stream_user_data(nghttp2_session *session, int32_t stream_id)

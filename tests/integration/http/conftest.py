@@ -18,7 +18,10 @@ except ImportError:
 
 
 def pytest_asyncio_loop_factories(config, item):
-    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+    loops = {"asyncio": asyncio.new_event_loop}
+    if item.path.name != "test_workers.py":  # there the servers are processes of their own
+        loops["uvloop"] = uvloop.new_event_loop
+    return loops
 
 
 @pytest.fixture(params=["py", "native"])

@@ -8,6 +8,8 @@ import time
 from functools import partial
 from pathlib import Path
 
+import uvloop
+
 from fastserve.errors import ConfigError
 from fastserve.http.message import Response
 from fastserve.http.server import Server
@@ -33,7 +35,7 @@ async def slow():
 
 
 def serve(worker: Worker) -> None:
-    asyncio.run(serve_async(worker))
+    uvloop.run(serve_async(worker))
 
 
 async def serve_async(worker: Worker) -> None:

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 import sqlalchemy as sa
 
-from fastserve.errors import RegistryError
+from fastserve.errors import AlreadyRunningError, RegistryError
 from fastserve.registry.engine import Database
 from fastserve.registry.runs import (
     Cursor,
@@ -119,11 +119,15 @@ class Ledger:
             return _open_run(connection, run_id)
 
     def mark_partitions(self, finished: Sequence[Partition]) -> None:
-        """Note dates of one run as written, in one transaction; again, it replaces the note."""
+        """Note dates of one run as written, in one transaction; again, it replaces the note.
+
+        Raises:
+            AlreadyRunningError: this process lost the run: another one resumed or superseded it.
+        """
         if not finished:
             return
         with self._database.write() as connection:
-            _open_run(connection, finished[0].run_id)
+            _own_run(connection, finished[0].run_id)
             for one in finished:
                 key = {"run_id": one.run_id, "date": one.date, "target": one.target}
                 values = {"rows": one.rows, "digest": one.digest, "finished_us": now_us()}
@@ -142,9 +146,13 @@ class Ledger:
     def finish_run(
         self, run_id: int, intervals: Sequence[Interval] = (), cursors: Sequence[Cursor] = ()
     ) -> None:
-        """Complete a run: its status, what it covered and the cursors, all in one transaction."""
+        """Complete a run: its status, what it covered and the cursors, all in one transaction.
+
+        Raises:
+            AlreadyRunningError: this process lost the run: another one resumed or superseded it.
+        """
         with self._database.write() as connection:
-            _open_run(connection, run_id)
+            _own_run(connection, run_id)
             done = {"status": "complete", "finished_us": now_us(), "error": ""}
             connection.execute(sa.update(runs).where(runs.c.run_id == run_id).values(**done))
             _record(connection, intervals, cursors)
@@ -192,6 +200,17 @@ def _open_run(connection: sa.Connection, run_id: int) -> Run:
     if row.status == "complete":
         raise RegistryError(f"run {run_id} is complete", hint="start another run")
     return Run(**row._mapping)
+
+
+def _own_run(connection: sa.Connection, run_id: int) -> Run:
+    """The run, which must still be ours: a lock can be lost (its server restarted) without our knowing."""
+    run = _open_run(connection, run_id)
+    if run.status != "running":
+        raise AlreadyRunningError(f"run {run_id} was ended: {run.error}", hint="resume it, or start another")
+    if (run.pid, run.host) != (os.getpid(), socket.gethostname()):
+        holder = f"pid {run.pid} on {run.host}"
+        raise AlreadyRunningError(f"run {run_id} was taken over by {holder}", hint="let that one finish")
+    return run
 
 
 def _record(connection: sa.Connection, done: Iterable[Interval], at: Iterable[Cursor]) -> None:

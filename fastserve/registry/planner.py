@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from fastserve.definitions import Definition, Entity, FeatureService, FeatureView, FileSource
+from fastserve.definitions import Definition, Entity, FeatureService, FeatureView, FileSource, PushSource
 from fastserve.definitions.serde import canonical_json, kind_of
 from fastserve.definitions.validate import find_problems, join_keys_of, label, resolve
 from fastserve.errors import BreakingChangeError, DefinitionError, Problem
@@ -33,7 +33,7 @@ def make_plan(current: Snapshot, objects: Sequence[Definition], *, prune: bool =
         DefinitionError: the union of both does not hold together; all problems.
         BreakingChangeError: a view changed incompatibly under its version; all such changes.
     """
-    declared = [o for o in objects if not isinstance(o, FileSource)]  # those live inside views
+    declared = _declared(objects)
     old = {key_of(o): o for o in current.definitions()}
     new = {key_of(o): o for o in declared}
     kept = {} if prune else {key: o for key, o in old.items() if key not in new}
@@ -46,6 +46,17 @@ def make_plan(current: Snapshot, objects: Sequence[Definition], *, prune: bool =
     keys = sorted(old | new, key=lambda k: (_ORDER.index(k[0]), k[1], k[2]))
     changes = tuple(_change(current, key, old.get(key), new.get(key), prune) for key in keys)
     return Plan(current.project, current.revision, changes)
+
+
+def _declared(objects: Sequence[Definition]) -> list[Definition]:
+    """The objects to register: with the push sources inside views, which are pushed to by name."""
+    declared: list[Definition] = []
+    declared += (o for o in objects if not isinstance(o, FileSource))  # those live inside views
+    for view in objects:
+        if isinstance(view, FeatureView) and isinstance(view.source, PushSource):
+            if view.source not in declared:
+                declared.append(view.source)
+    return declared
 
 
 def _change(

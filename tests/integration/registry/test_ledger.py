@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from fastserve.errors import RegistryError
+from fastserve.errors import AlreadyRunningError, RegistryError
 from fastserve.registry import Cursor, Interval, Partition, Registry, open_registry
 from fastserve.registry.ledger import KEEP_INTERVALS
 from tests.integration.registry.objects import USER, view
@@ -144,6 +144,34 @@ def test_a_lost_run_is_marked_failed_by_the_next(registry: Registry, view_id: in
     run_id = registry.start_run(view_id, "online", 0, 10)
     assert [(r.run_id, r.status) for r in registry.runs()] == [(run_id, "running"), (lost, "failed")]
     assert "ended without" in registry.runs()[1].error
+
+
+def test_a_run_that_lost_its_lock_writes_no_more(registry: Registry, view_id: int) -> None:
+    lost = registry.start_run(view_id, "online", 0, 10)
+    registry.start_run(view_id, "online", 0, 10)
+    for call in (
+        lambda: registry.mark_partitions([Partition(lost, "2020-01-01", "online", 5)]),
+        lambda: registry.finish_run(lost, [_interval(view_id, 0, 10)]),
+    ):
+        with pytest.raises(AlreadyRunningError, match=f"run {lost} was ended: its process ended without"):
+            call()
+    assert registry.intervals(view_id, "online") == []
+
+
+def test_a_run_resumed_elsewhere_is_theirs(registry: Registry, view_id: int) -> None:
+    run_id = registry.start_run(view_id, "online", 0, 10)
+    child = os.fork()
+    if child == 0:
+        try:
+            registry.resume_run(run_id)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    with pytest.raises(AlreadyRunningError, match=f"taken over by pid {child} on "):
+        registry.finish_run(run_id)
+    assert registry.resume_run(run_id).pid == os.getpid()
+    registry.finish_run(run_id)
 
 
 def test_partitions_of_complete_runs_are_forgotten(registry: Registry, view_id: int) -> None:

@@ -83,6 +83,16 @@ def test_a_kept_service_must_still_find_its_features() -> None:
         plan_of(old, [view(version=2, schema=[B])])
 
 
+def test_push_sources_inside_views_are_registered() -> None:
+    push = PushSource("p", FileSource("s.parquet"))
+    plan = plan_of([], [USER, view(source=push), view("b", source=push)])
+    assert [(c.kind, c.name) for c in plan.changes][1] == ("push_source", "p")
+    assert plan.changes == plan_of([], [USER, push, view(source=push), view("b", source=push)]).changes
+    assert plan_of([USER, view(source=push), push], [USER, view(source=push)], prune=True).is_empty
+    with pytest.raises(DefinitionError, match="PushSource 'p': is declared twice, differently"):
+        plan_of([], [USER, view(source=push), view("b", source=PushSource("p"))])
+
+
 def test_old_problems_block_nobody() -> None:
     """A rule that came with an upgrade does not stop others from applying; a new problem does."""
     old: list[Definition] = [USER, view("bad", version=0), view()]

@@ -102,6 +102,13 @@ class _Join:
     features: dict[str, None] = field(default_factory=dict)
     values: dict[str, pa.ChunkedArray] = field(default_factory=dict)
 
+    def make(self, history: History, times: Ints, cutoff: int | Ints | None) -> None:
+        """Read the rows that the labels can see, and fill `values`."""
+        features = list(self.features)
+        batches = _of_spine(history.read(self.rv, features, times), self)
+        rows = pa.Table.from_batches(batches, canonical_schema(self.rv, features))
+        self.values = join_view(self.keys, times, rows, self.rv, features, cutoff=cutoff)
+
 
 def build_training_set(
     spine: Any,
@@ -141,11 +148,7 @@ def build_training_set(
     joins = _joins(spine.table, parts)
     history = History(config, registry, allow_incomplete=allow_incomplete)
     for join in joins.values():
-        features = list(join.features)
-        schema = canonical_schema(join.rv, features)
-        batches = _of_spine(history.read(join.rv, features, times), join)
-        rows = pa.Table.from_batches(batches, schema)
-        join.values = join_view(join.keys, times, rows, join.rv, features, cutoff=known_by)
+        join.make(history, times, known_by)
     values = [joins[_same(part, rv)].values[feature] for part, rv in parts for feature in part.features]
     return TrainingSet(spine, dict(zip(names, values, strict=True)))
 

@@ -201,6 +201,8 @@ class OfflineTable:
             table = DeltaTable.create(
                 self.uri, schema, mode="ignore", partition_by=[EVENT_DATE], configuration=_CONFIGURATION
             )
+            if table.version():  # another writer created it, and has appended already
+                return False
 
         def rows() -> Iterator[pa.RecordBatch]:
             at = 0

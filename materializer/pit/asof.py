@@ -64,10 +64,13 @@ def asof_indices(
     good = (at >= 0) & (spine_codes >= 0) & (places[at] // width == spine_codes)
     found = rows[at]
     if ttl_us is not None and ttl_us < 2**64:
-        # t >= event_ts, so their difference fits uint64 even where it does not fit int64.
-        age = spine_ts.astype(np.int64).view(np.uint64) - feat_ts[found].astype(np.int64).view(np.uint64)
-        good &= age < np.uint64(ttl_us)
+        good &= _age(spine_ts, feat_ts[found]) < np.uint64(ttl_us)
     return np.where(good, found, nothing)
+
+
+def _age(now: Ints, then: Ints) -> npt.NDArray[np.uint64]:
+    """now - then, where now >= then: fits uint64 even where it does not fit int64."""
+    return now.astype(np.int64).view(np.uint64) - then.astype(np.int64).view(np.uint64)
 
 
 def _dense(spine: Ints, features: Ints) -> tuple[Ints, Ints]:

@@ -194,6 +194,25 @@ def test_of_two_writers_of_one_date_the_later_looks_again_and_nothing_stands_twi
     assert read(table) == [9, 50]
 
 
+@pytest.mark.parametrize("spool_bytes", [1, 1 << 20], ids=["from a file", "from memory"])
+def test_of_two_first_writers_the_second_looks_again(spool_bytes, table, monkeypatch):
+    monkeypatch.setattr(delta, "SPOOL_BYTES", spool_bytes)
+    rows = batch(table.rv, [(1, 5, 5, 50), (2, 5, 5, 51)])
+    other = OfflineTable(table.uri.removesuffix("/p/w/v1"), "p", table.rv)
+    looked, looks = other._is_new, []
+
+    def look_then_wait(*args):
+        found = looked(*args)
+        looks.append(len(looks))
+        if len(looks) < 3:  # the first time there is no table yet, the second time it loses the commit
+            table.append_new([rows.slice(0, 1), batch(table.rv, [(8, len(looks), 5, 1)])])
+        return found
+
+    monkeypatch.setattr(other, "_is_new", look_then_wait)
+    assert other.append_new([rows.slice(0, 1), rows.slice(1)]) == AppendResult(2, 1)
+    assert read(table) == [1, 1, 50, 51] and looks == [0, 1, 2]
+
+
 def test_a_writer_that_is_always_late_says_so(table, monkeypatch):
     table.append_new([batch(table.rv, [(9, 5, 5, 9)])])
     other = OfflineTable(table.uri.removesuffix("/p/w/v1"), "p", table.rv)

@@ -167,10 +167,10 @@ cdef class Session:
     # ---- answers ----
 
     def submit(self, int32_t stream_id, response):
-        """Answer a request whose `on_request` returned None; nothing happens if it is gone."""
-        stream = self.streams.get(stream_id)
-        if stream is not None and not self.terminated:
-            self._answer_safely(<Stream>stream, response)
+        """Answer a request that waits for it; nothing happens when it is gone or answered."""
+        cdef Stream stream = self.streams.get(stream_id)
+        if stream is not None and stream.awaited and not self.terminated:
+            self._answer_safely(stream, response)
 
     cdef int _answer_safely(self, Stream stream, response) except -1:
         stream.awaited = False

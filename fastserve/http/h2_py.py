@@ -285,9 +285,9 @@ class Session:
     # ---- answers ----
 
     def submit(self, stream_id: int, response: Response) -> None:
-        """Answer a request whose `on_request` returned None; nothing happens if it is gone."""
+        """Answer a request that waits for it; nothing happens when it is gone or answered."""
         stream = self._streams.get(stream_id)
-        if stream is not None and not self.terminated:
+        if stream is not None and stream.awaited and not self.terminated:
             self._answer_safely(stream, response)
 
     def _answer_safely(self, stream: Stream, response: Response) -> None:

@@ -54,7 +54,7 @@ class Session(Protocol):
         """Take received bytes, the client preface first; complete requests go to the owner."""
 
     def submit(self, stream_id: int, response: Response) -> None:
-        """Answer a request; nothing happens when its stream is gone."""
+        """Answer a request that waits for it; nothing happens when it is gone or answered."""
 
     def data_to_send(self, max_bytes: int) -> bytes:
         """The next output: stops once `max_bytes` are reached (so up to a frame more); b"": none."""

@@ -89,6 +89,17 @@ def test_answer_later(impl):
     assert peer.owner.cancelled == []
 
 
+def test_a_second_answer_is_ignored(impl):
+    peer = Peer(impl, lambda r: None)
+    peer.request(1)
+    peer.pump()
+    first = bytes(range(250)) * 1000
+    peer.session.submit(1, Response(200, "a/b", first))
+    peer.receive(peer.session.data_to_send(20_000))
+    peer.session.submit(1, Response(200, "a/b", b"second"))  # the first is still being sent
+    assert peer.pump().answers[1].body == first
+
+
 def test_reset_cancels_and_late_answer_is_dropped(impl):
     peer = Peer(impl, lambda r: None)
     peer.request(1)

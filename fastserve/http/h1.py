@@ -419,16 +419,19 @@ class H1Connection(Connection):
         waited = now - self._since
         if self._state == IDLE:
             if waited > limits.idle_timeout_s:
-                self._last = True
-                self._advance()
+                self._close_idle()
         elif waited > (limits.header_timeout_s if self._state == HEAD else limits.body_timeout_s):
             self._reject(408)
             self._advance()
 
     def drain(self) -> None:
         if self._state == IDLE and self._job is None and self._body is None and not self._queue:
-            self._last = True
-            self._advance()
+            self._close_idle()
+
+    def _close_idle(self) -> None:
+        """Nothing was asked since the last answer: there is no input to wait for."""
+        self._last = self.closing = True
+        self.transport.close()
 
 
 def split_target(target: bytes) -> tuple[str, str]:

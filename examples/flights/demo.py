@@ -116,7 +116,9 @@ def main() -> None:
     say(f"materialize what was known at {MOMENT}")
     summary = json.loads(shell("materializer", "run", "--incremental", "--now", MOMENT))
     for view in summary["views"]:
-        print(f"  {view['view']}: {view['rows_read']:,} rows read, {view['rows_online_written']:,} written online")
+        print(
+            f"  {view['view']}: {view['rows_read']:,} rows read, {view['rows_online_written']:,} written online"
+        )
 
     say("serve")
     due = training[(training["event_timestamp"] == pd.Timestamp(MOMENT)) & training["tailnum"].notna()]

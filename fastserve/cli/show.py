@@ -156,7 +156,7 @@ def status_command(repo: str, as_json: bool) -> None:
     echo_table(("VIEW", "TARGET", "FROM", "TO", "ROWS"), rows)
 
 
-def _ranges(store: FeatureStore, registered: RegisteredView) -> dict[str, list[tuple[str, str, int]]]:
+def _ranges(store: FeatureStore, registered: RegisteredView) -> dict[str, list[tuple[str, str, int | str]]]:
     """Target -> materialized ranges (from, to, rows)."""
     return {
         target: [

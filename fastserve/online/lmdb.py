@@ -70,16 +70,20 @@ class _Environment:
         self.handle = self._open()
 
     def _open(self) -> lmdb.Environment:
-        handle = lmdb.open(
-            self.path,
-            subdir=True,
-            max_readers=_MAX_READERS,
-            max_spare_txns=2,
-            readahead=False,
-            **self.options,
-        )
-        handle.reader_check()  # frees the slots of readers that were killed
-        return handle
+        while True:
+            try:
+                handle = lmdb.open(
+                    self.path,
+                    subdir=True,
+                    max_readers=_MAX_READERS,
+                    max_spare_txns=2,
+                    readahead=False,
+                    **self.options,
+                )
+            except lmdb.MapResizedError:  # another process grew it between two steps of opening: look again
+                continue
+            handle.reader_check()  # frees the slots of readers that were killed
+            return handle
 
     def make_writable(self) -> None:
         """Reopen an environment that was opened read-only."""

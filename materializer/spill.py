@@ -59,17 +59,17 @@ class Spill:
     Args:
         schema: the canonical schema, that of every batch.
         salt: goes into every digest: whatever else decides what a partition's rows become.
-        buffer_bytes: how many bytes of rows are held before they are written.
+        buffer_bytes: how many bytes of rows are held before they are written; 0 for BUFFER_BYTES.
 
     Attributes:
         n_rows: rows added so far.
     """
 
-    def __init__(self, schema: pa.Schema, *, salt: str = "", buffer_bytes: int = BUFFER_BYTES) -> None:
+    def __init__(self, schema: pa.Schema, *, salt: str = "", buffer_bytes: int = 0) -> None:
         self.n_rows = 0
         self._schema = schema
         self._salt = salt.encode() + schema.serialize().to_pybytes()
-        self._buffer_bytes = buffer_bytes
+        self._buffer_bytes = buffer_bytes or BUFFER_BYTES
         self._partitions: dict[date, _Partition] = {}
         self._held: dict[int, list[pa.RecordBatch]] = {}
         self._held_bytes = 0

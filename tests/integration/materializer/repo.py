@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -17,12 +18,14 @@ import pyarrow.parquet as pq
 
 from fastserve.codec.keys import KeyEncoder
 from fastserve.codec.rows import RowDecoder
+from fastserve.codec.status import Status
 from fastserve.config import Config
 from fastserve.definitions import Definition, Entity, FeatureView, Field, FileSource
 from fastserve.online import open_store
 from fastserve.registry import RegisteredView, Registry, open_registry
 from fastserve.types import Float64, Int64, String
 from materializer.offline.delta import OfflineTable
+from materializer.run import Summary, materialize
 
 ROOT = Path(__file__).parents[3]
 TIME = pa.timestamp("us", "UTC")
@@ -74,10 +77,20 @@ class Repo:
         """A repo with these definitions applied (by default `stats_view`) and no data."""
         (path / "data").mkdir(parents=True)
         (path / "fastserve.toml").write_text(f'project = "test"\nonline_store = "{online}"\n')
-        repo = cls(path, Config.from_repo(path, environ={}))
+        repo = cls.at(path)
         with repo.registry() as registry:
             registry.apply([USER, *(objects or (stats_view(),))])
         return repo
+
+    @classmethod
+    def at(cls, path: Path) -> Repo:
+        """The repo in a folder."""
+        return cls(path, Config.from_repo(path, environ={}))
+
+    def copy(self, path: Path) -> Repo:
+        """The same repo in another place, with all it holds."""
+        shutil.copytree(self.path, path)
+        return Repo.at(path)
 
     def registry(self) -> Registry:
         return open_registry(self.config.registry, self.config.project)
@@ -85,6 +98,12 @@ class Repo:
     def view(self, name: str = "stats") -> RegisteredView:
         with self.registry() as registry:
             return registry.snapshot().view(name)
+
+    def materialize(self, now_us: int, **options: Any) -> Summary:
+        """A run in this process that must succeed."""
+        summary = materialize(self.config, now_us=now_us, **options)
+        assert summary.status == "ok", [view.error for view in summary.views]
+        return summary
 
     def write(
         self, rows: Sequence[dict[str, Any]], name: str = "a.parquet", row_group: int = 1 << 20
@@ -124,8 +143,8 @@ class Repo:
 
         return asyncio.run(dump())
 
-    def read_online(self, users: Sequence[str], now_us: int, name: str = "stats") -> dict[str, list[Any]]:
-        """What serving would answer at a time: feature -> values, with `status` as a column of its own."""
+    def read_online(self, users: Sequence[str], now_us: int, name: str = "stats") -> list[tuple[Any, ...]]:
+        """What serving would answer at a time, per user: (is there a row, amount, visits, city)."""
         registered = self.view(name)
         keys = KeyEncoder(registered.view_id, list(registered.join_keys.values())).encode([users], len(users))
         decoder = RowDecoder(
@@ -136,10 +155,8 @@ class Repo:
         held = self.online_rows()
         rows = [held.get(key) for key in keys]
         decoded = decoder.decode(keys, rows, now_us=now_us, ttl_us=registered.view.ttl_us)
-        return {
-            feature: column.to_pylist()
-            for feature, column in zip(registered.view.feature_names, decoded.columns, strict=True)
-        }
+        present = (decoded.row_status == Status.PRESENT).tolist()
+        return list(zip(present, *(column.to_pylist() for column in decoded.columns), strict=True))
 
     def offline_table(self, name: str = "stats") -> pa.Table:
         """All rows of the offline table, sorted."""

@@ -3,6 +3,9 @@
 Both ends of a window are inclusive, so a run up to t holds what a point-in-time join at t sees. Consecutive
 incremental runs leave no gap and no overlap: the next one begins one microsecond after the end of the last.
 
+Of either kind only rows created up to the run's present are taken: the others are not known yet, and a later run
+finds them by their created time.
+
     event time     ───────────┤ event_hw                 end
     last run       ███████████│
     this run         · ·   ·  │██████████████████████████│      · rows created after created_hw: late rows, and

@@ -87,9 +87,11 @@ class Repo:
         """The repo in a folder."""
         return cls(path, Config.from_repo(path, environ={}))
 
-    def copy(self, path: Path) -> Repo:
-        """The same repo in another place, with all it holds."""
+    def copy(self, path: Path, online: str = "") -> Repo:
+        """The same repo in another place, with all it holds; perhaps on another online store."""
         shutil.copytree(self.path, path)
+        if online:
+            (path / "fastserve.toml").write_text(f'project = "test"\nonline_store = "{online}"\n')
         return Repo.at(path)
 
     def registry(self) -> Registry:

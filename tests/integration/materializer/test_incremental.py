@@ -72,12 +72,14 @@ def test_a_window_of_the_future_does_nothing(repo: Repo) -> None:
         assert registry.intervals(repo.view().view_id, "online") == []
 
 
-def test_a_created_time_in_the_future_does_not_hide_late_rows(repo: Repo) -> None:
-    repo.write([row("a", T0, T0 + 9 * DAY)])
-    repo.materialize(T0 + DAY, incremental=True)
+def test_a_row_created_after_the_present_waits_and_hides_no_late_row(repo: Repo) -> None:
+    repo.write([row("a", T0, T0 + 9 * DAY, 1.0), row("c", T0, T0)])
+    assert repo.materialize(T0 + DAY, incremental=True).views[0].rows_read == 1
     repo.write([row("b", T0, T0 + 2 * DAY, 3.0)], "late.parquet")
     repo.materialize(T0 + 3 * DAY, incremental=True)
-    assert amounts(repo, "b") == [3.0]
+    assert amounts(repo, "a", "b") == [None, 3.0]
+    repo.materialize(T0 + 9 * DAY, incremental=True)
+    assert amounts(repo, "a", "b") == [1.0, 3.0]
 
 
 def test_overlap_reads_rows_that_became_visible_behind_the_newest_one(repo: Repo) -> None:

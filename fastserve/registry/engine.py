@@ -65,7 +65,7 @@ class Database:
         """Close all connections."""
         self.engine.dispose()
 
-    def error(self, error: exc.SQLAlchemyError) -> RegistryError:
+    def error(self, error: Exception) -> RegistryError:
         """The same failure as our error: no traceback of the driver, no password."""
         cause = getattr(error, "orig", None) or error
         text = (str(cause).strip().splitlines() or [type(cause).__name__])[0]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-from collections.abc import Iterator
+import sqlite3
+import time
 from pathlib import Path
 from typing import Final
 
@@ -12,7 +11,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from fastserve.errors import RegistryError
-from fastserve.registry.engine import Database
+from fastserve.registry.engine import BUSY_S, Database
 from fastserve.registry.schema import HEAD, VERSION_TABLE, meta
 
 _LOCK: Final = 0x66617374  # "fast": the key of the PostgreSQL advisory lock of migrations
@@ -65,10 +64,32 @@ def _check_known(database: Database, state: tuple[str, str] | None) -> None:
 
 
 def _migrate(database: Database) -> None:
-    with _alone(database), database.write() as connection:
+    if database.path is not None:
+        _turn_on_wal(database)
+    with database.write() as connection:  # SQLite: one writer at a time, from BEGIN on
         if database.path is None:
             connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_LOCK)))
         _upgrade(connection)
+
+
+def _turn_on_wal(database: Database) -> None:
+    """Readers and one writer at once; stored in the file.
+
+    Of two processes that do this to a new file at the same time SQLite refuses one, without waiting for the
+    busy time-out.
+    """
+    deadline = time.monotonic() + BUSY_S
+    with database.engine.connect() as connection:
+        raw = connection.connection.driver_connection
+        assert raw is not None
+        while True:
+            try:
+                raw.execute("PRAGMA journal_mode=WAL")
+                return
+            except sqlite3.Error as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise database.error(error) from None
+            time.sleep(0.01)
 
 
 def _upgrade(connection: sa.Connection) -> None:
@@ -81,28 +102,3 @@ def _upgrade(connection: sa.Connection) -> None:
     config.set_main_option("path_separator", "os")
     config.attributes["connection"] = connection
     command.upgrade(config, "head")
-
-
-@contextlib.contextmanager
-def _alone(database: Database) -> Iterator[None]:
-    """SQLite: one process at a time turns on WAL, which the busy time-out does not cover."""
-    if database.path is None:
-        yield
-        return
-    try:
-        with open(f"{database.path}.lock", "a") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)
-            try:
-                with database.engine.connect() as connection:
-                    raw = connection.connection.driver_connection
-                    assert raw is not None
-                    raw.execute("PRAGMA journal_mode=WAL")
-            except exc.SQLAlchemyError as error:
-                raise database.error(error) from None
-            yield
-    except OSError as error:
-        raise RegistryError(
-            f"cannot write beside the database: {error.strerror}",
-            where=f"registry {database.path}",
-            hint="is the directory writable?",
-        ) from None

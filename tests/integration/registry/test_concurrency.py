@@ -7,6 +7,8 @@ import subprocess
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from pathlib import Path
 
 from fastserve import Entity
 from fastserve.errors import RegistryConflictError
@@ -97,6 +99,18 @@ def test_processes_migrate_a_new_database_at_once(url: str, worker: Worker) -> N
     ids = {out.strip() for out, _ in answers}
     assert len(ids) == 1
     assert len(ids.pop()) == 36
+
+
+def test_threads_migrate_new_databases_at_once(tmp_path: Path) -> None:
+    """Closer together than processes can start: all turn on WAL, one after the other."""
+    for k in range(10):
+        ids = _together(8, partial(_id_of, f"sqlite:///{tmp_path}/{k}.db"))
+        assert len(set(ids)) == 1
+
+
+def _id_of(url: str, _: int) -> str:
+    with open_registry(url, "demo") as registry:
+        return registry.registry_id
 
 
 def test_projects_do_not_wait_for_the_same_names(url: str) -> None:

@@ -189,6 +189,25 @@ def test_a_restarted_server_is_found_again(postgres: PostgresServer) -> None:
         assert registry.revision() == 1
 
 
+def test_a_forked_child_does_not_talk_on_its_parents_connection(postgres: PostgresServer) -> None:
+    with open_registry(postgres.make_database(), "demo") as registry:
+
+        def backend() -> int:
+            with registry._database.read() as connection:
+                return int(connection.exec_driver_sql("SELECT pg_backend_pid()").scalar_one())
+
+        ours = backend()
+        assert backend() == ours  # it is pooled
+        child = os.fork()
+        if child == 0:
+            try:
+                os._exit(0 if backend() != ours else 1)
+            finally:
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+        assert backend() == ours
+
+
 def test_a_forked_child_opens_connections_of_its_own(url: str) -> None:
     with open_registry(url, "demo") as registry:
         registry.apply([USER])

@@ -80,7 +80,8 @@ class OnlineStore(Protocol):
     def scan(self, prefix: bytes = b"") -> AsyncIterator[bytes]:
         """The keys that start with prefix, in no order, while others write.
 
-        A key that is there throughout comes up once; one that comes or goes meanwhile may or may not.
+        A key that is there throughout comes up, with Redis perhaps more than once while it resizes
+        its tables; one that comes or goes meanwhile may or may not.
         """
         ...
 

@@ -16,7 +16,7 @@ import ssl
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol, TypeAlias
+from typing import Any, Final, Protocol, TypeAlias, cast
 
 import hiredis
 
@@ -157,8 +157,7 @@ class Wire(asyncio.Protocol):
         self._reason: ErrorFactory | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)  # uvloop's are no subclass
 
     def send(self, commands: Iterable[tuple[Any, ...]], waiters: Iterable[_Waiter]) -> None:
         """Write commands; their replies go to the waiters."""
@@ -339,11 +338,18 @@ class Pump:
             self._wire = await connect(self._endpoint, self._lost)
             self._send()
         except StoreError as error:
-            chunks, self._chunks = self._chunks, []
             kind, message, hint = type(error), error.message, error.hint
-            self._fail(chunks, lambda: kind(message, hint=hint))
+            self._fail_queued(lambda: kind(message, hint=hint))
+        except Exception as error:
+            # A bug, but one that must not leave the callers waiting.
+            self._fail_queued(_refusal(self._endpoint.label, repr(error)))
+            raise
         finally:
             self._connecting = None
+
+    def _fail_queued(self, error: ErrorFactory) -> None:
+        chunks, self._chunks = self._chunks, []
+        self._fail(chunks, error)
 
     def _lost(self, wire: Wire) -> None:
         if self._wire is wire:

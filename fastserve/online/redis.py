@@ -3,7 +3,7 @@
     redis://[[user]:password@]host[:6379][/db]      rediss://… likewise
     unix://[[user]:password@]/path/to/redis.sock[?db=0]
 
-Options after ``?``: ``socket_timeout`` (2) and ``socket_connect_timeout`` (2), seconds; for TLS
+Options after ``?``: ``socket_timeout`` (2) and ``socket_connect_timeout`` (5), seconds; for TLS
 ``ssl_ca_certs`` (file), ``ssl_cert_reqs`` (required | optional | none), ``ssl_check_hostname`` (true),
 ``ssl_certfile`` and ``ssl_keyfile`` (the client's own).
 
@@ -24,7 +24,7 @@ from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
 import redis.exceptions
-from redis.asyncio import ConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
@@ -64,6 +64,7 @@ _SHA: Final = hashlib.sha1(NEWEST_WINS.encode()).hexdigest()
 _MAX_KEYS: Final = 100
 _MAX_BYTES: Final = 4 << 20
 _CALLS_DEEP: Final = 4
+_CONNECTIONS: Final = 4  # of writers; more put_many at a time wait for one
 _DELETE_KEYS: Final = 500
 _MAX_PX: Final = 10**15  # 31,000 years; Redis refuses what overflows its clock
 _GLOB: Final = re.compile(rb"[*?\[\]\\^]")
@@ -86,7 +87,8 @@ class RedisStore:
         self._label = endpoint.label
         self._read_only = read_only
         self._pump = Pump(endpoint)
-        self._client = Redis.from_pool(ConnectionPool(**settings))
+        pool = BlockingConnectionPool(max_connections=_CONNECTIONS, timeout=None, **settings)
+        self._client = Redis.from_pool(pool)
         self._known = False  # whether the server's version has been looked at
         self._closed = False
 
@@ -263,7 +265,7 @@ def _settings(url: str) -> dict[str, Any]:
                     f"unknown option {name!r}", where=shown, hint=f"one of {', '.join(_OPTIONS)}"
                 )
         settings: dict[str, Any] = {
-            "socket_timeout": 2.0, "socket_connect_timeout": 2.0, **parse_url(url)
+            "socket_timeout": 2.0, "socket_connect_timeout": 5.0, **parse_url(url)
         }  # fmt: skip
     except ConfigError:
         raise

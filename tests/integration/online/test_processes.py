@@ -63,6 +63,7 @@ async def test_writers_in_two_processes(kind: str, tmp_path: Path, plain_redis: 
     bests = [[int(ts) for ts in writer.communicate()[0].split()] for writer in writers]
     found = [r[:24] if r else None for r in await get(store, keys)]
     assert found == [row(max(pair)) for pair in zip(*bests, strict=True)]
+    await store.delete_many(keys)
     await store.close()
 
 

@@ -19,7 +19,7 @@ from fastserve.config import Config
 from fastserve.errors import ConfigError, StoreError
 from fastserve.http.limits import Limits
 from fastserve.http.server import Server, make_ssl_context
-from fastserve.http.workers import Worker, run_workers
+from fastserve.http.workers import Announce, Worker, run_workers
 from fastserve.online import OnlineStore, open_store
 from fastserve.online.claim import check_owner
 from fastserve.registry import open_registry
@@ -103,10 +103,13 @@ class App:
         await self._store.close()
 
 
-def serve(options: ServeOptions) -> int:
+def serve(options: ServeOptions, announce: Announce | None = None) -> int:
     """Serve until SIGTERM or SIGINT; the exit status.
 
     What is wrong with the options or the repo is found here, before a worker is started.
+
+    Args:
+        announce: the line to print once requests are answered, from (workers, host, port).
 
     Raises:
         ConfigError: the repo, an option or the port; the online store belongs to another registry.
@@ -120,6 +123,7 @@ def serve(options: ServeOptions) -> int:
         host=options.host,
         port=options.port,
         stop_timeout_s=options.drain_s + 5,
+        announce=announce,
     )
 
 

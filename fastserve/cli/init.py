@@ -9,6 +9,7 @@ from typing import Final
 
 import click
 
+from fastserve.cli.options import echo_json, json_option
 from fastserve.config import FILE_NAME
 from fastserve.errors import ConfigError
 
@@ -52,21 +53,26 @@ NEXT: Final = """wrote a repo to {folder}. Try:
 
 @click.command("init")
 @click.argument("folder", default=".")
+@json_option
 @click.option("--project", default=None, help="Default: the folder's name.")
-def init_command(folder: str, project: str | None) -> None:
+def init_command(folder: str, as_json: bool, project: str | None) -> None:
     """Write a working example repo to FOLDER; never over an existing one."""
     root = Path(folder)
     name = project or root.resolve().name.replace("-", "_").replace(".", "_")
     if not name.isidentifier() or not name.isascii():
         raise ConfigError(f"{name!r} is no project name", hint="give one: --project my_features")
-    for path in (root / FILE_NAME, root / "features.py", root / "data" / "driver_hourly.csv"):
+    files = (root / FILE_NAME, root / "features.py", root / "data" / "driver_hourly.csv")
+    for path in files:
         if path.exists():
             raise ConfigError("is there already", where=str(path), hint="name an empty folder")
     (root / "data").mkdir(parents=True, exist_ok=True)
     (root / FILE_NAME).write_text(TOML.format(project=name))
     (root / "features.py").write_text(FEATURES)
     _write_data(root / "data" / "driver_hourly.csv")
-    click.echo(NEXT.format(folder=folder))
+    if as_json:
+        echo_json({"project": name, "files": [str(path) for path in files]})
+    else:
+        click.echo(NEXT.format(folder=folder))
 
 
 def _write_data(path: Path) -> None:

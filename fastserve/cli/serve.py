@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sys
 
 import click
 
-from fastserve.cli.options import repo_option
+from fastserve.cli.options import json_option, repo_option
 from fastserve.errors import RequestError
 from fastserve.timeutil import parse_timestamp
 
 
 @click.command("serve")
 @repo_option
+@json_option
 @click.option("--host", default="127.0.0.1", show_default=True)
 @click.option("--port", default=6566, show_default=True, help="0 takes a free one.")
 @click.option("--workers", default=1, show_default=True, help="Processes sharing the port.")
@@ -21,7 +23,7 @@ from fastserve.timeutil import parse_timestamp
 @click.option("--deadline-ms", default=1_000, show_default=True, help="Longest wait for the online store.")
 @click.option("--drain-s", default=10.0, show_default=True, help="Longest wait for requests when stopping.")
 @click.option("--clock", default=None, metavar="TIME", help="Answer as of this instant: replay the past.")
-def serve_command(clock: str | None, **options: str) -> None:
+def serve_command(clock: str | None, as_json: bool, **options: str) -> None:
     """Answer online feature requests over HTTP/2 and HTTP/1.1 until SIGTERM."""
     from fastserve.app import ServeOptions, serve  # noqa: PLC0415
 
@@ -29,4 +31,9 @@ def serve_command(clock: str | None, **options: str) -> None:
         clock_us = None if clock is None else parse_timestamp(clock)
     except ValueError as error:
         raise RequestError(str(error), where="--clock") from None
-    sys.exit(serve(ServeOptions(clock_us=clock_us, **options)))  # type: ignore[arg-type]
+    chosen = ServeOptions(clock_us=clock_us, **options)  # type: ignore[arg-type]
+    sys.exit(serve(chosen, _ready_json if as_json else None))
+
+
+def _ready_json(workers: int, host: str, port: int) -> str:
+    return json.dumps({"ready": True, "workers": workers, "host": host, "port": port})

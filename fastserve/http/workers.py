@@ -57,6 +57,7 @@ class Worker:
         self.count = count
         self.host = host
         self.port = port
+        self._announce: Announce = ready_line
         self._pipe = pipe
         self._sock: socket.socket | None = None
         self._stop: asyncio.Event | None = None
@@ -84,7 +85,7 @@ class Worker:
         if self._pipe is not None:
             self._pipe.send_bytes(b"ready")
         else:
-            print(ready_line(self.count, self.host, self.port), flush=True)
+            print(self._announce(self.count, self.host, self.port), flush=True)
 
     async def stopped(self) -> None:
         """Returns when the worker should drain: SIGTERM, SIGINT, or the supervisor is gone."""
@@ -107,6 +108,7 @@ class Worker:
 
 
 Target: TypeAlias = Callable[[Worker], None]
+Announce: TypeAlias = Callable[[int, str, int], str]
 
 
 def ready_line(count: int, host: str, port: int) -> str:
@@ -123,6 +125,7 @@ def run_workers(
     port: int = 0,
     stop_timeout_s: float = 30.0,
     max_start_failures: int = 3,
+    announce: Announce | None = None,
 ) -> int:
     """Run `target` in `count` processes until SIGTERM or SIGINT; call it in the main thread.
 
@@ -132,6 +135,7 @@ def run_workers(
         host, port: where the workers listen; port 0 takes a free one.
         stop_timeout_s: a worker still there this long after the stop signal is killed.
         max_start_failures: give up after a worker failed this often in a row before it was ready.
+        announce: the line to print when all are ready, from (count, host, port); default `ready_line`.
 
     Returns:
         the exit status: 0 after a clean stop, 1 when a worker could not be started or had to be killed.
@@ -146,10 +150,13 @@ def run_workers(
     if count == 1:
         worker = Worker(0, 1, host, port, None)
         worker._sock = reserved
+        worker._announce = announce or ready_line
         target(worker)
         return 0
     with reserved:
-        return Supervisor(count, target, host, port, stop_timeout_s, max_start_failures).run()
+        supervisor = Supervisor(count, target, host, port, stop_timeout_s, max_start_failures)
+        supervisor.announce = announce or ready_line
+        return supervisor.run()
 
 
 def reserve(host: str, port: int, *, shared: bool) -> socket.socket:
@@ -200,6 +207,7 @@ class Supervisor:
         self.port = port
         self.stop_timeout_s = stop_timeout_s
         self.max_start_failures = max_start_failures
+        self.announce: Announce = ready_line
         self.slots = [Slot(index) for index in range(count)]
         self.status = 0
         self._announced = False
@@ -305,7 +313,7 @@ class Supervisor:
         slot.start_failures = 0
         if not self._announced and all(each.ready for each in self.slots):
             self._announced = True
-            print(ready_line(len(self.slots), self.host, self.port), flush=True)
+            print(self.announce(len(self.slots), self.host, self.port), flush=True)
 
     def _on_exit(self, slot: Slot, exitcode: int) -> None:
         was_ready = slot.ready

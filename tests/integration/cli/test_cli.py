@@ -66,6 +66,11 @@ def test_init_writes_a_repo_that_works(shop: Path) -> None:
     assert found["values"]["trips"][1] == 0, "the default"
 
 
+def test_init_as_json_names_what_it_wrote(tmp_path: Path) -> None:
+    made = ok("init", "new-shop", cwd=tmp_path)
+    assert made["project"] == "new_shop" and all((tmp_path / name).is_file() for name in made["files"])
+
+
 def test_init_never_overwrites(shop: Path) -> None:
     done = run("init", ".", cwd=shop)
     assert done.returncode == 2 and "is there already" in done.stderr

@@ -63,8 +63,10 @@ def serving(repo: Path, *options: str) -> Iterator[tuple[int, subprocess.Popen[s
     assert process.stdout is not None
     try:
         line = process.stdout.readline()
-        assert "ready on" in line, line
-        yield int(line.rsplit(":", 1)[1]), process
+        port = (
+            json.loads(line)["port"] if "--json" in options else int(line.rsplit("ready on 127.0.0.1:", 1)[1])
+        )
+        yield port, process
     finally:
         process.terminate()
         try:
@@ -158,7 +160,7 @@ def test_registry_changes_are_served_without_a_failed_request(tmp_path: Path, re
 
 
 def test_sigterm_finishes_what_is_in_flight(repo: Path) -> None:
-    with serving(repo, "--workers", "2") as (port, process):
+    with serving(repo, "--workers", "2", "--json") as (port, process):
         wrong: list[object] = []
         refused = threading.Event()
         answered = threading.Semaphore(0)

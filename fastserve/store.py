@@ -70,11 +70,10 @@ class FeatureStore:
     # ---- definitions ------------------------------------------------------------------------
 
     def load(self) -> tuple[Definition, ...]:
-        """The definitions in the repo's Python files, checked as a whole.
+        """The definitions in the repo's Python files; `plan` and `apply` check them.
 
         Raises:
             ConfigError: a file cannot be imported, or none declares anything.
-            DefinitionError: all problems at once.
         """
         from fastserve.definitions.load import load_definitions  # noqa: PLC0415
 

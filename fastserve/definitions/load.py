@@ -12,19 +12,20 @@ from types import ModuleType
 
 from fastserve.definitions import Definition
 from fastserve.definitions.source import FileSource
-from fastserve.definitions.validate import check
 from fastserve.errors import ConfigError
 
 
 def load_definitions(repo: Path, *, exclude: tuple[str, ...] = ()) -> tuple[Definition, ...]:
-    """Every definition in the ``*.py`` files directly in `repo`, checked as a whole.
+    """Every definition in the ``*.py`` files directly in `repo`.
+
+    They are not checked here: what they refer to may be another repo's, which only the registry knows, so
+    `Registry.plan` checks them together with all that is registered.
 
     Files named in `exclude`, and those starting with ``_`` or ``test_``, are left out. Files may import
     one another.
 
     Raises:
         ConfigError: a file cannot be imported; names file, line and error.
-        DefinitionError: all problems of the definitions.
     """
     repo = Path(repo).resolve()
     files = sorted(
@@ -39,9 +40,7 @@ def load_definitions(repo: Path, *, exclude: tuple[str, ...] = ()) -> tuple[Defi
         for value in vars(module).values():
             if isinstance(value, Definition):
                 found[id(value)] = value
-    objects = _unique(list(found.values()))
-    check(objects)
-    return objects
+    return _unique(list(found.values()))
 
 
 @contextlib.contextmanager

@@ -10,7 +10,7 @@ import pytest
 
 from fastserve import Entity, FeatureView
 from fastserve.definitions.load import load_definitions
-from fastserve.errors import ConfigError, DefinitionError
+from fastserve.errors import ConfigError
 
 HEADER = "from fastserve import Entity, FeatureView, FeatureService, Field, FileSource, PushSource\n"
 
@@ -55,19 +55,6 @@ def test_equal_objects_are_one(tmp_path: Path) -> None:
         b="user = Entity('user')\np = PushSource('p')",
     )
     assert names(tmp_path) == ["Entity user", "PushSource p"]
-
-
-def test_different_objects_of_one_name(tmp_path: Path) -> None:
-    write(tmp_path, a="user = Entity('user')", b="user = Entity('user', dtype='int64')")
-    with pytest.raises(DefinitionError, match="Entity 'user': is declared twice, differently"):
-        load_definitions(tmp_path)
-
-
-def test_problems_are_found(tmp_path: Path) -> None:
-    write(tmp_path, a="v = FeatureView('v', entities=['nobody'])")
-    with pytest.raises(DefinitionError) as caught:
-        load_definitions(tmp_path)
-    assert len(caught.value.problems) == 2
 
 
 @pytest.mark.parametrize(

@@ -25,10 +25,9 @@ from fastserve.registry import ApplyResult, Plan, Registry, Snapshot, open_regis
 from fastserve.timeutil import now_us, parse_timestamp
 
 if TYPE_CHECKING:
+    from fastserve.serving.sdk import OnlineFeatures
     from materializer.run import Summary
     from materializer.training import TrainingSet
-
-    from fastserve.serving.sdk import OnlineFeatures
 
 Features: TypeAlias = FeatureService | Sequence[str | FeatureView | FeatureViewProjection]
 Moment: TypeAlias = str | datetime | int

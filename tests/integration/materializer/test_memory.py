@@ -1,0 +1,59 @@
+"""Memory does not follow the size of the table: ten times the rows, the same process."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from tests.integration.materializer.repo import DAY, SCHEMA, T0, TIME, Repo
+
+ROWS = int(os.environ.get("FASTSERVE_MEMORY_ROWS", "3000000"))
+GROUP = 100_000
+BOUND_MB = 200
+"""What ten times the rows may cost: partitions ten times as large, whose keys are held while they are merged.
+
+The larger table takes about 100 bytes a row in Arrow, 300 MB: holding it would break the bound.
+"""
+
+
+def write_rows(path: Path, n_rows: int) -> None:
+    """Rows of 50,000 users; every row group reaches over all of 20 dates."""
+    rng = np.random.default_rng(0)
+    with pq.ParquetWriter(path, SCHEMA) as writer:
+        for _ in range(n_rows // GROUP):
+            times = pa.array(T0 + rng.integers(0, 20 * DAY, GROUP)).cast(TIME)
+            columns = {
+                "user": pa.array(rng.integers(0, 50_000, GROUP)).cast(pa.string()),
+                "event_timestamp": times,
+                "created": times,
+                "amount": rng.random(GROUP),
+                "visits": rng.integers(0, 9, GROUP),
+                "city": pa.array(["Llanfairpwllgwyngyllgogerychwyrndrobwll"] * GROUP),
+            }
+            writer.write_table(pa.table(columns, schema=SCHEMA))
+
+
+def peak_mb(repo: Repo, n_rows: int) -> float:
+    """Peak resident memory of a run over that many rows."""
+    write_rows(repo.path / "data" / "a.parquet", n_rows)
+    process = repo.start("--incremental", "--now", "2013-02-28")
+    assert process.stdout is not None and process.stderr is not None
+    with process.stdout, process.stderr:
+        out, err = process.stdout.read(), process.stderr.read()
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    assert process.returncode == 0, err
+    assert json.loads(out)["totals"]["rows_offline_new"] == n_rows
+    return usage.ru_maxrss / 1024
+
+
+def test_ten_times_the_rows_take_hardly_more_memory(repo: Repo, tmp_path: Path) -> None:
+    other = repo.copy(tmp_path / "larger")
+    small = peak_mb(repo, ROWS // 10)
+    large = peak_mb(other, ROWS)
+    assert large - small < BOUND_MB, f"{small:.0f} MB, then {large:.0f} MB"

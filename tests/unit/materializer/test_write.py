@@ -1,0 +1,107 @@
+"""The online writer: what it sends, what it leaves out, and how long rows live."""
+
+from __future__ import annotations
+
+from types import MappingProxyType
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from fastserve.codec.layout import Layout
+from fastserve.codec.rows import read_header
+from fastserve.definitions import FeatureView, Field
+from fastserve.online.base import Lifetimes
+from fastserve.online.memory import MemoryStore
+from fastserve.registry import RegisteredView
+from fastserve.timeutil import DAY_US
+from fastserve.types import Int64
+from materializer.stop import Stop, Stopped
+from materializer.write import ViewWriter
+
+TIME = pa.timestamp("us", "UTC")
+NOW = 100 * DAY_US
+
+
+class Watched(MemoryStore):
+    """A memory store that notes the batches it is given."""
+
+    def __init__(self) -> None:
+        super().__init__("memory://", read_only=False)
+        self.puts: list[tuple[list[bytes], list[int] | None]] = []
+
+    async def put_many(self, keys: Any, rows: Any, lifetimes_us: Lifetimes = None) -> int:
+        self.puts.append((list(keys), None if lifetimes_us is None else [int(n or 0) for n in lifetimes_us]))
+        return await super().put_many(keys, rows, lifetimes_us)
+
+
+def writer_of(ttl: str | None = None, stop: Stop | None = None) -> ViewWriter:
+    view = FeatureView("v", schema=[Field("a", Int64)], ttl=ttl)
+    layout = Layout(1, ("a",), (Int64,))
+    registered = RegisteredView(view, 7, MappingProxyType({"id": "int64"}), (layout,))
+    return ViewWriter(registered, NOW, stop or Stop())
+
+
+def chunk(*rows: tuple[int, int, int]) -> pa.RecordBatch:
+    """Rows of (id, event time, a)."""
+    ids, events, values = zip(*rows, strict=True)
+    times = pa.array(events, pa.int64()).cast(TIME)
+    return pa.record_batch(
+        {"id": pa.array(ids), "event_timestamp": times, "created_timestamp": times, "a": pa.array(values)}
+    )
+
+
+async def test_the_latest_row_of_each_key_is_sent_once() -> None:
+    store = Watched()
+    assert await writer_of().write(store, [chunk((1, 5, 0), (2, 5, 0), (1, 9, 0))]) == 2
+    assert sorted(store.puts[0][0]) == [b"7:1", b"7:2"]
+    [row] = store.get_many([b"7:1"])
+    assert row is not None and read_header(row) == (1, 9, 9)
+
+
+async def test_batches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("materializer.write.PUT_ROWS", 2)
+    store = Watched()
+    await writer_of().write(store, [chunk(*((n, 5, 0) for n in range(5)))])
+    assert [len(keys) for keys, _ in store.puts] == [2, 2, 1]
+
+
+async def test_keys_of_a_newer_date_are_not_sent_again_while_there_is_room(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store, writer = Watched(), writer_of()
+    await writer.write(store, [chunk((1, 2 * DAY_US, 0)), chunk((1, 2 * DAY_US + 1, 0))])
+    await writer.write(store, [chunk((1, DAY_US, 0), (2, DAY_US, 0))])
+    # Within a date nothing is left out: its chunks are in no order of time.
+    assert [keys for keys, _ in store.puts] == [[b"7:1"], [b"7:1"], [b"7:2"]]
+    monkeypatch.setattr("materializer.write.SEEN_KEYS", 0)
+    await writer.write(store, [chunk((3, 0, 0))])
+    await writer.write(store, [chunk((3, -1, 0))])
+    assert [keys for keys, _ in store.puts[3:]] == [[b"7:3"], [b"7:3"]]
+
+
+async def test_without_ttl_rows_stay_for_ever() -> None:
+    store = Watched()
+    await writer_of().write(store, [chunk((1, -DAY_US, 0))])
+    assert store.puts[0][1] is None
+
+
+async def test_with_ttl_rows_live_for_two_of_it_and_a_day() -> None:
+    store = Watched()
+    oldest = NOW - 2 * DAY_US - DAY_US  # ttl 1d
+    await writer_of("1d").write(store, [chunk((1, NOW, 0), (2, oldest + 1, 0), (3, oldest, 0))])
+    assert store.puts == [([b"7:1", b"7:2"], [3 * DAY_US, 1])]
+
+
+async def test_a_ttl_longer_than_time_itself_is_as_good_as_none() -> None:
+    store = Watched()
+    await writer_of("99999999d").write(store, [chunk((1, NOW, 0))])
+    assert store.get_many([b"7:1"]) != [None]
+
+
+async def test_stop_is_looked_at_before_every_batch() -> None:
+    store, stop = Watched(), Stop()
+    stop.signum = 15
+    with pytest.raises(Stopped):
+        await writer_of(stop=stop).write(store, [chunk((1, 5, 0))])
+    assert store.puts == []

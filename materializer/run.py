@@ -3,7 +3,7 @@
     window   which rows                                       window.py
     scan     source -> canonical batches -> spill by date     offline/source.py, spill.py
     write    per date, newest first:
-               offline   rows the table lacks, one commit     offline/table.py
+               offline   rows the table lacks, one commit     offline/delta.py
                online    latest row per key, newest wins      latest.py, write.py
              and a line in the registry's ledger
     finish   interval and cursor, in one transaction
@@ -28,13 +28,13 @@ import pyarrow as pa
 
 from fastserve.config import Config
 from fastserve.errors import AlreadyRunningError, FastserveError, StoreError
+from fastserve.offline.delta import OfflineTable
+from fastserve.offline.schema import canonical_schema
+from fastserve.offline.source import scan_source
 from fastserve.registry import Cursor, Interval, Partition, Registry, open_registry
 from fastserve.timeutil import MIN_US
 from fastserve.timeutil import now_us as wall_clock_us
 from materializer.latest import CREATED, timestamps
-from materializer.offline.delta import OfflineTable
-from materializer.offline.schema import canonical_schema
-from materializer.offline.source import scan_source
 from materializer.progress import Progress, silent
 from materializer.select import Chosen, Target, choose
 from materializer.spill import Spill, grouped

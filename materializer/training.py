@@ -19,10 +19,10 @@ import pyarrow.compute as pc
 from fastserve.config import Config
 from fastserve.definitions import FeatureViewProjection
 from fastserve.errors import RequestError
+from fastserve.offline.history import History
+from fastserve.offline.schema import canonical_schema
 from fastserve.registry import RegisteredView
 from fastserve.timeutil import parse_timestamp
-from materializer.offline.history import History
-from materializer.offline.schema import canonical_schema
 from materializer.pit.factorize import canonical_key
 from materializer.pit.join import join_view
 from materializer.pit.spine import Spine, label_keys, label_times, to_spine

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from materializer.offline.schema import (
+from fastserve.offline.schema import (
     CREATED_TS,
     EVENT_TS,
     LAYOUT,

@@ -12,8 +12,8 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fastserve.errors import InvalidDataError, InvalidEntityError, RequestError
+from fastserve.offline.cast import cast_column
 from fastserve.types import Timestamp
-from materializer.offline.cast import cast_column
 from materializer.pit.factorize import canonical_key
 
 if TYPE_CHECKING:

@@ -21,10 +21,10 @@ from fastserve.codec.rows import RowDecoder
 from fastserve.codec.status import Status
 from fastserve.config import Config
 from fastserve.definitions import Definition, Entity, FeatureView, Field, FileSource
+from fastserve.offline.delta import OfflineTable
 from fastserve.online import open_store
 from fastserve.registry import RegisteredView, Registry, open_registry
 from fastserve.types import Float64, Int64, String
-from materializer.offline.delta import OfflineTable
 from materializer.run import Summary, materialize
 
 ROOT = Path(__file__).parents[3]

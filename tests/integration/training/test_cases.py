@@ -208,7 +208,7 @@ def test_19_a_time_between_two_microseconds_is_an_error_not_a_guess(tmp_path):
 
 
 def test_21_a_range_of_the_history_is_half_open(tmp_path):
-    from materializer.offline.delta import OfflineTable
+    from fastserve.offline.delta import OfflineTable
 
     rows = pa.table({"u": [1] * 5, "ts": ts([0, 5, 10, 24 * H, 24 * H + 5]), "v": [0, 1, 2, 3, 4]})
     repo = Repo(tmp_path)

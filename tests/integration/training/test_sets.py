@@ -123,7 +123,7 @@ def test_22_ten_views_in_one_call_are_ten_calls(repo):
 
 
 def test_a_view_asked_for_twice_is_read_once_and_a_mapping_to_itself_is_none(repo, monkeypatch):
-    from materializer.offline import history
+    from fastserve.offline import history
 
     rows = WEATHER.append_column("w", pa.array([1.5, 2.5, None]))
     view = repo.view("weather", rows, [*V, Field("w", "float64")], keys={"place": "string"})

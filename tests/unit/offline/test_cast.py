@@ -6,8 +6,8 @@ import pyarrow as pa
 import pytest
 
 from fastserve.errors import InvalidDataError
+from fastserve.offline.cast import cast_column
 from fastserve.types import arrow_type, parse_dtype
-from materializer.offline.cast import cast_column
 from tests.oracles.bits import bits
 
 NS, US, S = pa.timestamp("ns"), pa.timestamp("us"), pa.timestamp("s")

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from fastserve import FeatureView, Field
 from fastserve.errors import InvalidDataError, MaterializeError
+from fastserve.offline import delta
+from fastserve.offline.delta import AppendResult, OfflineTable
+from fastserve.offline.schema import CREATED_TS, EVENT_TS, canonical_schema
 from fastserve.timeutil import DAY_US
 from fastserve.types import arrow_type, parse_dtype
-from materializer.offline import delta
-from materializer.offline.delta import AppendResult, OfflineTable
-from materializer.offline.schema import CREATED_TS, EVENT_TS, canonical_schema
 from tests.oracles.bits import bits
 from tests.unit.offline.views import registered
 

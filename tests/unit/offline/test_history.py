@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fastserve.offline.history import missing_history
 from fastserve.registry import Interval, coalesce
-from materializer.offline.history import missing_history
 
 
 def missing(intervals, times, ttl=None):

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 
 from fastserve import FeatureView, Field, FileSource
 from fastserve.errors import InvalidDataError, UnknownObjectError
-from materializer.offline.schema import canonical_schema
-from materializer.offline.source import Window, scan_source
+from fastserve.offline.schema import canonical_schema
+from fastserve.offline.source import Window, scan_source
 from tests.unit.offline.views import registered
 
 US = pa.timestamp("us", "UTC")

@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 
 from fastserve import FeatureView, Field
+from fastserve.offline.schema import TIMESTAMP, canonical_schema
 from fastserve.types import arrow_type, parse_dtype
-from materializer.offline.schema import TIMESTAMP, canonical_schema
 from materializer.pit.factorize import canonical_key
 from materializer.pit.join import join_view
 from tests.oracles.bits import bits

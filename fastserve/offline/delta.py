@@ -27,9 +27,8 @@ from deltalake import CommitProperties, DeltaTable, Transaction, WriterPropertie
 from deltalake.exceptions import CommitFailedError, TableNotFoundError
 
 from fastserve.errors import InvalidDataError, MaterializeError
-from fastserve.timeutil import DAY_US
-from materializer.offline.cast import cast_column
-from materializer.offline.schema import (
+from fastserve.offline.cast import cast_column
+from fastserve.offline.schema import (
     CREATED_TS,
     EVENT_DATE,
     EVENT_TS,
@@ -38,6 +37,7 @@ from materializer.offline.schema import (
     feature_types,
     key_types,
 )
+from fastserve.timeutil import DAY_US
 
 if TYPE_CHECKING:
     from fastserve.registry import RegisteredView

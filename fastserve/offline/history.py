@@ -16,10 +16,10 @@ import pyarrow as pa
 from fastserve.config import Config
 from fastserve.definitions import batch_source
 from fastserve.errors import IncompleteHistoryError
+from fastserve.offline.delta import OfflineTable
+from fastserve.offline.source import scan_source
 from fastserve.registry import Interval, RegisteredView, uncovered
 from fastserve.timeutil import MAX_US, MIN_US, format_timestamp
-from materializer.offline.delta import OfflineTable
-from materializer.offline.source import scan_source
 
 if TYPE_CHECKING:
     from fastserve.registry import Registry

@@ -20,11 +20,11 @@ import pyarrow.dataset as ds
 
 from fastserve.definitions import FileSource
 from fastserve.errors import InvalidDataError
+from fastserve.offline.cast import cast_column
+from fastserve.offline.files import DataFile, open_files, reading
+from fastserve.offline.schema import canonical_schema, feature_types, key_types
 from fastserve.timeutil import MAX_US, MIN_US
 from fastserve.types import DType, Timestamp
-from materializer.offline.cast import cast_column
-from materializer.offline.files import DataFile, open_files, reading
-from materializer.offline.schema import canonical_schema, feature_types, key_types
 
 if TYPE_CHECKING:
     from fastserve.registry import RegisteredView

@@ -1,6 +1,6 @@
 """Composition: registry + online store + read path + front end = a server.
 
-`serve` starts the workers; each runs an App, whose requests go to api.handlers.DataPlane.
+`serve` starts the workers; each runs an App, whose requests go to api.router.Router.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from typing import Final
 
 import uvloop
 
-from fastserve.api.handlers import DataPlane
+from fastserve.api.handlers import FeatureReads
+from fastserve.api.router import Router
 from fastserve.config import Config
 from fastserve.errors import ConfigError, StoreError
 from fastserve.http.limits import Limits
@@ -79,7 +80,9 @@ class App:
         self.catalog = Catalog(open_registry(config.registry, config.project))
         self._read_path = ReadPath(self._store, options.clock, deadline_us=options.deadline_ms * 1_000)
         self._started = False
-        self.server = Server(DataPlane(self.catalog, self._read_path), limits=limits, ssl_context=tls)
+        self.server = Server(
+            Router(FeatureReads(self.catalog, self._read_path).routes), limits=limits, ssl_context=tls
+        )
 
     async def start(self, sock: socket.socket | None = None) -> None:
         """Listen, and follow the registry.

@@ -1,4 +1,4 @@
-"""One function per route, and the route table.
+"""Reading features: one function per route, and the route table.
 
 A handler returns a Response, or a future of one when the store has to be waited for. It runs on the event loop
 and holds no state but the App's.
@@ -6,15 +6,15 @@ and holds no state but the App's.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
-from typing import Any, Final, TypeAlias, TypeVar
-from urllib.parse import parse_qsl, unquote
+from typing import Any, Final, TypeAlias
+from urllib.parse import parse_qsl
 
 import orjson
 
 from fastserve.api import wire
-from fastserve.api.errors import error_response, json_error
+from fastserve.api.errors import json_error
+from fastserve.api.router import Answer, Routes, segment_of, then
 from fastserve.codec.status import Status
 from fastserve.errors import FastserveError, InvalidEntityError, RequestError
 from fastserve.http.message import Request, Response
@@ -23,16 +23,13 @@ from fastserve.serving.plan import ReadPlan
 from fastserve.serving.read_path import FeatureBatch, ReadPath
 from fastserve.timeutil import format_timestamp
 
-Answer: TypeAlias = Response | asyncio.Future[Response]
 Render: TypeAlias = Callable[[FeatureBatch], Response]
-T = TypeVar("T")
 
-_VIEW: Final = "/feature-views/"
-_ONLINE: Final = "/online-features"
+ONE_ENTITY: Final = "/feature-views/{name}/online-features"
 
 
-class DataPlane:
-    """The data plane's handler: call it with a request.
+class FeatureReads:
+    """The routes that read features.
 
     Args:
         catalog: plans.
@@ -42,37 +39,15 @@ class DataPlane:
     def __init__(self, catalog: Catalog, read_path: ReadPath) -> None:
         self._catalog = catalog
         self._read_path = read_path
-        self._routes: dict[str, tuple[str, Callable[[Request], Answer]]] = {
+
+    @property
+    def routes(self) -> Routes:
+        """The route table."""
+        return {
             "/online-features/batch": ("POST", self._batch),
+            ONE_ENTITY: ("GET", self._one_entity),
             "/health": ("GET", self._health),
         }
-
-    def __call__(self, request: Request) -> Answer:
-        """Answer a request; every FastserveError becomes its 4xx or 503 envelope."""
-        try:
-            return self._dispatch(request)
-        except FastserveError as error:
-            return error_response(error)
-
-    def _dispatch(self, request: Request) -> Answer:
-        route = self._routes.get(request.path)
-        if route is None and request.path.startswith(_VIEW) and request.path.endswith(_ONLINE):
-            route = ("GET", self._one_entity)
-        if route is None:
-            known = [*self._routes, "/feature-views/{name}/online-features"]
-            return json_error(
-                404, "not_found", f"no such path {request.path!r}", hint=f"paths: {', '.join(known)}"
-            )
-        method, handle = route
-        if request.method != method and not (method == "GET" and request.method == "HEAD"):
-            return json_error(
-                405,
-                "method_not_allowed",
-                f"{request.method} is not for {request.path}",
-                hint=f"use {method}",
-                headers=((b"allow", method.encode()),),
-            )
-        return handle(request)
 
     def _batch(self, request: Request) -> Answer:
         media = wire.choose(request.header(b"accept"))
@@ -89,7 +64,7 @@ class DataPlane:
         return self._read(plan, wire.json_keys(plan, asked.entities), render)
 
     def _one_entity(self, request: Request) -> Answer:
-        name = unquote(request.path[len(_VIEW) : -len(_ONLINE)])
+        name = segment_of(request.path, ONE_ENTITY)
         view, _, version = name.partition("@v")
         if version and not version.isdecimal():
             raise RequestError(f"{name!r} is not a view or view@v2", where="path")
@@ -102,13 +77,13 @@ class DataPlane:
         batch = self._read_path.read(plan, entities)
         if isinstance(batch, FeatureBatch):
             return render(batch)
-        return _then(batch, render)
+        return then(batch, render)
 
     def _health(self, request: Request) -> Answer:
         rows = self._read_path.probe()
         if isinstance(rows, list):
             return self._health_answer(None)
-        return _then(rows, lambda _: self._health_answer(None), self._health_answer)
+        return then(rows, lambda _: self._health_answer(None), self._health_answer)
 
     def _health_answer(self, error: FastserveError | None) -> Response:
         stale = self._catalog.stale_since_us
@@ -119,29 +94,6 @@ class DataPlane:
             "online_store": "ok" if error is None else error.message,
         }
         return Response(200 if error is None else 503, wire.JSON, orjson.dumps(body))
-
-
-def _then(
-    source: asyncio.Future[T],
-    render: Callable[[T], Response],
-    fail: Callable[[FastserveError], Response] = error_response,
-) -> asyncio.Future[Response]:
-    """The future response to a future value; cancelling it cancels the value. No task is made."""
-    answer: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
-
-    def settle(done: asyncio.Future[T]) -> None:
-        if answer.done() or done.cancelled():
-            return
-        try:
-            answer.set_result(render(done.result()))
-        except FastserveError as error:
-            answer.set_result(fail(error))
-        except Exception as error:
-            answer.set_exception(error)
-
-    source.add_done_callback(settle)
-    answer.add_done_callback(lambda done: done.cancelled() and source.cancel())
-    return answer
 
 
 def _json(batch: FeatureBatch) -> Response:

@@ -11,7 +11,8 @@ from typing import Any, TypeAlias
 import pyarrow as pa
 import pytest
 
-from fastserve.api.handlers import DataPlane
+from fastserve.api.handlers import FeatureReads
+from fastserve.api.router import Router
 from fastserve.api.wire import ARROW, MAX_ENTITIES
 from fastserve.errors import StoreUnavailableError
 from fastserve.http.server import Server
@@ -25,7 +26,7 @@ BATCH = "/online-features/batch"
 
 @pytest.fixture
 async def server(world: World) -> AsyncIterator[Server]:
-    server = Server(DataPlane(world.catalog, world.read_path))
+    server = Server(Router(FeatureReads(world.catalog, world.read_path).routes))
     await server.start("127.0.0.1", 0)
     yield server
     await server.drain(5)
@@ -107,7 +108,7 @@ async def test_a_dead_store_is_503_health_and_unavailable_values(world: World) -
             return answer
 
     path = ReadPath(Dead(), lambda: NOW_US)  # type: ignore[arg-type]
-    server = Server(DataPlane(world.catalog, path))
+    server = Server(Router(FeatureReads(world.catalog, path).routes))
     await server.start("127.0.0.1", 0)
     try:
         status, _, data = await ask(server, "GET", "/health")

@@ -19,7 +19,7 @@ from fastserve.http.stats import Stats
 
 log = logging.getLogger("fastserve.http")
 
-LINGER_BYTES = 4 * 1024 * 1024  # swallowed after a final answer, at most
+LINGER_BYTES = 64 * 1024 * 1024  # swallowed after a final answer, at most; a few times the largest body
 
 
 class Context:

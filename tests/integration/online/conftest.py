@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
 import uvloop
 
 from fastserve.online import OnlineStore, open_store
+from tests.integration.online.rows import Opener
 from tests.servers import RedisServer, start_redis
 
 _numbers = itertools.count()
@@ -58,17 +60,25 @@ async def url(
 
 
 @pytest.fixture
-async def opened(url: str) -> AsyncIterator[Callable[[], OnlineStore]]:
-    """Opens the store, as often as called; closed at the end."""
+async def open_at() -> AsyncIterator[Opener]:
+    """open_store, but closed at the end: uvloop never ends closing a loop that has open sockets when
+    warnings are errors.
+    """
     stores: list[OnlineStore] = []
 
-    def open_one() -> OnlineStore:
-        stores.append(open_store(url))
+    def open_one(url: str, *, read_only: bool = False) -> OnlineStore:
+        stores.append(open_store(url, read_only=read_only))
         return stores[-1]
 
     yield open_one
     for store in stores:
         await store.close()
+
+
+@pytest.fixture
+def opened(url: str, open_at: Opener) -> Callable[[], OnlineStore]:
+    """Opens the store, as often as called."""
+    return partial(open_at, url)
 
 
 @pytest.fixture

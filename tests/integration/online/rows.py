@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
+from typing import Protocol
 
 from fastserve.online import OnlineStore
 
@@ -20,3 +21,9 @@ async def get(store: OnlineStore, keys: Sequence[bytes]) -> list[bytes | None]:
     """get_many of either kind of store."""
     rows = store.get_many(keys)
     return await rows if isinstance(rows, asyncio.Future) else rows
+
+
+class Opener(Protocol):
+    """open_store, as the fixture open_at has it."""
+
+    def __call__(self, url: str, *, read_only: bool = False) -> OnlineStore: ...

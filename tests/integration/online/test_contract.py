@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from fastserve.errors import InvalidDataError, StoreError, StoreUnavailableError
-from fastserve.online import OnlineStore, open_store
-from tests.integration.online.rows import INT64_MAX, INT64_MIN, get, row
+from fastserve.online import OnlineStore
+from tests.integration.online.rows import INT64_MAX, INT64_MIN, Opener, get, row
 
 HOUR_US = 3_600_000_000
-Opener = Callable[[], OnlineStore]
+Handles = Callable[[], OnlineStore]
 
 
 async def gone(store: OnlineStore, key: bytes) -> None:
@@ -30,7 +30,7 @@ async def test_round_trip_in_the_order_asked_with_repeats_and_misses(store: Onli
     assert found == [row(1, 1, b"two"), None, row(1, 1, b"one"), row(1, 1, b"two")]
 
 
-async def test_another_handle_sees_it(opened: Opener) -> None:
+async def test_another_handle_sees_it(opened: Handles) -> None:
     first, second = opened(), opened()
     assert await get(second, [b"7:1"]) == [None]
     await first.put_many([b"7:1"], [row(1)])
@@ -86,7 +86,7 @@ async def test_random_writes_end_as_the_maximum(store: OnlineStore) -> None:
     assert await get(store, list(best)) == [row(*stamps) for stamps in best.values()]
 
 
-async def test_concurrent_writers_in_one_process(opened: Opener) -> None:
+async def test_concurrent_writers_in_one_process(opened: Handles) -> None:
     stores = [opened() for _ in range(4)]
     keys = [b"7:%d" % i for i in range(150)]
     stamps = random.Random(3).sample(range(1000), 40)
@@ -226,18 +226,15 @@ async def test_close_twice_and_use_after(store: OnlineStore) -> None:
         await anext(aiter(store.scan()))
 
 
-async def test_read_only(store: OnlineStore, url: str) -> None:
+async def test_read_only(store: OnlineStore, url: str, open_at: Opener) -> None:
     await store.put_many([b"7:1"], [row(1)])
-    reader = open_store(url, read_only=True)
-    try:
-        assert await get(reader, [b"7:1"]) == [row(1)]
-        assert [key async for key in reader.scan()] == [b"7:1"]
-        for write in (
-            reader.put_many([b"7:1"], [row(2)]),
-            reader.delete_many([b"7:1"]),
-            reader.sweep(),
-        ):
-            with pytest.raises(StoreError, match="read-only"):
-                await write
-    finally:
-        await reader.close()
+    reader = open_at(url, read_only=True)
+    assert await get(reader, [b"7:1"]) == [row(1)]
+    assert [key async for key in reader.scan()] == [b"7:1"]
+    for write in (
+        reader.put_many([b"7:1"], [row(2)]),
+        reader.delete_many([b"7:1"]),
+        reader.sweep(),
+    ):
+        with pytest.raises(StoreError, match="read-only"):
+            await write

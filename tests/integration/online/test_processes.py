@@ -12,7 +12,7 @@ import pytest
 
 from fastserve.errors import StoreError, StoreUnavailableError
 from fastserve.online import open_store
-from tests.integration.online.rows import get, row
+from tests.integration.online.rows import Opener, get, row
 from tests.servers import RedisServer
 
 ROOT = Path(__file__).parents[3]
@@ -49,12 +49,14 @@ def spawn(script: str, *args: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("kind", ["lmdb", "redis"])
-async def test_writers_in_two_processes(kind: str, tmp_path: Path, plain_redis: RedisServer) -> None:
+async def test_writers_in_two_processes(
+    kind: str, tmp_path: Path, plain_redis: RedisServer, open_at: Opener
+) -> None:
     """The newest wins between processes too. The LMDB map starts small, so both also grow it, and this
     process, which only reads, follows.
     """
     url = f"lmdb://{tmp_path}/online?map_size=131072" if kind == "lmdb" else f"{plain_redis.url}/7"
-    store = open_store(url)
+    store = open_at(url)
     keys = [b"7:%d" % i for i in range(N_KEYS)]
     assert await get(store, keys) == [None] * N_KEYS
     writers = [spawn(WRITER, url, str(seed), str(N_KEYS)) for seed in (1, 2)]
@@ -81,11 +83,13 @@ asyncio.run(main(sys.argv[1]))
 """
 
 
-async def test_lmdb_keeps_what_it_acknowledged_when_the_writer_is_killed(tmp_path: Path) -> None:
+async def test_lmdb_keeps_what_it_acknowledged_when_the_writer_is_killed(
+    tmp_path: Path, open_at: Opener
+) -> None:
     url = f"lmdb://{tmp_path}/online"
     with spawn(DIES, url) as process:
         assert process.wait(30) == -signal.SIGKILL
-    store = open_store(url)
+    store = open_at(url)
     found = await get(store, [b"7:%d" % i for i in range(500)])
     assert found == [row(i, 0, b"x" * 300) for i in range(500)]
     assert await store.put_many([b"7:1"], [row(900)]) == 1, "the dead writer's lock is free"
@@ -104,13 +108,15 @@ with store._environment.handle.begin(write=True) as txn:
 """
 
 
-async def test_lmdb_recovers_from_a_writer_killed_inside_its_transaction(tmp_path: Path) -> None:
+async def test_lmdb_recovers_from_a_writer_killed_inside_its_transaction(
+    tmp_path: Path, open_at: Opener
+) -> None:
     url = f"lmdb://{tmp_path}/online"
     holder = subprocess.Popen([sys.executable, "-c", HOLDS, url], cwd=ROOT, text=True,
                               stdin=subprocess.PIPE, stdout=subprocess.PIPE)  # fmt: skip
     with holder:
         assert holder.stdout is not None and holder.stdout.readline() == "holding\n"
-        store = open_store(url)
+        store = open_at(url)
         assert await get(store, [b"7:1"]) == [None], "readers do not wait for a writer"
         holder.kill()
     assert await store.put_many([b"7:1"], [row(1)]) == 1
@@ -137,32 +143,32 @@ async def test_lmdb_opened_before_a_fork_says_so_and_can_be_opened_anew(tmp_path
     await store.close()
 
 
-async def test_lmdb_read_only(tmp_path: Path) -> None:
+async def test_lmdb_read_only(tmp_path: Path, open_at: Opener) -> None:
     """A missing file is an error; a handle that only reads and one that writes share the file."""
     url = f"lmdb://{tmp_path}/online"
     with pytest.raises(StoreUnavailableError, match="cannot open") as caught:
-        open_store(url, read_only=True)
+        open_at(url, read_only=True)
     assert "materialize" in caught.value.hint
     assert not (tmp_path / "online").exists()
-    await open_store(url).close()
-    reader = open_store(url, read_only=True)
+    await open_at(url).close()
+    reader = open_at(url, read_only=True)
     assert await get(reader, [b"7:1"]) == [None]
-    writer = open_store(url)
+    writer = open_at(url)
     await writer.put_many([b"7:1"], [row(1)])
     await writer.close()
     assert await get(reader, [b"7:1"]) == [row(1)]
     await reader.close()
 
 
-async def test_lmdb_without_sync(tmp_path: Path) -> None:
-    store = open_store(f"lmdb://{tmp_path}/deep/down/online?sync=off&map_size=1GiB")
+async def test_lmdb_without_sync(tmp_path: Path, open_at: Opener) -> None:
+    store = open_at(f"lmdb://{tmp_path}/deep/down/online?sync=off&map_size=1GiB")
     assert await store.put_many([b"7:1"], [row(1)]) == 1
     assert await get(store, [b"7:1"]) == [row(1)]
     await store.close()
 
 
-async def test_lmdb_full_disk_or_broken_file_is_a_store_error(tmp_path: Path) -> None:
+async def test_lmdb_full_disk_or_broken_file_is_a_store_error(tmp_path: Path, open_at: Opener) -> None:
     (tmp_path / "online").mkdir()
     (tmp_path / "online" / "data.mdb").write_bytes(b"this is no LMDB file" * 1_000)
     with pytest.raises(StoreUnavailableError, match="cannot open"):
-        open_store(f"lmdb://{tmp_path}/online")
+        open_at(f"lmdb://{tmp_path}/online")

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from fastserve.errors import StoreError, StoreTimeoutError, StoreUnavailableError
 from fastserve.online import OnlineStore, open_store
-from tests.integration.online.rows import row
+from tests.integration.online.rows import Opener, row
 from tests.servers import RedisServer, start_redis
 
 
@@ -133,8 +133,8 @@ async def test_what_is_not_ours_gives_way_or_reads_as_absent(store: OnlineStore,
         await store.put_many([b"7:hash"], [row(1)])
 
 
-async def test_a_server_that_dies_and_comes_back(own_redis: RedisServer) -> None:
-    store = open_store(own_redis.url)
+async def test_a_server_that_dies_and_comes_back(own_redis: RedisServer, open_at: Opener) -> None:
+    store = open_at(own_redis.url)
     await store.put_many([b"7:1"], [row(1)])
     assert await store.get_many([b"7:1"]) == [row(1)]
     os.kill(own_redis.pid, signal.SIGSTOP)
@@ -155,9 +155,9 @@ async def test_a_server_that_dies_and_comes_back(own_redis: RedisServer) -> None
     await store.close()
 
 
-async def test_a_server_that_hangs(own_redis: RedisServer) -> None:
+async def test_a_server_that_hangs(own_redis: RedisServer, open_at: Opener) -> None:
     """Late replies fail their callers and are never taken for the answer to a later question."""
-    store = open_store(f"{own_redis.url}?socket_timeout=0.2&socket_connect_timeout=0.2")
+    store = open_at(f"{own_redis.url}?socket_timeout=0.2&socket_connect_timeout=0.2")
     await store.put_many([b"7:1", b"7:2"], [row(1), row(2)])
     assert await store.get_many([b"7:1"]) == [row(1)]
     os.kill(own_redis.pid, signal.SIGSTOP)
@@ -174,8 +174,8 @@ async def test_a_server_that_hangs(own_redis: RedisServer) -> None:
     await store.close()
 
 
-async def test_many_callers_of_a_dead_server_all_hear_of_it(own_redis: RedisServer) -> None:
-    store = open_store(own_redis.url)
+async def test_many_callers_of_a_dead_server_all_hear_of_it(own_redis: RedisServer, open_at: Opener) -> None:
+    store = open_at(own_redis.url)
     own_redis.kill()
     futures = [store.get_many([b"7:%d" % i]) for i in range(50)]
     errors = await asyncio.gather(*futures, return_exceptions=True)
@@ -184,8 +184,8 @@ async def test_many_callers_of_a_dead_server_all_hear_of_it(own_redis: RedisServ
     await store.close()
 
 
-async def test_close_fails_who_waits(own_redis: RedisServer) -> None:
-    store = open_store(own_redis.url)
+async def test_close_fails_who_waits(own_redis: RedisServer, open_at: Opener) -> None:
+    store = open_at(own_redis.url)
     await store.get_many([b"7:1"])
     os.kill(own_redis.pid, signal.SIGSTOP)
     sent = store.get_many([b"7:1"])
@@ -197,9 +197,9 @@ async def test_close_fails_who_waits(own_redis: RedisServer) -> None:
             await future
 
 
-async def test_wrong_password(tls_redis: RedisServer) -> None:
+async def test_wrong_password(tls_redis: RedisServer, open_at: Opener) -> None:
     for wrong in (tls_redis.url.replace("s3cret", "wrong"), tls_redis.url.replace(":s3cret%40word@", "")):
-        store = open_store(wrong)
+        store = open_at(wrong)
         for call in (store.get_many, lambda keys, s=store: s.put_many(keys, [row(1)])):
             with pytest.raises(StoreUnavailableError, match=r"refused the login|NOAUTH") as caught:
                 await call([b"7:1"])
@@ -208,10 +208,10 @@ async def test_wrong_password(tls_redis: RedisServer) -> None:
         await store.close()
 
 
-async def test_a_user_with_a_name(plain_redis: RedisServer, redis: Redis) -> None:
+async def test_a_user_with_a_name(plain_redis: RedisServer, redis: Redis, open_at: Opener) -> None:
     await redis.acl_setuser("reader", enabled=True, passwords=["+pw"], keys=["7:*"],
                             commands=["+mget", "+select", "+evalsha", "+script", "+set", "+getrange"])  # fmt: skip
-    store = open_store(plain_redis.url.replace("//", "//reader:pw@") + "/5")
+    store = open_at(plain_redis.url.replace("//", "//reader:pw@") + "/5")
     assert await store.put_many([b"7:1"], [row(1)]) == 1
     assert await store.get_many([b"7:1"]) == [row(1)]
     with pytest.raises(StoreUnavailableError, match="NOPERM"):
@@ -220,11 +220,13 @@ async def test_a_user_with_a_name(plain_redis: RedisServer, redis: Redis) -> Non
     await redis.acl_deluser("reader")
 
 
-async def test_tls_is_checked(tls_redis: RedisServer, plain_redis: RedisServer, tmp_path: Path) -> None:
+async def test_tls_is_checked(
+    tls_redis: RedisServer, plain_redis: RedisServer, tmp_path: Path, open_at: Opener
+) -> None:
     port = tls_redis.port
-    unknown_ca = open_store(f"rediss://:s3cret%40word@127.0.0.1:{port}")
-    other_name = open_store(tls_redis.url.replace("127.0.0.1", "localhost"))
-    no_tls_there = open_store(f"rediss://127.0.0.1:{plain_redis.port}?socket_connect_timeout=0.2")
+    unknown_ca = open_at(f"rediss://:s3cret%40word@127.0.0.1:{port}")
+    other_name = open_at(tls_redis.url.replace("127.0.0.1", "localhost"))
+    no_tls_there = open_at(f"rediss://127.0.0.1:{plain_redis.port}?socket_connect_timeout=0.2")
     for store in (unknown_ca, other_name, no_tls_there):
         with pytest.raises(StoreError, match=r"127\.0\.0\.1|localhost"):
             await store.get_many([b"7:1"])
@@ -232,7 +234,7 @@ async def test_tls_is_checked(tls_redis: RedisServer, plain_redis: RedisServer, 
             await store.put_many([b"7:1"], [row(1)])
         await store.close()
     for options in ("ssl_cert_reqs=none", f"ssl_ca_certs={tls_redis.directory}/cert.pem"):
-        store = open_store(f"rediss://:s3cret%40word@127.0.0.1:{port}?{options}")
+        store = open_at(f"rediss://:s3cret%40word@127.0.0.1:{port}?{options}")
         assert await store.get_many([b"7:1"]) == [None]
         await store.close()
 
@@ -246,7 +248,7 @@ async def test_tls_is_checked(tls_redis: RedisServer, plain_redis: RedisServer, 
         (b"", "closed the connection"),
     ],
 )  # fmt: skip
-async def test_servers_that_will_not_do(reply: bytes, message: str) -> None:
+async def test_servers_that_will_not_do(reply: bytes, message: str, open_at: Opener) -> None:
     """Redis before 6.2 is not on this machine, so its answer to HELLO is played back."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -256,16 +258,16 @@ async def test_servers_that_will_not_do(reply: bytes, message: str) -> None:
 
     server = await asyncio.start_server(answer, "127.0.0.1", 0)
     async with server:
-        store = open_store(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+        store = open_at(f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}")
         with pytest.raises(StoreUnavailableError, match=message):
             await store.get_many([b"7:1"])
         await store.close()
 
 
-async def test_nothing_is_left_behind(plain_redis: RedisServer, redis: Redis) -> None:
+async def test_nothing_is_left_behind(plain_redis: RedisServer, redis: Redis, open_at: Opener) -> None:
     """filterwarnings=error would turn an unclosed socket into a failure here."""
     others = {client["id"] for client in await redis.client_list()}
-    store = open_store(plain_redis.url)
+    store = open_at(plain_redis.url)
     await store.put_many([b"7:1"], [row(1)])
     await store.delete_many([b"7:1"])
     assert await store.get_many([b"7:1"]) == [None]

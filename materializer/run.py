@@ -99,12 +99,18 @@ def materialize(
         target=target,
         now_us=now_us,
     )
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
+    if not _in_event_loop():
         return run(config, request, progress=progress)
     with ThreadPoolExecutor(1) as other_thread:  # a notebook: its thread's loop is taken
         return other_thread.submit(run, config, request, progress=progress).result()
+
+
+def _in_event_loop() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
 
 
 def run(

@@ -51,11 +51,16 @@ def choose(snapshot: Snapshot, names: Sequence[str], target: str | None) -> list
 
     Raises:
         UnknownObjectError: no such view or version; the hint names the nearest.
-        RequestError: a view named has no rows to read, or the target is no target.
+        RequestError: a view named has no rows to read, the target is no target, or nothing was ever applied.
     """
     if target is not None and target not in get_args(TargetOption):
         raise RequestError(
             f"unknown target {target!r}", where="--target", hint="one of online, offline, both"
+        )
+    if not snapshot.views:
+        raise RequestError(
+            f"no feature view is registered in project {snapshot.project!r}",
+            hint="run `fastserve apply` first",
         )
     if not names:
         found = [_chosen(snapshot.views[key], target) for key in sorted(snapshot.views)]

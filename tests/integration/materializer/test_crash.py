@@ -21,15 +21,16 @@ import pytest
 from tests.integration.materializer.repo import DAY, HOUR, T0, Repo
 
 KILLS = int(os.environ.get("FASTSERVE_CRASH_KILLS", "8"))
-N_DAYS = 12
-NOW = T0 + 30 * DAY
+N_DAYS = 140  # small dates are written 64 at a time
+NOW = T0 + 300 * DAY
+ARGS = ("--incremental", "--now", "2013-10-28")
 
 
 def fill(repo: Repo) -> None:
-    """Twelve days of 400 rows in shuffled order, with ties, corrections and late rows."""
+    """140 days of 24 rows or so, in shuffled order, with ties, corrections and late rows."""
     rng = random.Random(7)
     rows = []
-    for n in range(N_DAYS * 400):
+    for n in range(N_DAYS * 24):
         event = T0 + rng.randrange(N_DAYS * 24) * HOUR
         rows.append(
             {
@@ -77,12 +78,12 @@ def stage(repo: Repo, rng: random.Random) -> Callable[[], bool]:
     database = repo.path / ".fastserve" / "registry.db"
     written = database.with_name("registry.db-wal")
     size = written.stat().st_size if written.exists() else 0
-    files, done, more = parquet_files(repo), commits(repo), rng.randint(1, 3)
+    files, done, more = parquet_files(repo), commits(repo), rng.randint(1, 2)
     delay = time.monotonic() + rng.uniform(0.3, 2.0)
     return rng.choice(
         [
             lambda: time.monotonic() > delay,
-            lambda: parquet_files(repo) >= files + more,
+            lambda: parquet_files(repo) >= files + 30 * more,
             lambda: commits(repo) >= done + more,
             lambda: written.exists() and written.stat().st_size > size + 4096 * more,
         ]
@@ -108,12 +109,12 @@ def test_a_killed_run_is_taken_up_and_leaves_the_same_bytes(source: Repo, undist
         runs += 1
         assert runs < 3 * KILLS, "the runs are over before they can be killed"
         for _ in range(rng.randint(1, 4)):
-            process = repo.start("--incremental", "--now", "2013-01-31")
+            process = repo.start(*ARGS)
             kills += (killed := kill_at(process, stage(repo, rng), rng.choice([0, rng.uniform(0, 0.03)])))
             process.communicate()
             if not killed:
                 break
-        code, summary, err = repo.cli("--incremental", "--now", "2013-01-31")
+        code, summary, err = repo.cli(*ARGS)
         assert code == 0, err
         adopted += summary["totals"]["partitions_skipped"]
         check_same(repo, undisturbed)
@@ -136,13 +137,13 @@ def check_same(repo: Repo, undisturbed: Repo) -> None:
 
 def test_partitions_of_a_killed_run_that_changed_are_done_again(source: Repo, tmp_path: Path) -> None:
     repo = source.copy(tmp_path / "changed")
-    process = repo.start("--incremental", "--now", "2013-01-31")
-    assert kill_at(process, lambda: commits(repo) >= 4, 0)
+    process = repo.start(*ARGS)
+    assert kill_at(process, lambda: commits(repo) >= 3, 0)
     process.communicate()
-    newest = T0 + (N_DAYS - 1) * DAY + 23 * HOUR
+    newest = T0 + (N_DAYS - 1) * DAY + 23 * HOUR  # of the dates that were finished first
     late = {"user": "u1", "event_timestamp": newest, "created": NOW, "amount": -1.0}
     repo.write([late], "9.parquet")
-    _, summary, _ = repo.cli("--incremental", "--now", "2013-02-01")
+    _, summary, _ = repo.cli("--incremental", "--now", "2013-10-29")
     assert summary["status"] == "ok"
     assert repo.read_online(["u1"], NOW)[0][1] == -1.0
 
@@ -152,7 +153,7 @@ def test_a_signal_stops_the_run_between_batches(
     source: Repo, undisturbed: Repo, tmp_path: Path, signal_name: str, code: int
 ) -> None:
     repo = source.copy(tmp_path / "stopped")
-    process = repo.start("--incremental", "--now", "2013-01-31")
+    process = repo.start(*ARGS)
     while commits(repo) < 2 and process.poll() is None:
         time.sleep(0.0005)
     process.send_signal(getattr(signal, signal_name))
@@ -163,6 +164,6 @@ def test_a_signal_stops_the_run_between_batches(
     assert summary["status"] == summary["views"][0]["status"] == "stopped"
     done = summary["totals"]["partitions_done"]
     assert 0 < done < 2 * N_DAYS
-    _, resumed, _ = repo.cli("--incremental", "--now", "2013-01-31")
+    _, resumed, _ = repo.cli(*ARGS)
     assert resumed["totals"]["partitions_skipped"] == done
     check_same(repo, undisturbed)

@@ -46,6 +46,23 @@ def test_corrections_of_the_same_event_time_are_picked_up(repo: Repo) -> None:
     assert repo.offline_rows() == [("a", T0, T0), ("a", T0, T0 + 2 * DAY)]  # history keeps both
 
 
+def test_of_equal_rows_the_last_in_the_source_counts_in_both_stores(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("materializer.spill.BUFFER_BYTES", 1)
+    monkeypatch.setattr("materializer.spill.CHUNK_BYTES", 1)  # each file a chunk of its own
+    for n in range(3):
+        repo.write([row("a", T0, None, float(n))], f"{n}.parquet")
+    repo.materialize(T0, incremental=True)
+    assert amounts(repo, "a") == [2.0]
+    assert repo.offline_table()["amount"].to_pylist() == [2.0]
+
+
+async def test_it_can_be_called_where_an_event_loop_runs(repo: Repo) -> None:
+    repo.write([row("a", T0)])
+    assert repo.materialize(T0, incremental=True).views[0].rows_online_written == 1
+
+
 def test_a_late_row_does_not_replace_a_newer_one(repo: Repo) -> None:
     repo.write([row("a", T0 + DAY, T0 + DAY, 2.0)])
     repo.materialize(T0 + 2 * DAY, incremental=True)

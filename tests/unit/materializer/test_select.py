@@ -81,3 +81,5 @@ def test_what_cannot_be_materialized_is_refused_by_name() -> None:
         chosen(["stats"], None, view("stats", online=False, offline=False))
     with pytest.raises(RequestError, match="unknown target"):
         chosen([], "everywhere", view("stats"))
+    with pytest.raises(RequestError, match="fastserve apply"):
+        chosen([], None)

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fastserve.timeutil import DAY_US
-from materializer.spill import Spill
+from materializer.spill import Spill, grouped
 
 TIME = pa.timestamp("us", "UTC")
 SCHEMA = pa.schema([("event_timestamp", TIME), ("n", pa.int64()), ("text", pa.string())])
@@ -114,3 +114,12 @@ def test_an_empty_scan_has_no_dates() -> None:
     with filled([[]]) as spill:
         assert spill.dates() == []
         assert spill.n_rows == 0
+
+
+def test_small_dates_go_together_and_large_ones_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("materializer.spill.GROUP_ROWS", 4)
+    monkeypatch.setattr("materializer.spill.GROUP_DATES", 3)
+    sizes = [1, 1, 1, 1, 9, 2, 2, 1]  # of days 0, 1, …
+    with filled([[day * DAY_US] * size for day, size in enumerate(sizes)]) as spill:
+        groups = [[(day - date(1970, 1, 1)).days for day in group] for group in grouped(spill)]
+    assert groups == [[7, 6], [5], [4], [3, 2, 1], [0]]

@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 
 from fastserve.config import Config
 from fastserve.definitions import FeatureViewProjection
+from fastserve.display import html_table
 from fastserve.errors import RequestError
 from fastserve.offline.history import History
 from fastserve.offline.schema import canonical_schema
@@ -86,6 +87,11 @@ class TrainingSet:
 
     def __len__(self) -> int:
         return len(self.spine.table)
+
+    def _repr_html_(self) -> str:
+        head = self.to_arrow().slice(0, 5)
+        columns = [column.to_pylist() for column in head.columns]
+        return html_table(repr(self), head.column_names, zip(*columns, strict=True), "the first rows")
 
     def __repr__(self) -> str:
         names = list(self.features)

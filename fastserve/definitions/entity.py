@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from fastserve.definitions.freeze import freeze, frozen_tags, names_of
+from fastserve.display import html_table
 from fastserve.types import DType, String
 
 
@@ -52,3 +53,7 @@ class Entity:
             tags=frozen_tags(tags),
             owner=owner,
         )
+
+    def _repr_html_(self) -> str:
+        rows = zip(self.join_keys, self.dtypes, strict=False)
+        return html_table(f"Entity {self.name}", ("join key", "type"), rows, self.description)

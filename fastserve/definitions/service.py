@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from fastserve.definitions.freeze import freeze, frozen_tags
 from fastserve.definitions.view import FeatureView, FeatureViewProjection
+from fastserve.display import html_table
 from fastserve.errors import RequestError
 
 _REF = re.compile(r"([^:@\s]+)(?:@v(\d+))?:([^:@\s]+)")
@@ -51,6 +52,19 @@ class FeatureService:
             tags=frozen_tags(tags),
             owner=owner,
         )
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (feature, f"{p.view}@v{p.version}" if p.version else p.view, p.alias, _mapped(p.join_key_map))
+            for p in self.features
+            for feature in p.features
+        ]
+        header = ("feature", "view", "as", "join keys")
+        return html_table(f"FeatureService {self.name}", header, rows, self.description)
+
+
+def _mapped(join_key_map: Mapping[str, str]) -> str:
+    return ", ".join(f"{key} = {column}" for key, column in join_key_map.items())
 
 
 def parse_ref(ref: str) -> FeatureViewProjection:

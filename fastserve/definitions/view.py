@@ -9,7 +9,8 @@ from datetime import timedelta
 from fastserve.definitions.entity import Entity
 from fastserve.definitions.freeze import freeze, frozen_tags, frozen_value, names_of
 from fastserve.definitions.source import Source
-from fastserve.timeutil import parse_duration
+from fastserve.display import html_table
+from fastserve.timeutil import format_duration, parse_duration
 from fastserve.types import DType
 
 
@@ -127,6 +128,13 @@ class FeatureView:
     def with_join_key_map(self, join_key_map: Mapping[str, str]) -> FeatureViewProjection:
         """This view joined on other columns: join key -> the request's or spine's column."""
         return self.projection().with_join_key_map(join_key_map)
+
+    def _repr_html_(self) -> str:
+        ttl = "holds for ever" if self.ttl_us is None else f"holds for {format_duration(self.ttl_us)}"
+        about = f"by {', '.join(self.entities) or 'nothing: one global row'}; {ttl}"
+        rows = [(f.name, f.dtype, f.default, f.description) for f in self.schema]
+        header = ("feature", "type", "default", "description")
+        return html_table(f"FeatureView {self.name}@v{self.version}", header, rows, about)
 
     def projection(self) -> FeatureViewProjection:
         """All features, under the view's own name and join keys."""

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from fastserve.definitions import Definition
+from fastserve.display import html_table
 from fastserve.registry.snapshot import Snapshot
 
 Action = Literal["create", "update", "retire", "keep", "unchanged"]
@@ -117,6 +118,14 @@ class Plan:
             "summary": self.summary,
             "changes": [c.to_dict() for c in self.changes],
         }
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (_SIGNS[c.action], c.label, "; ".join([*map(str, c.details), *(f"! {note}" for note in c.notes)]))
+            for c in self.effective
+        ]
+        title = f"Plan for {self.project}, revision {self.revision}"
+        return html_table(title, ("", "object", "what"), rows, self.summary)
 
     def __str__(self) -> str:
         lines = [f"project {self.project}, revision {self.revision}: {self.summary}"]

@@ -12,11 +12,13 @@ import pyarrow as pa
 
 from fastserve.codec.status import Status
 from fastserve.definitions import FeatureViewProjection
+from fastserve.display import html_table
 from fastserve.errors import InvalidEntityError
 from fastserve.online import open_store
 from fastserve.registry import Snapshot
 from fastserve.serving.plan import compile_plan
 from fastserve.serving.read_path import FeatureBatch, ReadPath
+from fastserve.timeutil import format_timestamp
 
 T = TypeVar("T")
 
@@ -46,6 +48,17 @@ class OnlineFeatures:
         for c in self.batch.plan.columns:
             found[c.name] = self.batch.reads[c.read].columns[c.column].to_pylist()
         return found
+
+    def _repr_html_(self) -> str:
+        statuses = self.statuses()
+        columns = [
+            [f"{v} ({s})" if s != "PRESENT" else v for v, s in zip(values, statuses[name], strict=True)]
+            if name in statuses
+            else values
+            for name, values in self.to_dict().items()
+        ]
+        note = f"as of {format_timestamp(self.batch.now_us)}"
+        return html_table("Online features", list(self.to_dict()), zip(*columns, strict=True), note)
 
     def statuses(self) -> dict[str, list[str]]:
         """Feature -> one status name per entity."""

@@ -213,8 +213,7 @@ class _ViewRun:
         """Read the cursors, and find out which stores still hold what earlier runs wrote.
 
         Nothing that the registry says of a store that was emptied or replaced is true any more: its cursor goes
-        back to the beginning (before the store can look filled again, so that a kill in between heals too),
-        and no date counts as finished.
+        back to the beginning, and no date counts as finished (see _begin).
         """
         for target in self._chosen.targets:
             cursor = self._registry.get_cursor(self._view_id, target)
@@ -225,8 +224,6 @@ class _ViewRun:
                 cursor = Cursor(self._view_id, target)
                 self._registry.set_cursor(cursor)
             self._cursors[target] = cursor
-        if "online" in self._cursors and "online" not in self._trusted:
-            self._context.online.mark(self._view_id)
 
     def _holds(self, target: Target) -> bool:
         if target == "online":
@@ -245,16 +242,22 @@ class _ViewRun:
         return window
 
     def _begin(self, window: Window) -> tuple[int, dict[tuple[str, str], str]]:
-        """A new run, or the one that was killed: its id, and the digest of each (date, target) it finished."""
-        unfinished = self._registry.unfinished_run(self._view_id, self._chosen.option)
-        if unfinished is None:
-            run_id = self._registry.start_run(
-                self._view_id, self._chosen.option, window.start_us, window.end_us + 1
-            )
-            return run_id, {}
-        self._registry.resume_run(unfinished.run_id)
-        found = self._registry.partitions(unfinished.run_id)
-        return unfinished.run_id, {(p.date, p.target): p.digest for p in found if p.target in self._trusted}
+        """A new run, or the one that was killed: its id, and the digest of each (date, target) it finished.
+
+        The ledger of a killed run is void when a store lost its rows since. All that relied on the lost rows is
+        gone, cursor and ledger, before the store looks filled again: so a kill in between heals too.
+        """
+        option = self._chosen.option
+        unfinished = self._registry.unfinished_run(self._view_id)
+        trusted = self._trusted.issuperset(self._chosen.targets)
+        if unfinished is not None and unfinished.target == option and trusted:
+            self._registry.resume_run(unfinished.run_id)
+            found = self._registry.partitions(unfinished.run_id)
+            return unfinished.run_id, {(p.date, p.target): p.digest for p in found}
+        run_id = self._registry.start_run(self._view_id, option, window.start_us, window.end_us + 1)
+        if "online" in self._chosen.targets and "online" not in self._trusted:
+            self._context.online.mark(self._view_id)
+        return run_id, {}
 
     def _salt(self) -> str:
         """What else decides the rows that are written, beside those of the source."""

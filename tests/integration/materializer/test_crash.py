@@ -10,17 +10,19 @@ from __future__ import annotations
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
 
 from tests.integration.materializer.repo import DAY, HOUR, T0, Repo
 
-KILLS = int(os.environ.get("FASTSERVE_CRASH_KILLS", "8"))
+KILLS = int(os.environ.get("FASTSERVE_CRASH_KILLS", "6"))
 N_DAYS = 140  # small dates are written 64 at a time
 NOW = T0 + 300 * DAY
 ARGS = ("--incremental", "--now", "2013-10-28")
@@ -73,21 +75,26 @@ def parquet_files(repo: Repo) -> int:
     return len(list(repo.path.glob(".fastserve/offline/test/stats/v1/*/*.parquet")))
 
 
-def stage(repo: Repo, rng: random.Random) -> Callable[[], bool]:
+def stage(repo: Repo, kind: int, rng: random.Random) -> Callable[[], bool]:
     """Something to wait for before the kill."""
     database = repo.path / ".fastserve" / "registry.db"
     written = database.with_name("registry.db-wal")
     size = written.stat().st_size if written.exists() else 0
-    files, done, more = parquet_files(repo), commits(repo), rng.randint(1, 2)
+    files, done, marked, more = parquet_files(repo), commits(repo), finished_dates(repo), rng.randint(1, 2)
     delay = time.monotonic() + rng.uniform(0.3, 2.0)
-    return rng.choice(
-        [
-            lambda: time.monotonic() > delay,
-            lambda: parquet_files(repo) >= files + 30 * more,
-            lambda: commits(repo) >= done + more,
-            lambda: written.exists() and written.stat().st_size > size + 4096 * more,
-        ]
-    )
+    return [
+        lambda: finished_dates(repo) > marked,
+        lambda: parquet_files(repo) >= files + 30 * more,
+        lambda: commits(repo) >= done + more,
+        lambda: written.exists() and written.stat().st_size > size + 4096 * more,
+        lambda: time.monotonic() > delay,
+    ][kind % 5]
+
+
+def finished_dates(repo: Repo) -> int:
+    """How many (date, target) pairs the ledger of the newest run has."""
+    with repo.registry() as registry:
+        return sum(len(registry.partitions(run.run_id)) for run in registry.runs(1))
 
 
 def kill_at(process: subprocess.Popen[str], reached: Callable[[], bool], delay: float) -> bool:
@@ -108,9 +115,10 @@ def test_a_killed_run_is_taken_up_and_leaves_the_same_bytes(source: Repo, undist
         repo = source.copy(source.path.parent / f"killed-{runs}")
         runs += 1
         assert runs < 3 * KILLS, "the runs are over before they can be killed"
-        for _ in range(rng.randint(1, 4)):
+        for _ in range(1 if runs == 1 else rng.randint(1, 4)):
+            reached = stage(repo, kills, rng)
             process = repo.start(*ARGS)
-            kills += (killed := kill_at(process, stage(repo, rng), rng.choice([0, rng.uniform(0, 0.03)])))
+            kills += (killed := kill_at(process, reached, rng.choice([0, rng.uniform(0, 0.03)])))
             process.communicate()
             if not killed:
                 break
@@ -146,6 +154,27 @@ def test_partitions_of_a_killed_run_that_changed_are_done_again(source: Repo, tm
     _, summary, _ = repo.cli("--incremental", "--now", "2013-10-29")
     assert summary["status"] == "ok"
     assert repo.read_online(["u1"], NOW)[0][1] == -1.0
+
+
+def test_what_a_killed_run_finished_does_not_count_once_the_store_is_gone(
+    source: Repo, undisturbed: Repo, tmp_path: Path
+) -> None:
+    """Not even when the run after that is killed as well, with the store half filled."""
+    repo = source.copy(tmp_path / "lost")
+    for n_runs in (1, 2):
+        shutil.rmtree(repo.path / ".fastserve" / "online", ignore_errors=True)
+        process = repo.start(*ARGS)
+        assert kill_at(process, partial(has_written_online, repo, n_runs), 0)
+        process.communicate()
+    repo.cli(*ARGS)
+    check_same(repo, undisturbed)
+
+
+def has_written_online(repo: Repo, n_runs: int) -> bool:
+    """Whether the view has that many runs, and the newest has finished a date of the online store."""
+    with repo.registry() as registry:
+        runs = registry.runs()
+        return len(runs) == n_runs and any(p.target == "online" for p in registry.partitions(runs[0].run_id))
 
 
 @pytest.mark.parametrize(("signal_name", "code"), [("SIGTERM", 143), ("SIGINT", 130)])

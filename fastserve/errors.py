@@ -11,6 +11,7 @@ FastserveError
 |- StoreError                           the online store; a retry may help
 |  |- StoreUnavailableError(ConnectionError)
 |  |- StoreTimeoutError(TimeoutError)
+|- OverloadedError                      too much is waiting already; nothing was done, retry later
 |- RegistryError                        the registry
 |  |- RegistryConflictError             somebody applied first; plan again
 |  |- BreakingChangeError               a view changed incompatibly without a new version
@@ -119,6 +120,14 @@ class StoreUnavailableError(StoreError, ConnectionError):
 
 class StoreTimeoutError(StoreError, TimeoutError):
     """The online store did not answer in time."""
+
+
+class OverloadedError(FastserveError):
+    """Too much is waiting already. Nothing was done: the same call may succeed after `retry_after_s` seconds."""
+
+    def __init__(self, message: str, *, where: str = "", hint: str = "", retry_after_s: int = 1) -> None:
+        super().__init__(message, where=where, hint=hint or "send it again after a moment")
+        self.retry_after_s = retry_after_s
 
 
 class RegistryError(FastserveError):

@@ -16,18 +16,34 @@ _STATUS: Final[tuple[tuple[type[errors.FastserveError], int, str], ...]] = (
     (errors.InvalidDataError, 422, "invalid_data"),
     (errors.TooLargeError, 413, "too_large"),
     (errors.RequestError, 400, "bad_request"),
+    (errors.OverloadedError, 429, "overloaded"),
     (errors.StoreTimeoutError, 503, "store_timeout"),
     (errors.StoreError, 503, "store_unavailable"),
     (errors.CodecError, 500, "corrupt_row"),
 )
 
 
-def error_response(error: errors.FastserveError) -> Response:
-    """The JSON answer ``{"error": {"code", "message", "where", "hint"}}`` with its status."""
+def status_of(error: errors.FastserveError) -> tuple[int, str]:
+    """The HTTP status of an error, and its code in the envelope."""
     for cls, status, code in _STATUS:
         if isinstance(error, cls):
-            return json_error(status, code, error.message, where=error.where, hint=error.hint)
-    return json_error(500, "internal", error.message, where=error.where, hint=error.hint)
+            return status, code
+    return 500, "internal"
+
+
+def headers_of(error: errors.FastserveError) -> tuple[tuple[bytes, bytes], ...]:
+    """Headers that an error brings: when to come again after a 429."""
+    if isinstance(error, errors.OverloadedError):
+        return ((b"retry-after", b"%d" % error.retry_after_s),)
+    return ()
+
+
+def error_response(error: errors.FastserveError) -> Response:
+    """The JSON answer ``{"error": {"code", "message", "where", "hint"}}`` with its status."""
+    status, code = status_of(error)
+    return json_error(
+        status, code, error.message, where=error.where, hint=error.hint, headers=headers_of(error)
+    )
 
 
 def json_error(

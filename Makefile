@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := pyproject.toml setup.py $(wildcard _ext/*)
 NATIVE := tests/unit/codec tests/unit/http tests/integration/http
 
-.PHONY: demo test build debug lint bench clean serve-dev
+.PHONY: demo test build debug lint docs bench clean serve-dev
 
 demo: .venv/.example  ## the flights example, end to end, on embedded stores
 	$(BIN)/python examples/flights/demo.py
@@ -25,6 +25,10 @@ lint: .venv/.dev
 	$(BIN)/mypy
 	PATH="$(BIN):$$PATH" cython-lint _ext/*.pyx
 	$(BIN)/lint-imports
+
+docs: .venv/.dev  ## build/site; warnings are errors
+	$(BIN)/python deploy/render_cli.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q -f deploy/mkdocs.yml
 
 bench: .venv/.dev
 	$(BIN)/python -m bench.run $(ARGS)

@@ -1,0 +1,111 @@
+"""Every type from a Parquet source to training, SDK, Arrow and JSON: the same bits, the documented form."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet
+import pytest
+
+from fastserve import Entity, FeatureStore, FeatureView, Field, FileSource
+from fastserve.api import wire
+from fastserve.types import SCALARS, arrow_type, parse_dtype
+from tests.oracles.bits import bits
+from tests.support import make_repo
+
+DOC = Path(__file__).resolve().parents[3] / "docs" / "types.md"
+NOW = "2024-01-01T01:00:00Z"
+INF = float("inf")
+# type -> (values of two entities, their JSON)
+VALUES: dict[str, tuple[list[Any], list[Any]]] = {
+    "bool": ([True, False], [True, False]),
+    "int32": ([-(2**31), 2**31 - 1], [-(2**31), 2**31 - 1]),
+    "int64": ([-(2**63), 2**53 + 1], [-(2**63), 2**53 + 1]),
+    "float32": ([-0.0, float("nan")], [-0.0, "NaN"]),
+    "float64": ([5e-324, -INF], [5e-324, "-Infinity"]),
+    "timestamp": (
+        [-1, 1_700_000_000_250_000],
+        ["1969-12-31T23:59:59.999999Z", "2023-11-14T22:13:20.250000Z"],
+    ),
+    "string": (["", "zażółć\n\U0001f600"], ["", "zażółć\n\U0001f600"]),
+    "bytes": ([b"", b"\x00\xff"], ["", "AP8="]),
+    "list<int64>": ([[], [2**53 + 1]], [[], [2**53 + 1]]),
+    "list<string>": ([["", "a"], []], [["", "a"], []]),
+    "list<bytes>": ([[b"\x00"], []], [["AA=="], []]),
+    "list<bool>": ([[True, False], []], [[True, False], []]),
+    "list<float64>": ([[INF], [0.1]], [["Infinity"], [0.1]]),
+    "list<timestamp>": ([[0], []], [["1970-01-01T00:00:00Z"], []]),
+    "list<float32>[2]": ([[0.5, -0.0], [1.0, 2.0]], [[0.5, -0.0], [1.0, 2.0]]),
+    "list<string>[1]": ([["x"], [""]], [["x"], [""]]),
+}
+NAMES = {dtype: f"f{i}" for i, dtype in enumerate(VALUES)}
+
+
+def test_the_page_has_every_type() -> None:
+    documented = set(re.findall(r"^\| `([^`]+)`", DOC.read_text(), re.MULTILINE))
+    assert documented == {*SCALARS, "list<T>", "list<T>[n]"}
+    assert {parse_dtype(d).item for d in VALUES} == set(SCALARS)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+    """Two entities with a value of every type, a third with nulls; materialized."""
+    repo = make_repo(tmp_path_factory.mktemp("types") / "repo", "")
+    columns: dict[str, Any] = {
+        "user": ["a", "b", "c"],
+        "event_timestamp": pa.array([0, 0, 0], pa.timestamp("us", "UTC")),
+    }
+    columns["event_timestamp"] = pa.array([1_704_067_200_000_000] * 3, pa.timestamp("us", "UTC"))
+    for dtype, (values, _) in VALUES.items():
+        columns[NAMES[dtype]] = pa.array([*values, None], arrow_type(parse_dtype(dtype)))
+    (repo / "data").mkdir()
+    pyarrow.parquet.write_table(pa.table(columns), repo / "data" / "all.parquet")
+    view = FeatureView(
+        "kinds",
+        entities=["user"],
+        schema=[Field(name, dtype) for dtype, name in NAMES.items()],
+        source=FileSource("data/all.parquet"),
+    )
+    store = FeatureStore(repo)
+    store.apply([Entity("user"), view])
+    summary = store.materialize(now=NOW)
+    assert summary.status == "ok"
+    return store
+
+
+def features() -> list[str]:
+    return [f"kinds:{name}" for name in NAMES.values()]
+
+
+def test_source_training_and_serving_are_the_same_bits(store: FeatureStore) -> None:
+    spine = pa.table(
+        {
+            "user": ["a", "b", "c"],
+            "event_timestamp": pa.array([1_704_070_800_000_000] * 3, pa.timestamp("us", "UTC")),
+        }
+    )
+    source = pyarrow.parquet.read_table(store.config.repo / "data" / "all.parquet")
+    trained = store.get_historical_features(spine, features()).to_arrow()
+    served = store.get_online_features(features(), {"user": ["a", "b", "c"]}, now=NOW).to_arrow()
+    for dtype, name in NAMES.items():
+        expected = bits(source[name].cast(arrow_type(parse_dtype(dtype))))
+        assert bits(trained[name]) == expected, dtype
+        assert bits(served[name]) == expected, dtype
+        assert (
+            trained.schema.field(name).type
+            == served.schema.field(name).type
+            == arrow_type(parse_dtype(dtype))
+        )
+
+
+def test_json_has_the_documented_forms(store: FeatureStore) -> None:
+    batch = store.get_online_features(features(), {"user": ["a", "b", "c"]}, now=NOW).batch
+    answer = json.loads(wire.render_json(batch))
+    found = dict(zip(answer["names"], answer["values"], strict=True))
+    for dtype, (_, expected) in VALUES.items():
+        assert found[NAMES[dtype]] == [*expected, None], dtype
+        assert str(found[NAMES[dtype]]) == str([*expected, None]), f"{dtype}: -0.0 and 0.0 differ"

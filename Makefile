@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := pyproject.toml setup.py $(wildcard _ext/*)
 NATIVE := tests/unit/codec tests/unit/http tests/integration/http
 
-.PHONY: demo test build debug lint docs bench clean serve-dev
+.PHONY: demo test build debug lint docs clean serve-dev
 
 demo: .venv/.example  ## the flights example, end to end, on embedded stores
 	$(BIN)/python examples/flights/demo.py
@@ -29,9 +29,6 @@ lint: .venv/.dev
 docs: .venv/.dev  ## build/site; warnings are errors
 	$(BIN)/python deploy/render_cli.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q -f deploy/mkdocs.yml
-
-bench: .venv/.dev
-	$(BIN)/python -m bench.run $(ARGS)
 
 serve-dev: .venv/.example  ## the flights example's server, as of the end of 2013
 	$(BIN)/fastserve serve --repo examples/flights --clock 2013-12-31T23:00:00Z

@@ -13,8 +13,8 @@ PAGE = Path(__file__).resolve().parents[1] / "docs" / "cli.md"
 INTRO = """# Command line
 
 Rendered from the commands' own help. Exit codes: 0 is success, 1 a failure, 2 a mistake in the command, the repo or
-the input; `materializer` has a few more, listed there. A message goes to standard error and says what, where and what to
-do; with `--json` a command prints one JSON document.
+the input; `materializer` has a few more, listed there. A message goes to standard error and says what, where and
+what to do; with `--json` a command prints one JSON document.
 """
 
 

@@ -6,10 +6,10 @@ from typing import Any
 
 import click
 
-from fastserve.cli.options import echo_json, echo_table, json_option, repo_option
+from fastserve.cli.options import echo_json, echo_table, json_option, parse_moment, repo_option
 from fastserve.errors import InvalidEntityError, RequestError
 from fastserve.store import FeatureStore
-from fastserve.timeutil import now_us, parse_timestamp
+from fastserve.timeutil import now_us
 
 _entity = click.option(
     "-e", "--entity", "entities", multiple=True, metavar="KEY=V[,V...]", help="A join key and its values."
@@ -46,7 +46,7 @@ def get_command(
             columns,
             service=service,
             full_feature_names=full_feature_names,
-            now=_moment(moment),
+            now=parse_moment(moment, "--now"),
         )
     values, statuses = answer.to_dict(), answer.statuses()
     if as_json:
@@ -79,7 +79,7 @@ def inspect_command(
         name, _, version = view.partition("@v")
         registered = store.snapshot.view(name, int(version) if version.isdecimal() else None)
         columns = parse_entities(entities, dict(registered.join_keys))
-        now = _moment(moment)
+        now = parse_moment(moment, "--now")
         found = inspect_row(store.config.online_store, registered, columns, now_us() if now is None else now)
     if as_json:
         echo_json(found)
@@ -129,15 +129,6 @@ def _key_types(store: FeatureStore) -> dict[str, str]:
             for key, column in part.join_key_map.items():
                 found.setdefault(column, found.get(key, "string"))
     return found
-
-
-def _moment(text: str | None) -> int | None:
-    if text is None:
-        return None
-    try:
-        return parse_timestamp(text)
-    except ValueError as error:
-        raise RequestError(str(error), where="--now") from None
 
 
 def _cell(value: Any, status: str) -> str:

@@ -8,6 +8,9 @@ from typing import Any, TypeVar
 import click
 import orjson
 
+from fastserve.errors import RequestError
+from fastserve.timeutil import parse_timestamp
+
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -21,6 +24,18 @@ def repo_option(function: F) -> F:
 def json_option(function: F) -> F:
     """``--json``."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
+
+
+def parse_moment(text: str | None, option: str) -> int | None:
+    """Microseconds of a time given as an option, or None without it.
+
+    Raises:
+        RequestError: the text is no time; names the option.
+    """
+    try:
+        return None if text is None else parse_timestamp(text)
+    except ValueError as error:
+        raise RequestError(str(error), where=option) from None
 
 
 def echo_json(data: Any) -> None:

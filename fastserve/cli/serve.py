@@ -7,9 +7,7 @@ import sys
 
 import click
 
-from fastserve.cli.options import json_option, repo_option
-from fastserve.errors import RequestError
-from fastserve.timeutil import parse_timestamp
+from fastserve.cli.options import json_option, parse_moment, repo_option
 
 
 @click.command("serve")
@@ -27,11 +25,7 @@ def serve_command(clock: str | None, as_json: bool, **options: str) -> None:
     """Answer online feature requests over HTTP/2 and HTTP/1.1 until SIGTERM."""
     from fastserve.app import ServeOptions, serve  # noqa: PLC0415
 
-    try:
-        clock_us = None if clock is None else parse_timestamp(clock)
-    except ValueError as error:
-        raise RequestError(str(error), where="--clock") from None
-    chosen = ServeOptions(clock_us=clock_us, **options)  # type: ignore[arg-type]
+    chosen = ServeOptions(clock_us=parse_moment(clock, "--clock"), **options)  # type: ignore[arg-type]
     sys.exit(serve(chosen, _ready_json if as_json else None))
 
 

@@ -8,10 +8,15 @@ FastserveError
 |  |- InvalidEntityError                entity values do not fit the view's join keys
 |  |- InvalidDataError                  rows of a source, a spine or a push do not fit the schema
 |  |- TooLargeError                     more than a declared limit
+|  |- SchemaMismatchError               what is served is not what the model was trained on
 |- StoreError                           the online store; a retry may help
 |  |- StoreUnavailableError(ConnectionError)
 |  |- StoreTimeoutError(TimeoutError)
 |- OverloadedError                      too much is waiting already; nothing was done, retry later
+|- ClientError                          fastserve.client got no usable answer
+|  |- UnreachableError(ConnectionError) no connection, or it was lost
+|  |- DeadlineError(TimeoutError)       no answer within the deadline of the call
+|  |- ServerError                       the server failed, or what answered is no fastserve; .status
 |- RegistryError                        the registry
 |  |- RegistryConflictError             somebody applied first; plan again
 |  |- BreakingChangeError               a view changed incompatibly without a new version
@@ -110,6 +115,10 @@ class TooLargeError(RequestError):
     """More rows, entities or bytes than a declared limit allows."""
 
 
+class SchemaMismatchError(RequestError):
+    """The features served have another schema than the caller expects, e.g. the one a model was trained with."""
+
+
 class StoreError(FastserveError):
     """The online store failed; a retry may help."""
 
@@ -128,6 +137,29 @@ class OverloadedError(FastserveError):
     def __init__(self, message: str, *, where: str = "", hint: str = "", retry_after_s: int = 1) -> None:
         super().__init__(message, where=where, hint=hint or "send it again after a moment")
         self.retry_after_s = retry_after_s
+
+
+class ClientError(FastserveError):
+    """A call of fastserve.client got no usable answer."""
+
+
+class UnreachableError(ClientError, ConnectionError):
+    """No connection to the server, or it was lost before the answer was complete."""
+
+
+class DeadlineError(ClientError, TimeoutError):
+    """No answer within the deadline of the call, retries included."""
+
+
+class ServerError(ClientError):
+    """The server failed (5xx), or what answered does not speak fastserve's API.
+
+    ``status`` is the HTTP status.
+    """
+
+    def __init__(self, message: str, *, where: str = "", hint: str = "", status: int = 0) -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.status = status
 
 
 class RegistryError(FastserveError):

@@ -61,7 +61,7 @@ class FeatureReads:
         asked = wire.parse_batch(request.body)
         plan = self._catalog.plan(asked.service, asked.features, asked.full_feature_names)
         render = _arrow if media == wire.ARROW else _json
-        return self._read(plan, wire.json_keys(plan, asked.entities), render)
+        return self._read(plan, wire.json_keys(plan, asked.entities), render, wire.deadline_us(request))
 
     def _one_entity(self, request: Request) -> Answer:
         name = segment_of(request.path, ONE_ENTITY)
@@ -71,10 +71,12 @@ class FeatureReads:
         registered = self._catalog.snapshot.view(view, int(version) if version else None)
         refs = tuple(f"{name}:{feature}" for feature in registered.view.feature_names)
         plan = self._catalog.plan("", refs, False)
-        return self._read(plan, _query_entity(request.query, plan), _one_row)
+        return self._read(plan, _query_entity(request.query, plan), _one_row, wire.deadline_us(request))
 
-    def _read(self, plan: ReadPlan, entities: dict[str, list[Any]], render: Render) -> Answer:
-        batch = self._read_path.read(plan, entities)
+    def _read(
+        self, plan: ReadPlan, entities: dict[str, list[Any]], render: Render, deadline_us: int | None
+    ) -> Answer:
+        batch = self._read_path.read(plan, entities, deadline_us=deadline_us)
         if isinstance(batch, FeatureBatch):
             return render(batch)
         return then(batch, render)
@@ -113,6 +115,7 @@ def _one_row(batch: FeatureBatch) -> Response:
     body = {
         "feature_view": read.view,
         "version": read.version,
+        "dtypes": {c.name: c.dtype for c in columns},
         "features": {c.name: wire.json_column(decoded.columns[c.column], c.dtype)[0] for c in columns},
         "statuses": {c.name: Status(int(decoded.statuses[c.column][0])).name for c in columns},
         "event_timestamp": format_timestamp(event_ts) if known else None,

@@ -16,6 +16,7 @@ import pyarrow as pa
 
 from fastserve.codec.status import Status
 from fastserve.errors import InvalidEntityError, RequestError, TooLargeError
+from fastserve.http.message import Request
 from fastserve.serving.plan import ReadPlan
 from fastserve.serving.read_path import FeatureBatch
 from fastserve.types import arrow_type, parse_dtype
@@ -24,6 +25,7 @@ MAX_ENTITIES: Final = 10_000
 JSON: Final = "application/json"
 ARROW: Final = "application/vnd.apache.arrow.stream"
 DUMP: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z
+DEADLINE: Final = b"fastserve-deadline-ms"
 STATUS_NAMES: Final = ["INVALID", *(s.name for s in sorted(Status))]
 _KEYS: Final = ("feature_service", "features", "entities", "full_feature_names")
 
@@ -107,6 +109,24 @@ def _entities(value: Any) -> dict[str, list[Any]]:
     return value
 
 
+def deadline_us(request: Request) -> int | None:
+    """The wait the request allows, by its header `fastserve-deadline-ms`; None without one.
+
+    Raises:
+        RequestError: the header is not a whole number of milliseconds, 1 or more.
+    """
+    text = request.header(DEADLINE)
+    if text is None:
+        return None
+    if not (text.isdigit() and len(text) <= 9 and int(text)):
+        raise RequestError(
+            f"{text.decode('latin-1')!r} is no deadline",
+            where=f"header {DEADLINE.decode()}",
+            hint="milliseconds as a whole number, 1 or more: 250",
+        )
+    return int(text) * 1_000
+
+
 def json_keys(plan: ReadPlan, entities: dict[str, list[Any]]) -> dict[str, list[Any]]:
     """The entity columns with bytes keys decoded from base64; the same dict where there are none.
 
@@ -150,6 +170,7 @@ def render_json(batch: FeatureBatch) -> bytes:
         metadata["unavailable"] = batch.unavailable
     answer = {
         "names": [c.name for c in plan.columns],
+        "dtypes": [c.dtype for c in plan.columns],
         "values": [_json_values(batch, i) for i in range(len(plan.columns))],
         "statuses": statuses,
         "views": [_json_view(batch, i) for i in range(len(plan.reads))],

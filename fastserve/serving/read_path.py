@@ -49,7 +49,7 @@ class ReadPath:
     Args:
         store: where the rows are.
         now: the clock, microseconds UTC; a frozen one replays the past.
-        deadline_us: how long a read waits for the store before it answers UNAVAILABLE.
+        deadline_us: how long a read waits for the store before it answers UNAVAILABLE, at most.
     """
 
     def __init__(self, store: OnlineStore, now: Callable[[], int], *, deadline_us: int = 1_000_000) -> None:
@@ -58,12 +58,13 @@ class ReadPath:
         self._deadline_s = deadline_us / 1e6
 
     def read(
-        self, plan: ReadPlan, entities: Mapping[str, Sequence[Any]]
+        self, plan: ReadPlan, entities: Mapping[str, Sequence[Any]], *, deadline_us: int | None = None
     ) -> FeatureBatch | asyncio.Future[FeatureBatch]:
         """Values and statuses of the plan's features for these entities.
 
         Args:
             entities: request column -> one value per entity; the plan's columns, all of one length.
+            deadline_us: a shorter wait for this read alone; a longer one changes nothing.
 
         Raises:
             InvalidEntityError: columns are missing, unknown or ragged, or a value is no key of its type.
@@ -72,7 +73,8 @@ class ReadPath:
         keys = self._encode(plan, entities, n)
         rows = self._store.get_many(keys)
         if isinstance(rows, asyncio.Future):
-            return self._when_answered(rows, plan, keys, n)
+            wait_s = self._deadline_s if deadline_us is None else min(self._deadline_s, deadline_us / 1e6)
+            return self._when_answered(rows, plan, keys, n, wait_s)
         return self._decode(plan, keys, rows, n)
 
     def probe(self) -> asyncio.Future[list[bytes | None]] | list[bytes | None]:
@@ -86,7 +88,12 @@ class ReadPath:
         return keys
 
     def _when_answered(
-        self, rows: asyncio.Future[list[bytes | None]], plan: ReadPlan, keys: list[bytes], n: int
+        self,
+        rows: asyncio.Future[list[bytes | None]],
+        plan: ReadPlan,
+        keys: list[bytes],
+        n: int,
+        wait_s: float,
     ) -> asyncio.Future[FeatureBatch]:
         """Decode when the store answers; at the deadline, or if it fails, say UNAVAILABLE."""
         loop = asyncio.get_running_loop()
@@ -117,7 +124,7 @@ class ReadPath:
                 timer.cancel()
                 rows.cancel()
 
-        timer = loop.call_later(self._deadline_s, give_up)
+        timer = loop.call_later(wait_s, give_up)
         rows.add_done_callback(settle)
         answer.add_done_callback(stop)
         return answer

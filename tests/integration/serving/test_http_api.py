@@ -398,3 +398,19 @@ async def test_bad_input_gets_its_4xx(server: Server, case: tuple[Any, ...]) -> 
 async def test_nothing_acceptable_is_406(server: Server) -> None:
     status, _, data = await ask(server, "POST", BATCH, BIG, {"Accept": "text/html"})
     assert status == 406 and ARROW in json.loads(data)["error"]["hint"]
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "1.5", "soon", "", "9" * 10])
+async def test_a_deadline_that_is_none_gets_400(server: Server, text: str) -> None:
+    headers = {"fastserve-deadline-ms": text}
+    body = {"features": ["kinds:big"], "entities": {"user_id": [1]}}
+    for method, path, sent in [
+        ("POST", BATCH, body),
+        ("GET", "/feature-views/kinds/online-features?entity_id=1", None),
+    ]:
+        status, _, data = await ask(server, method, path, sent, headers)
+        error = json.loads(data)["error"]
+        assert (status, error["code"]) == (400, "bad_request")
+        assert error["where"] == "header fastserve-deadline-ms" and error["hint"]
+    status, _, data = await ask(server, "POST", BATCH, body, {"fastserve-deadline-ms": "250"})
+    assert status == 200 and json.loads(data)["dtypes"] == ["int64"]

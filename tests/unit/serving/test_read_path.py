@@ -165,6 +165,19 @@ async def test_at_the_deadline_everything_is_unavailable(world: World) -> None:
     assert "in time" in batch.unavailable and store.asked[0].cancelled()
 
 
+async def test_a_request_may_wait_for_less_but_not_for_more(world: World) -> None:
+    store = SlowStore()
+    plan = world.catalog.plan("", ("kinds:big",), False)
+    patient = ReadPath(store, lambda: NOW_US, deadline_us=3_600_000_000)  # type: ignore[arg-type]
+    answer = patient.read(plan, {"user_id": [1]}, deadline_us=1_000)
+    assert isinstance(answer, asyncio.Future)
+    assert statuses(await asyncio.wait_for(answer, 20)) == {"big": ["UNAVAILABLE"]}
+    hasty = ReadPath(store, lambda: NOW_US, deadline_us=1_000)  # type: ignore[arg-type]
+    answer = hasty.read(plan, {"user_id": [1]}, deadline_us=3_600_000_000)
+    assert isinstance(answer, asyncio.Future)
+    assert statuses(await asyncio.wait_for(answer, 20)) == {"big": ["UNAVAILABLE"]}
+
+
 async def test_a_failing_store_is_unavailable_not_absent(world: World) -> None:
     store = SlowStore()
     path = ReadPath(store, lambda: NOW_US)  # type: ignore[arg-type]

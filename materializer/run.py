@@ -4,7 +4,7 @@
     scan     source -> canonical batches -> spill by date     offline/source.py, spill.py
     write    per date, newest first:
                offline   rows the table lacks, one commit     offline/delta.py
-               online    latest row per key, newest wins      latest.py, write.py
+               online    latest row per key, newest wins      offline/latest.py, write.py
              and a line in the registry's ledger
     finish   interval and cursor, in one transaction
 
@@ -29,12 +29,12 @@ import pyarrow as pa
 from fastserve.config import Config
 from fastserve.errors import AlreadyRunningError, FastserveError, StoreError
 from fastserve.offline.delta import OfflineTable
-from fastserve.offline.schema import canonical_schema
+from fastserve.offline.latest import timestamps
+from fastserve.offline.schema import CREATED_TS, canonical_schema
 from fastserve.offline.source import scan_source
 from fastserve.registry import Cursor, Interval, Partition, Registry, open_registry
 from fastserve.timeutil import MIN_US
 from fastserve.timeutil import now_us as wall_clock_us
-from materializer.latest import CREATED, timestamps
 from materializer.progress import Progress, silent
 from materializer.select import Chosen, Target, choose
 from materializer.spill import Spill, grouped
@@ -280,7 +280,7 @@ class _ViewRun:
         )
         for batch in batches:
             self._context.stop.check()
-            created = timestamps(batch, CREATED)
+            created = timestamps(batch, CREATED_TS)
             known = created <= self._context.now_us
             if not known.all():
                 batch, created = batch.filter(pa.array(known)), created[known]

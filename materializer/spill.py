@@ -26,8 +26,9 @@ from typing import IO, Final
 import numpy as np
 import pyarrow as pa
 
+from fastserve.offline.latest import timestamps
+from fastserve.offline.schema import EVENT_TS
 from fastserve.timeutil import DAY_US
-from materializer.latest import EVENT, timestamps
 
 BUFFER_BYTES: Final = 32 << 20
 CHUNK_BYTES: Final = 16 << 20
@@ -91,7 +92,7 @@ class Spill:
         """
         if not batch.num_rows:
             return
-        days = np.floor_divide(timestamps(batch, EVENT), DAY_US)
+        days = np.floor_divide(timestamps(batch, EVENT_TS), DAY_US)
         if (days[1:] < days[:-1]).any():
             order = np.argsort(days, kind="stable")
             batch, days = batch.take(pa.array(order)), days[order]

@@ -11,24 +11,18 @@ import asyncio
 from collections.abc import Coroutine, Iterable
 from typing import Any, Final, TypeVar
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from fastserve.codec.keys import KeyEncoder
-from fastserve.codec.rows import RowEncoder
+from fastserve.offline.online_rows import OnlineRows
 from fastserve.online import OnlineStore, open_store
 from fastserve.online.claim import claim, keeps_view, mark_view
 from fastserve.registry import RegisteredView
-from fastserve.timeutil import DAY_US
-from materializer.latest import CREATED, EVENT, latest_rows, timestamps
 from materializer.stop import Stop
 
 T = TypeVar("T")
 
 PUT_ROWS: Final = 4_096
 SEEN_KEYS: Final = 500_000
-_MAX_EXTRA_US: Final = 1 << 61  # keeps sums of times within int64, whatever the ttl
 
 
 class OnlineSink:
@@ -104,12 +98,7 @@ class ViewWriter:
     """
 
     def __init__(self, registered: RegisteredView, now_us: int, stop: Stop) -> None:
-        layout = registered.layout
-        self._join_keys = tuple(registered.join_keys)
-        self._names = layout.names
-        self._keys = KeyEncoder(registered.view_id, tuple(registered.join_keys.values()))
-        self._rows = RowEncoder(layout)
-        self._ttl_us = registered.view.ttl_us
+        self._rows = OnlineRows(registered)
         self._now_us = now_us
         self._stop = stop
         self._seen: set[bytes] = set()
@@ -135,7 +124,7 @@ class ViewWriter:
             for start in range(0, len(keys), PUT_ROWS):
                 self._stop.check()
                 part = slice(start, start + PUT_ROWS)
-                rows = self._encode(keys[part], batch.slice(start, PUT_ROWS))
+                rows = self._rows.encode(keys[part], batch.slice(start, PUT_ROWS))
                 written += await store.put_many(keys[part], rows, lifetimes and lifetimes[part])
             if len(self._seen) + len(fresh) < SEEN_KEYS:
                 fresh += keys
@@ -144,32 +133,14 @@ class ViewWriter:
 
     def _survivors(self, chunk: pa.RecordBatch) -> tuple[list[bytes], pa.RecordBatch, list[int] | None]:
         """Of a chunk the rows to write, with their keys and lifetimes: latest, alive, not yet superseded."""
-        picked = latest_rows(chunk, self._join_keys)
-        lifetimes = self._lifetimes(timestamps(chunk, EVENT)[picked])
-        if lifetimes is not None:
-            picked, lifetimes = picked[lifetimes > 0], lifetimes[lifetimes > 0]
-        batch = chunk.take(pa.array(picked))
-        keys = self._keys.encode([batch.column(name) for name in self._join_keys], batch.num_rows)
+        keys, batch, lifetimes = self._rows.survivors(chunk, self._now_us)
         if self._seen:
             kept = [i for i, key in enumerate(keys) if key not in self._seen]
             if len(kept) < len(keys):
                 keys = [keys[i] for i in kept]
                 batch = batch.take(pa.array(kept, pa.int64()))
-                lifetimes = None if lifetimes is None else lifetimes[kept]
-        return keys, batch, None if lifetimes is None else lifetimes.tolist()
-
-    def _lifetimes(self, event_us: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
-        """int64[n] microseconds a row is kept from now on; None for ever.
-
-        Longer than the ttl: for a while an expired row answers OUTSIDE_MAX_AGE rather than NOT_FOUND.
-        """
-        if self._ttl_us is None:
-            return None
-        return event_us + (min(2 * self._ttl_us + DAY_US, _MAX_EXTRA_US) - self._now_us)
-
-    def _encode(self, keys: list[bytes], batch: pa.RecordBatch) -> list[bytes]:
-        columns = [batch.column(name) for name in self._names]
-        return self._rows.encode(keys, columns, timestamps(batch, EVENT), timestamps(batch, CREATED))
+                lifetimes = None if lifetimes is None else [lifetimes[i] for i in kept]
+        return keys, batch, lifetimes
 
 
 async def _open_claimed(url: str, registry_id: str) -> OnlineStore:

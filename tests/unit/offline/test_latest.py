@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from materializer.latest import latest_rows
+from fastserve.offline.latest import latest_rows
 
 TIME = pa.timestamp("us", "UTC")
 TYPES = {"string": pa.string(), "int64": pa.int64(), "bool": pa.bool_(), "bytes": pa.binary()}
@@ -54,7 +54,7 @@ def test_of_equal_rows_the_last_position_wins() -> None:
 
 
 def test_composite_keys_beyond_the_range_of_one_code_stay_apart(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("materializer.latest._CODE_LIMIT", 5)  # forces the codes to be made dense again
+    monkeypatch.setattr("fastserve.offline.latest._CODE_LIMIT", 5)  # forces the codes to be made dense again
     rows = [(a, b, c, 1, 1) for a in range(3) for b in range(3) for c in range(3)]
     batch = batch_of(rows, ["int64"] * 3)
     assert latest_rows(batch, ["k0", "k1", "k2"]).tolist() == list(range(27))

@@ -10,8 +10,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-EVENT: Final = "event_timestamp"
-CREATED: Final = "created_timestamp"
+from fastserve.offline.schema import CREATED_TS, EVENT_TS
+
 _CODE_LIMIT: Final = 1 << 62
 
 
@@ -38,7 +38,7 @@ def latest_rows(batch: pa.RecordBatch, join_keys: Sequence[str]) -> npt.NDArray[
     codes = key_codes([batch.column(name) for name in join_keys], n)
     # codes     0 1 0 1 0        sorted by (code, event, created); the sort is stable, so among equals
     # event     5 7 9 7 9   ->   rows 0 2 4 | 1 3: the last row of each run of one code is the latest.
-    order = np.lexsort((timestamps(batch, CREATED), timestamps(batch, EVENT), codes))
+    order = np.lexsort((timestamps(batch, CREATED_TS), timestamps(batch, EVENT_TS), codes))
     ordered = codes[order]
     last = np.append(ordered[1:] != ordered[:-1], True)
     return np.sort(order[last])

@@ -14,6 +14,7 @@ from typing import Final
 
 import uvloop
 
+from fastserve.api.feast import FeastReads
 from fastserve.api.handlers import FeatureReads
 from fastserve.api.router import Router
 from fastserve.config import Config
@@ -45,6 +46,7 @@ class ServeOptions:
         clock_us: a frozen clock, to replay a moment of the past; None for the wall clock.
         deadline_ms: how long a request waits for the online store.
         drain_s: how long a stopping server lets requests in flight finish.
+        compat: 'feast' answers every Feast request as `?compat=feast` does; '' only those.
     """
 
     repo: str = "."
@@ -56,6 +58,7 @@ class ServeOptions:
     clock_us: int | None = None
     deadline_ms: int = 1_000
     drain_s: float = 10.0
+    compat: str = ""
 
     @property
     def clock(self) -> Callable[[], int]:
@@ -80,9 +83,11 @@ class App:
         self.catalog = Catalog(open_registry(config.registry, config.project))
         self._read_path = ReadPath(self._store, options.clock, deadline_us=options.deadline_ms * 1_000)
         self._started = False
-        self.server = Server(
-            Router(FeatureReads(self.catalog, self._read_path).routes), limits=limits, ssl_context=tls
+        router = Router(
+            FeatureReads(self.catalog, self._read_path).routes,
+            FeastReads(self.catalog, self._read_path, compat=options.compat == "feast").routes,
         )
+        self.server = Server(router, limits=limits, ssl_context=tls)
 
     async def start(self, sock: socket.socket | None = None) -> None:
         """Listen, and follow the registry.

@@ -56,15 +56,15 @@ def parse_batch(body: bytes) -> BatchRequest:
             hint='send {"feature_service": "name", "entities": {"key": [...]}}',
         ) from None
     if not isinstance(data, dict):
-        raise RequestError(f"the body is a JSON {_kind(data)}, not an object", where="$")
+        raise RequestError(f"the body is a JSON {json_kind(data)}, not an object", where="$")
     for name in data:
         if name not in _KEYS:
             raise RequestError(f"unknown member {name!r}", where="$", hint=f"members: {', '.join(_KEYS)}")
     service, features = _targets(data)
     full = data.get("full_feature_names", False)
     if not isinstance(full, bool):
-        raise RequestError(f"is a {_kind(full)}, not true or false", where="$.full_feature_names")
-    return BatchRequest(service, features, _entities(data.get("entities", {})), full)
+        raise RequestError(f"is a {json_kind(full)}, not true or false", where="$.full_feature_names")
+    return BatchRequest(service, features, parse_entities(data.get("entities", {})), full)
 
 
 def _targets(data: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
@@ -78,27 +78,32 @@ def _targets(data: dict[str, Any]) -> tuple[str, tuple[str, ...]]:
         )
     if service is not None:
         if not isinstance(service, str) or not service:
-            raise RequestError(f"is a {_kind(service)}, not a name", where="$.feature_service")
+            raise RequestError(f"is a {json_kind(service)}, not a name", where="$.feature_service")
         return service, ()
     if not isinstance(features, list) or not features:
         raise RequestError("is not a list of references", where="$.features", hint='["view:feature", ...]')
     for i, ref in enumerate(features):
         if not isinstance(ref, str):
-            raise RequestError(f"is a {_kind(ref)}, not 'view:feature'", where=f"$.features[{i}]")
+            raise RequestError(f"is a {json_kind(ref)}, not 'view:feature'", where=f"$.features[{i}]")
     return "", tuple(features)
 
 
-def _entities(value: Any) -> dict[str, list[Any]]:
+def parse_entities(value: Any) -> dict[str, list[Any]]:
+    """Columns of a request: name -> list, none longer than MAX_ENTITIES.
+
+    Raises:
+        InvalidEntityError, TooLargeError: they are not.
+    """
     if not isinstance(value, dict):
         raise InvalidEntityError(
-            f"is a JSON {_kind(value)}, not an object",
+            f"is a JSON {json_kind(value)}, not an object",
             where="$.entities",
             hint='send columns: {"user_id": [1, 2, 3]}',
         )
     for name, column in value.items():
         if not isinstance(column, list):
             raise InvalidEntityError(
-                f"is a JSON {_kind(column)}, not a list", where=f"$.entities.{name}", hint="[value, ...]"
+                f"is a JSON {json_kind(column)}, not a list", where=f"$.entities.{name}", hint="[value, ...]"
             )
         if len(column) > MAX_ENTITIES:
             raise TooLargeError(
@@ -150,7 +155,8 @@ def _unbase64(value: Any, where: str) -> bytes:
         raise InvalidEntityError("is not base64 text", where=where, hint="bytes keys are base64") from None
 
 
-def _kind(value: Any) -> str:
+def json_kind(value: Any) -> str:
+    """What JSON calls a parsed value."""
     names = {dict: "object", list: "list", str: "string", bool: "boolean", type(None): "null"}
     return names.get(type(value), "number")
 

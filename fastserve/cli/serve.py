@@ -21,6 +21,13 @@ from fastserve.cli.options import json_option, parse_moment, repo_option
 @click.option("--deadline-ms", default=1_000, show_default=True, help="Longest wait for the online store.")
 @click.option("--drain-s", default=10.0, show_default=True, help="Longest wait for requests when stopping.")
 @click.option("--clock", default=None, metavar="TIME", help="Answer as of this instant: replay the past.")
+@click.option(
+    "--compat",
+    type=click.Choice(["", "feast"]),
+    default="",
+    metavar="feast",
+    help="Give null and expired values to Feast clients as Feast does: PRESENT.",
+)
 def serve_command(clock: str | None, as_json: bool, **options: str) -> None:
     """Answer online feature requests over HTTP/2 and HTTP/1.1 until SIGTERM."""
     from fastserve.app import ServeOptions, serve  # noqa: PLC0415

@@ -1,0 +1,326 @@
+"""Feast's `POST /get-online-features`, so that adopting fastserve is a change of URL.
+
+Shape: `results[i]` is column i, `results[i].values[j]` belongs to entity j; the request's join keys come first, in the
+request's order, then the features in the order asked for. `metadata` comes last and names the columns.
+
+What Feast never says, this does: NULL_VALUE and OUTSIDE_MAX_AGE are statuses of their own, and a store that does not
+answer is a 503. `compat=feast` (in the query, or a server option) says PRESENT instead, and serves expired values.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, Final
+from urllib.parse import parse_qs
+
+import numpy as np
+import orjson
+
+from fastserve.api import wire
+from fastserve.api.feast_errors import feast_error
+from fastserve.api.router import Answer, Routes, then
+from fastserve.codec.decoded import DecodedRows
+from fastserve.codec.status import Status
+from fastserve.errors import FastserveError, InvalidEntityError, RequestError, StoreUnavailableError
+from fastserve.http.message import Request, Response
+from fastserve.registry import Snapshot
+from fastserve.serving.catalog import Catalog
+from fastserve.serving.plan import ReadPlan
+from fastserve.serving.read_path import FeatureBatch, ReadPath
+from fastserve.timeutil import MICROS, to_us
+from fastserve.types import DType, parse_dtype
+
+_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,19}")
+_NAMES: Final = ["INVALID", *(s.name for s in sorted(Status))]
+_HONEST: Final = np.array(_NAMES, dtype=object)
+_COMPAT: Final = np.array(
+    ["PRESENT" if name in ("NULL_VALUE", "OUTSIDE_MAX_AGE") else name for name in _NAMES], dtype=object
+)
+_EPOCH: Final = "1970-01-01T00:00:00Z"
+
+
+@dataclass(frozen=True, slots=True)
+class FeastRequest:
+    """A parsed `POST /get-online-features`; features are empty where a service is named.
+
+    `entities` holds every column given, of one length `n`; which of them are keys is the plan's business.
+    """
+
+    service: str
+    features: tuple[str, ...]
+    entities: dict[str, list[Any]]
+    n: int
+    full_feature_names: bool
+    view_versions: bool
+
+
+class FeastReads:
+    """The route that reads features as Feast's feature server does.
+
+    Args:
+        catalog: plans.
+        read_path: the store behind them.
+        compat: answer every request as `?compat=feast` does.
+    """
+
+    def __init__(self, catalog: Catalog, read_path: ReadPath, *, compat: bool = False) -> None:
+        self._catalog = catalog
+        self._read_path = read_path
+        self._compat = compat
+
+    @property
+    def routes(self) -> Routes:
+        """The route table."""
+        return {"/get-online-features": ("POST", self._get)}
+
+    def _get(self, request: Request) -> Answer:
+        try:
+            return self._answer(request)
+        except FastserveError as error:
+            return feast_error(error)
+
+    def _answer(self, request: Request) -> Answer:
+        compat = self._compat or _asks_compat(request.query)
+        asked = parse_request(request.body)
+        plan = self._catalog.plan(asked.service, asked.features, asked.full_feature_names)
+        columns = entity_columns(asked.entities, plan, self._catalog.snapshot)
+        wanted = {name: columns[name] for name in plan.entity_columns if name in columns}
+        keys = wire.json_keys(plan, wanted)
+        batch = self._read_path.read(
+            _without_ttl(plan) if compat else plan, keys, deadline_us=wire.deadline_us(request)
+        )
+        render = partial(_response, asked=asked, columns=columns, compat=compat)
+        return render(batch) if isinstance(batch, FeatureBatch) else then(batch, render, feast_error)
+
+
+# ---- the request --------------------------------------------------------------------------------
+
+
+def parse_request(body: bytes) -> FeastRequest:
+    """Check shape and JSON types, as Feast does: members it does not know are ignored, a service wins over features.
+
+    Raises:
+        RequestError: malformed JSON or a wrong shape; `where` is a JSON path.
+        InvalidEntityError: entities are no lists of one length.
+        TooLargeError: more than wire.MAX_ENTITIES entities.
+    """
+    try:
+        data = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise RequestError(f"the body is not valid JSON: {error}", where="$") from None
+    if not isinstance(data, dict):
+        raise RequestError(f"the body is a JSON {wire.json_kind(data)}, not an object", where="$")
+    service = data.get("feature_service") or ""
+    if not isinstance(service, str):
+        raise RequestError(f"is a {wire.json_kind(service)}, not a name", where="$.feature_service")
+    entities = wire.parse_entities(data.get("entities", {}))
+    return FeastRequest(
+        service=service,
+        features=() if service else _features(data.get("features")),
+        entities=entities,
+        n=_length(entities),
+        full_feature_names=_flag(data, "full_feature_names"),
+        view_versions=_flag(data, "include_feature_view_version_metadata"),
+    )
+
+
+def _asks_compat(query: str) -> bool:
+    given = parse_qs(query, keep_blank_values=True).get("compat")
+    if given is None:
+        return False
+    if given != ["feast"]:
+        raise RequestError(
+            f"{given[-1]!r} is not a mode", where="?compat", hint="compat=feast, or leave it out"
+        )
+    return True
+
+
+def _features(value: Any) -> tuple[str, ...]:
+    if not isinstance(value, list) or not value:
+        hint = '"features": ["view:feature", ...], or "feature_service": "name"'
+        raise RequestError("names no features", where="$.features", hint=hint)
+    for i, ref in enumerate(value):
+        if not isinstance(ref, str):
+            raise RequestError(f"is a {wire.json_kind(ref)}, not 'view:feature'", where=f"$.features[{i}]")
+    return tuple(ref.replace("@latest:", ":") for ref in value)
+
+
+def _flag(data: Mapping[str, Any], name: str) -> bool:
+    value = data.get(name, False)
+    if not isinstance(value, bool):
+        raise RequestError(f"is a {wire.json_kind(value)}, not true or false", where=f"$.{name}")
+    return value
+
+
+def _length(entities: Mapping[str, list[Any]]) -> int:
+    """The number of rows asked for: 1 where there is no column at all."""
+    n = len(next(iter(entities.values()), [None]))
+    for name, column in entities.items():
+        if len(column) != n:
+            first = next(iter(entities))
+            raise InvalidEntityError(
+                f"has {len(column)} values, but {first!r} has {n}",
+                where=f"$.entities.{name}",
+                hint="give every column one value per entity",
+            )
+    return n
+
+
+def entity_columns(
+    entities: Mapping[str, list[Any]], plan: ReadPlan, snapshot: Snapshot
+) -> dict[str, list[Any]]:
+    """The columns that are join keys, in the request's order: what is echoed, and among it what is read.
+
+    An entity's name stands for its join key; numbers as text are read as integers where the key is one; columns that
+    are no join key of the project are left out.
+
+    Raises:
+        InvalidEntityError: a column is given twice, by its join key and by its entity's name.
+    """
+    found: dict[str, list[Any]] = {}
+    for name, values in entities.items():
+        column = _column_of(name, plan, snapshot)
+        if column is None:
+            continue
+        if column in found:
+            raise InvalidEntityError(
+                f"join key {column!r} is given twice", where=f"$.entities.{name}", hint="keep one of them"
+            )
+        found[column] = _integers(values) if plan.entity_columns.get(column) == "int64" else values
+    return found
+
+
+def _column_of(name: str, plan: ReadPlan, snapshot: Snapshot) -> str | None:
+    if name in plan.entity_columns:
+        return name
+    entity = snapshot.entities.get(name)
+    if any(name in e.join_keys for e in snapshot.entities.values()):
+        return name
+    return entity.join_keys[0] if entity is not None and len(entity.join_keys) == 1 else None
+
+
+def _integers(values: list[Any]) -> list[Any]:
+    """What reads as an integer, as one; the rest as it is, for the key encoder to refuse."""
+    if not any(isinstance(value, (str, float)) for value in values):
+        return values
+    return [_integer(value) for value in values]
+
+
+def _integer(value: Any) -> Any:
+    if isinstance(value, str):
+        return int(value) if _INTEGER.fullmatch(value) else value
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _without_ttl(plan: ReadPlan) -> ReadPlan:
+    """The plan with rows that hold for ever: Feast does not look at the ttl when it serves."""
+    return replace(plan, reads=tuple(replace(read, ttl_us=None) for read in plan.reads))
+
+
+# ---- the answer ---------------------------------------------------------------------------------
+
+
+def _response(
+    batch: FeatureBatch, *, asked: FeastRequest, columns: Mapping[str, list[Any]], compat: bool
+) -> Response:
+    if batch.unavailable:  # a null would be a lie, and Feast has no status for it
+        raise StoreUnavailableError(batch.unavailable, hint="try again")
+    headers = (
+        (b"fastserve-revision", str(batch.plan.revision).encode()),
+        (b"fastserve-schema-fingerprint", batch.plan.fingerprint.encode()),
+    )
+    return Response(200, wire.JSON, render(batch, asked, columns, compat), headers)
+
+
+def render(batch: FeatureBatch, asked: FeastRequest, columns: Mapping[str, list[Any]], compat: bool) -> bytes:
+    """The answer's JSON text, in the order of members that Feast writes."""
+    plan = batch.plan
+    times = [orjson.Fragment(orjson.dumps(_times(read, batch.n, asked.n))) for read in batch.reads]
+    keyed = {"statuses": ["PRESENT"] * asked.n, "event_timestamps": [_EPOCH] * asked.n}
+    results: list[dict[str, Any]] = [{"values": values, **keyed} for values in columns.values()]
+    names = _COMPAT if compat else _HONEST
+    for output in plan.columns:
+        decoded = batch.reads[output.read]
+        results.append(
+            {
+                "values": _rows(feast_column(decoded.columns[output.column], output.dtype), batch.n, asked.n),
+                "statuses": _rows(names[decoded.statuses[output.column]].tolist(), batch.n, asked.n),
+                "event_timestamps": times[output.read],
+            }
+        )
+    metadata: dict[str, Any] = {"feature_names": [*columns, *(c.name for c in plan.columns)]}
+    if asked.view_versions:
+        metadata["feature_view_metadata"] = [{"name": r.view, "version": r.version} for r in plan.reads]
+    return orjson.dumps({"results": results, "metadata": metadata}, option=wire.DUMP)
+
+
+def _rows(values: Any, n: int, asked: int) -> Any:
+    """One value per row asked for: features of no entity have one for all, whatever columns came along."""
+    return values if n == asked else list(values) * asked
+
+
+def _times(rows: DecodedRows, n: int, asked: int) -> list[str]:
+    """Event times in RFC 3339 with 0, 3 or 6 digits of a second; the epoch where there is no row."""
+    us = rows.event_ts
+    if not (us % MICROS).any():
+        texts: list[str] = np.datetime_as_string(us.astype("datetime64[us]"), unit="s").tolist()
+        return _rows([f"{text}Z" for text in texts], n, asked)  # type: ignore[no-any-return]
+    texts = np.datetime_as_string(us.astype("datetime64[us]")).tolist()
+    return _rows([_short(text) for text in texts], n, asked)  # type: ignore[no-any-return]
+
+
+def _short(text: str) -> str:
+    whole, fraction = text[:-7], text[-6:]
+    if fraction == "000000":
+        return f"{whole}Z"
+    return f"{whole}.{fraction[:3] if fraction.endswith('000') else fraction}Z"
+
+
+def feast_column(column: Any, dtype: str) -> Any:
+    """One decoded column as orjson takes it, in Feast's JSON.
+
+    | type      | JSON                                                                                     |
+    |-----------|------------------------------------------------------------------------------------------|
+    | float32   | the shortest text of the same number as a double: 0.10000000149011612 for 0.1             |
+    | floats    | NaN is null, infinities are "Infinity" and "-Infinity"; in lists NaN is "NaN"             |
+    | timestamp | whole seconds since 1970                                                                 |
+    | bytes     | base64                                                                                   |
+    """
+    declared = parse_dtype(dtype)
+    if declared.is_list or not declared.width:
+        return _heap_column(column, declared)
+    values, valid = column.values, column.valid
+    if declared.item == "timestamp":
+        values = values // MICROS
+    if values.dtype.kind == "f":
+        values = values.astype(np.float64)
+        if not np.isfinite(values).all():
+            return _with_infinities(values, valid)
+    if valid.all():
+        return values
+    masked = values.astype(object)
+    masked[~valid] = None
+    return list(masked)
+
+
+def _with_infinities(values: np.ndarray[Any, Any], valid: np.ndarray[Any, Any]) -> list[Any]:
+    named = values.astype(object)
+    named[~valid | np.isnan(values)] = None
+    named[np.isposinf(values)] = "Infinity"
+    named[np.isneginf(values)] = "-Infinity"
+    return list(named)
+
+
+def _heap_column(column: Any, declared: DType) -> list[Any]:
+    values: list[Any] = column.to_pylist()
+    if declared.item == "string" or (declared.is_list and declared.item in ("bool", "int32", "int64")):
+        return values
+    if declared.item == "bytes" and not declared.is_list:
+        return [None if v is None else base64.b64encode(v).decode("ascii") for v in values]
+    if declared.item == "timestamp":
+        return [None if v is None else [to_us(item) // MICROS for item in v] for v in values]
+    return [wire.json_value(value) for value in values]

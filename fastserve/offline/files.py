@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import pairwise
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, Protocol
 from urllib.parse import unquote
@@ -27,6 +27,7 @@ from fastserve.errors import InvalidDataError
 
 Batches = Iterator[tuple[int, pa.RecordBatch]]
 _CSV_BLOCK_BYTES: Final = 1 << 22
+RUN_BYTES: Final = 1 << 25
 
 
 class FileReader(Protocol):
@@ -130,13 +131,12 @@ class _Parquet:
         return cls(ds.ParquetFileFormat().make_fragment(path, filesystem))
 
     def batches(self, columns: Sequence[str], prune: ds.Expression | None, batch_rows: int) -> Batches:
-        first_rows = [0]
-        for i in range(self._fragment.metadata.num_row_groups):
-            first_rows.append(first_rows[-1] + self._fragment.metadata.row_group(i).num_rows)
-        kept = list(range(len(first_rows) - 1))
+        groups = [self._fragment.metadata.row_group(i) for i in range(self._fragment.metadata.num_row_groups)]
+        first_rows = [0, *accumulate(group.num_rows for group in groups)]
+        kept = list(range(len(groups)))
         if prune is not None:
             kept = [g.id for g in self._fragment.subset(prune, schema=self.schema).row_groups]
-        for run in _runs(kept):
+        for run in _runs(kept, [group.total_byte_size for group in groups]):
             row = first_rows[run[0]]
             part = self._fragment.subset(row_group_ids=run)
             for batch in part.to_batches(
@@ -146,10 +146,21 @@ class _Parquet:
                 row += batch.num_rows
 
 
-def _runs(numbers: Sequence[int]) -> list[list[int]]:
-    """Ascending numbers as runs of neighbours: rows of a run follow one another in the file."""
-    starts = [0, *(i for i, (a, b) in enumerate(pairwise(numbers), 1) if b != a + 1), len(numbers)]
-    return [list(numbers[a:b]) for a, b in pairwise(starts) if a != b]
+def _runs(numbers: Sequence[int], sizes: Sequence[int]) -> list[list[int]]:
+    """Ascending numbers of row groups as runs of neighbours: rows of a run follow one another in the file.
+
+    A run is up to RUN_BYTES or one row group: Arrow keeps what it read of a scan until the scan ends, and would
+    keep the whole file.
+    """
+    runs: list[list[int]] = []
+    n_bytes = 0
+    for number in numbers:
+        n_bytes += sizes[number]
+        if not runs or number != runs[-1][-1] + 1 or n_bytes > RUN_BYTES:
+            runs.append([])
+            n_bytes = sizes[number]
+        runs[-1].append(number)
+    return runs
 
 
 class _Csv:

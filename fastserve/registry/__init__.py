@@ -9,6 +9,7 @@ from fastserve.registry.runs import Cursor, Interval, Partition, Run, coalesce, 
 from fastserve.registry.snapshot import RegisteredView, Snapshot
 
 if TYPE_CHECKING:
+    from fastserve.registry.jobs import Job, JobStore
     from fastserve.registry.registry import Registry, open_registry
 
 __all__ = [
@@ -17,6 +18,8 @@ __all__ = [
     "Change",
     "Cursor",
     "Interval",
+    "Job",
+    "JobStore",
     "Partition",
     "Plan",
     "RegisteredView",
@@ -36,4 +39,8 @@ def __getattr__(name: str) -> Any:
         from fastserve.registry import registry  # noqa: PLC0415
 
         return getattr(registry, name)
+    if name in ("Job", "JobStore"):
+        from fastserve.registry import jobs  # noqa: PLC0415
+
+        return getattr(jobs, name)
     raise AttributeError(f"module 'fastserve.registry' has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""One run per view, everywhere. Both locks end with the process that holds them, kill -9 included.
+"""One run per view, one process per job, everywhere. The locks end with the process that holds them, kill -9 included.
 
 SQLite: `flock` on a file beside the database. PostgreSQL: a session advisory lock on a connection of its own
 (behind a pooler that shares sessions, such as pgbouncer in transaction mode, such a lock holds nothing).
@@ -11,7 +11,7 @@ import fcntl
 import json
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import IO, Final
 
@@ -22,7 +22,12 @@ from fastserve.errors import AlreadyRunningError, RegistryError
 from fastserve.registry.engine import Database
 from fastserve.timeutil import MICROS, format_timestamp, now_us
 
-_SPACE: Final = 0x66617374  # "fast": keeps our advisory locks apart from those of other programs
+_VIEWS: Final = 0x66617374  # "fast": keeps our advisory locks apart from those of other programs
+_JOBS: Final = 0x6A6F6273  # "jobs"
+_HELD: Final = sa.text(
+    "SELECT l.objid FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 "
+    "AND l.classid = :space AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+)
 _HOLDER: Final = sa.text(
     "SELECT a.application_name FROM pg_locks l JOIN pg_stat_activity a ON a.pid = l.pid "
     "WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 AND l.classid = :space AND l.objid = :id "
@@ -35,15 +40,55 @@ _held: Final[set[int]] = set()  # descriptors that the locks of this process han
 def lock_view(database: Database, view_id: int) -> Iterator[None]:
     """Hold a view; AlreadyRunningError when somebody else does."""
     if database.path is not None:
-        with _flock(Path(f"{database.path}.view-{view_id}.lock"), view_id):
+        with _flock(Path(f"{database.path}.view-{view_id}.lock"), "view", view_id):
             yield
     else:
-        with _advisory(database, view_id):
+        with _advisory(database, _VIEWS, "view", view_id):
             yield
 
 
 @contextlib.contextmanager
-def _flock(path: Path, view_id: int) -> Iterator[None]:
+def lock_job(database: Database, job_id: int) -> Iterator[None]:
+    """Hold a job; AlreadyRunningError when another process does."""
+    path = _job_path(database, job_id)
+    if path is None:
+        with _advisory(database, _JOBS, "job", job_id):
+            yield
+        return
+    with _flock(path, "job", job_id):
+        yield
+        path.unlink(missing_ok=True)  # a job is over for good: nobody will want this name again
+
+
+def held_jobs(database: Database, job_ids: Iterable[int]) -> set[int]:
+    """Those of the jobs that some living process holds."""
+    wanted = set(job_ids)
+    if not wanted:
+        return set()
+    if database.path is None:
+        with database.read() as connection:
+            return wanted & {int(found) for found in connection.scalars(_HELD, {"space": _JOBS})}
+    return {job_id for job_id in wanted if _is_locked(_job_path(database, job_id))}
+
+
+def _job_path(database: Database, job_id: int) -> Path | None:
+    return None if database.path is None else Path(f"{database.path}.job-{job_id}.lock")
+
+
+def _is_locked(path: Path | None) -> bool:
+    assert path is not None
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:  # no such file: nobody ever held it, or it is over
+        return False
+    return False
+
+
+@contextlib.contextmanager
+def _flock(path: Path, what: str, number: int) -> Iterator[None]:
     try:
         file = path.open("a+", encoding="utf-8")
     except OSError as error:
@@ -52,7 +97,7 @@ def _flock(path: Path, view_id: int) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise _already(view_id, _written(file)) from None
+            raise _already(what, number, _written(file)) from None
         _held.add(file.fileno())
         try:
             _write(file, json.dumps(_me()))
@@ -95,13 +140,15 @@ os.register_at_fork(after_in_child=_forget_after_fork)
 
 
 @contextlib.contextmanager
-def _advisory(database: Database, view_id: int) -> Iterator[None]:
+def _advisory(database: Database, space: int, what: str, number: int) -> Iterator[None]:
     connection = database.dedicated()
     raw = connection.connection.dbapi_connection
     assert raw is not None
     descriptor = raw.pgconn.socket
     try:
-        _acquire(database, connection, view_id)
+        holder = _acquire(database, connection, space, number)
+        if holder is not None:
+            raise _already(what, number, _named(holder))
         _held.add(descriptor)
         yield
     finally:
@@ -110,18 +157,17 @@ def _advisory(database: Database, view_id: int) -> Iterator[None]:
             connection.close()  # ends the session, and with it the lock
 
 
-def _acquire(database: Database, connection: sa.Connection, view_id: int) -> None:
+def _acquire(database: Database, connection: sa.Connection, space: int, number: int) -> str | None:
+    """Take the lock; or the application name of the session that has it ('' when it is gone again)."""
     me = _me()
     name = f"fastserve:{me['pid']}:{me['since']}:{me['host']}"[:63]  # PostgreSQL cuts there
     try:
         connection.execute(sa.select(sa.func.set_config("application_name", name, False)))
         connection.execute(sa.select(sa.func.set_config("idle_session_timeout", "0", False)))
-        got = connection.scalar(sa.select(sa.func.pg_try_advisory_lock(_SPACE, view_id)))
-        holder = None if got else connection.scalar(_HOLDER, {"space": _SPACE, "id": view_id})
+        got = connection.scalar(sa.select(sa.func.pg_try_advisory_lock(space, number)))
+        return None if got else connection.scalar(_HOLDER, {"space": space, "id": number}) or ""
     except exc.SQLAlchemyError as error:
         raise database.error(error) from None
-    if not got:
-        raise _already(view_id, _named(holder))
 
 
 def _named(name: str | None) -> tuple[str, str, int] | None:
@@ -135,11 +181,11 @@ def _me() -> dict[str, str | int]:
     return {"pid": os.getpid(), "host": socket.gethostname(), "since": now_us() // MICROS}
 
 
-def _already(view_id: int, holder: tuple[str, str, int] | None) -> AlreadyRunningError:
-    text = "another run holds the view's lock"
+def _already(what: str, number: int, holder: tuple[str, str, int] | None) -> AlreadyRunningError:
+    text = f"another run holds the {what}'s lock"
     if holder:
         pid, host, since = holder
         text = f"{text}: pid {pid} on {host}, since {format_timestamp(since * MICROS)}"
     return AlreadyRunningError(
-        text, where=f"view id {view_id}", hint="wait for it, or stop it: the lock ends with its process"
+        text, where=f"{what} id {number}", hint="wait for it, or stop it: the lock ends with its process"
     )

@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from fastserve.definitions import Definition
 from fastserve.errors import RegistryConflictError, RegistryError
 from fastserve.registry.engine import Database, open_database
+from fastserve.registry.jobs import JobStore
 from fastserve.registry.ledger import Ledger
 from fastserve.registry.locks import lock_view
 from fastserve.registry.migrate import ensure_schema
@@ -48,11 +49,13 @@ class Registry(Ledger):
     Attributes:
         registry_id: made once per database, never changed.
         project: the name space of the definitions.
+        jobs: the project's jobs.
     """
 
     def __init__(self, database: Database, project: str, registry_id: str) -> None:
         super().__init__(database, project)
         self.registry_id = registry_id
+        self.jobs = JobStore(database, project)
 
     def revision(self) -> int:
         """The project's revision, one cheap SELECT; 0 when nothing was ever applied."""

@@ -12,7 +12,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-HEAD: Final = "0001"
+HEAD: Final = "0002"
 """The schema version this release writes: the newest migration."""
 
 VERSION_TABLE: Final = "fastserve_schema"
@@ -124,4 +124,29 @@ cursors: Final = sa.Table(
     sa.Column("target", sa.Text, primary_key=True),
     sa.Column("event_hw_us", sa.BigInteger),
     sa.Column("created_hw_us", sa.BigInteger),
+)
+jobs: Final = sa.Table(
+    "fastserve_jobs",
+    metadata,
+    sa.Column("job_id", sa.Integer, primary_key=True),
+    sa.Column("project", sa.Text, nullable=False),
+    sa.Column("kind", sa.Text, nullable=False),
+    sa.Column("args", sa.Text, nullable=False),  # JSON object
+    sa.Column("idempotency_key", sa.Text),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("cancel_us", sa.BigInteger),  # when somebody asked for its end
+    sa.Column("attempts", sa.Integer, nullable=False),
+    sa.Column("submitted_us", sa.BigInteger, nullable=False),
+    sa.Column("started_us", sa.BigInteger),
+    sa.Column("heartbeat_us", sa.BigInteger),
+    sa.Column("finished_us", sa.BigInteger),
+    sa.Column("pid", sa.Integer),
+    sa.Column("pid_start", sa.BigInteger),  # of /proc: a pid may be given to another process
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Column("progress", sa.Text, nullable=False),  # JSON object
+    sa.Column("result", sa.Text, nullable=False),  # JSON object
+    sa.Column("error", sa.Text, nullable=False),  # JSON object, or nothing
+    sa.Index("fastserve_jobs_status", "project", "status", "job_id"),
+    sa.Index("fastserve_jobs_key", "project", "idempotency_key", unique=True),
+    sqlite_autoincrement=True,
 )

@@ -42,6 +42,13 @@ def hold(url: str, view_id: str) -> None:
         _barrier("held")
 
 
+def job(url: str, job_id: str) -> None:
+    """Work on a job until stdin ends."""
+    with open_registry(url, "demo") as registry, registry.jobs.lock(int(job_id)):
+        registry.jobs.claim(int(job_id), os.getpid(), 1)
+        _barrier("held")
+
+
 def fork(url: str, view_id: str) -> None:
     """Hold a view's lock in a process that has a forked child; print the child's id."""
     with open_registry(url, "demo") as registry, registry.lock_view(int(view_id)):
@@ -59,6 +66,5 @@ def alembic(url: str) -> None:
 
 
 if __name__ == "__main__":
-    {"apply": apply, "open": open_, "hold": hold, "fork": fork, "alembic": alembic}[sys.argv[1]](
-        *sys.argv[2:]
-    )
+    commands = {"apply": apply, "open": open_, "hold": hold, "job": job, "fork": fork, "alembic": alembic}
+    commands[sys.argv[1]](*sys.argv[2:])

@@ -1,0 +1,1 @@
+"""The control plane: registry, jobs, metrics and health over REST, on aiohttp."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +40,13 @@ Cutoff = int | str | datetime | Literal["label_time"] | None
 _FEW_KEYS: Final = (
     65_536  # so few keys are cheaper to look up in every batch than other entities' rows to keep
 )
+
+
+class RowReader(Protocol):
+    """Where the rows of views come from."""
+
+    def read(self, rv: RegisteredView, columns: Sequence[str], times: Ints) -> Iterator[pa.RecordBatch]:
+        """As `History.read`."""
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -108,7 +115,7 @@ class _Join:
     features: dict[str, None] = field(default_factory=dict)
     values: dict[str, pa.ChunkedArray] = field(default_factory=dict)
 
-    def make(self, history: History, times: Ints, cutoff: int | Ints | None) -> None:
+    def make(self, history: RowReader, times: Ints, cutoff: int | Ints | None) -> None:
         """Read the rows that the labels can see, and fill `values`."""
         features = list(self.features)
         batches = _of_spine(history.read(self.rv, features, times), self)
@@ -146,13 +153,31 @@ def build_training_set(
         InvalidDataError: a label's time is null or none; or a source's row does not fit.
         IncompleteHistoryError: labels reach outside what the offline table covers.
     """
-    spine = to_spine(spine)
+    return join_features(
+        to_spine(spine),
+        parts,
+        History(config, registry, allow_incomplete=allow_incomplete),
+        full_feature_names=full_feature_names,
+        cutoff=cutoff,
+        timestamp_column=timestamp_column,
+    )
+
+
+def join_features(
+    spine: Spine,
+    parts: Parts,
+    history: RowReader,
+    *,
+    full_feature_names: bool = False,
+    cutoff: Cutoff = None,
+    timestamp_column: str = "event_timestamp",
+) -> TrainingSet:
+    """`build_training_set` on rows from any reader: a history, or the record of one."""
     parts = list(parts)
     names = _output_names(spine.table.column_names, parts, full_feature_names)
     times = label_times(spine.table, timestamp_column)
     known_by = _cutoff(cutoff, times)
     joins = _joins(spine.table, parts)
-    history = History(config, registry, allow_incomplete=allow_incomplete)
     for join in joins.values():
         join.make(history, times, known_by)
     values = [joins[_same(part, rv)].values[feature] for part, rv in parts for feature in part.features]

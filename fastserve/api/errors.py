@@ -15,6 +15,7 @@ _STATUS: Final[tuple[tuple[type[errors.FastserveError], int, str], ...]] = (
     (errors.InvalidEntityError, 422, "invalid_entity"),
     (errors.InvalidDataError, 422, "invalid_data"),
     (errors.TooLargeError, 413, "too_large"),
+    (errors.SchemaMismatchError, 409, "schema_mismatch"),
     (errors.RequestError, 400, "bad_request"),
     (errors.OverloadedError, 429, "overloaded"),
     (errors.StoreTimeoutError, 503, "store_timeout"),

@@ -60,6 +60,7 @@ class FeatureReads:
             )
         asked = wire.parse_batch(request.body)
         plan = self._catalog.plan(asked.service, asked.features, asked.full_feature_names)
+        wire.check_fingerprint(plan, asked)
         render = _arrow if media == wire.ARROW else _json
         return self._read(plan, wire.json_keys(plan, asked.entities), render, wire.deadline_us(request))
 

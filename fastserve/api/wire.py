@@ -6,6 +6,7 @@ The JSON answer is columnar: values[i] is feature i, values[i][j] belongs to ent
 from __future__ import annotations
 
 import base64
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -15,7 +16,7 @@ import orjson
 import pyarrow as pa
 
 from fastserve.codec.status import Status
-from fastserve.errors import InvalidEntityError, RequestError, TooLargeError
+from fastserve.errors import InvalidEntityError, RequestError, SchemaMismatchError, TooLargeError
 from fastserve.http.message import Request
 from fastserve.serving.plan import ReadPlan
 from fastserve.serving.read_path import FeatureBatch
@@ -27,17 +28,23 @@ ARROW: Final = "application/vnd.apache.arrow.stream"
 DUMP: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z
 DEADLINE: Final = b"fastserve-deadline-ms"
 STATUS_NAMES: Final = ["INVALID", *(s.name for s in sorted(Status))]
-_KEYS: Final = ("feature_service", "features", "entities", "full_feature_names")
+_KEYS: Final = ("feature_service", "features", "entities", "full_feature_names", "expect_fingerprint")
+_FINGERPRINT: Final = re.compile(r"[0-9a-f]{16}")
 
 
 @dataclass(frozen=True, slots=True)
 class BatchRequest:
-    """A parsed `POST /online-features/batch`; exactly one of service and features is set."""
+    """A parsed `POST /online-features/batch`; exactly one of service and features is set.
+
+    Attributes:
+        expect_fingerprint: the schema fingerprint the caller was trained with; '' for any.
+    """
 
     service: str
     features: tuple[str, ...]
     entities: dict[str, list[Any]]
     full_feature_names: bool
+    expect_fingerprint: str = ""
 
 
 def parse_batch(body: bytes) -> BatchRequest:
@@ -64,7 +71,34 @@ def parse_batch(body: bytes) -> BatchRequest:
     full = data.get("full_feature_names", False)
     if not isinstance(full, bool):
         raise RequestError(f"is a {json_kind(full)}, not true or false", where="$.full_feature_names")
-    return BatchRequest(service, features, parse_entities(data.get("entities", {})), full)
+    entities = parse_entities(data.get("entities", {}))
+    return BatchRequest(service, features, entities, full, _fingerprint(data))
+
+
+def _fingerprint(data: dict[str, Any]) -> str:
+    expected = data.get("expect_fingerprint")
+    if expected is None:
+        return ""
+    if not isinstance(expected, str) or not _FINGERPRINT.fullmatch(expected):
+        shown = repr(expected) if isinstance(expected, str) else f"a {json_kind(expected)}"
+        raise RequestError(
+            f"is {shown}, not a schema fingerprint",
+            where="$.expect_fingerprint",
+            hint="16 hex digits: `schema_fingerprint` of an answer or of a training data set's manifest",
+        )
+    return expected
+
+
+def check_fingerprint(plan: ReadPlan, asked: BatchRequest) -> None:
+    """Raise SchemaMismatchError when the caller expects another schema than the plan's."""
+    if asked.expect_fingerprint and asked.expect_fingerprint != plan.fingerprint:
+        names = ", ".join(f"{c.name} {c.dtype}" for c in plan.columns[:8])
+        raise SchemaMismatchError(
+            f"the answer would have schema {plan.fingerprint}, not {asked.expect_fingerprint}",
+            where="$.expect_fingerprint",
+            hint=f"it would answer {names}{', …' if len(plan.columns) > 8 else ''}; "
+            "pin the service to the model's training data set, or train again",
+        )
 
 
 def _targets(data: dict[str, Any]) -> tuple[str, tuple[str, ...]]:

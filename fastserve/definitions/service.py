@@ -22,6 +22,8 @@ class FeatureService:
         name: the service's name.
         features: views, projections of views (``view[["a"]].with_name(...)``) or refs (``"view:a"``).
             A whole view stands for the features it has now: a field added later does not change the service.
+        pinned_to: id of a training data set. The service then reads the view versions that the data set did, and
+            is refused rather than answered with another schema than the data set's.
     """
 
     name: str
@@ -29,6 +31,7 @@ class FeatureService:
     description: str = ""
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
     owner: str = ""
+    pinned_to: str = ""
 
     def __init__(
         self,
@@ -41,6 +44,7 @@ class FeatureService:
         description: str = "",
         tags: Mapping[str, str] | None = None,
         owner: str = "",
+        pinned_to: str = "",
     ) -> None:
         if isinstance(features, (FeatureView, FeatureViewProjection, str)):
             features = (features,)
@@ -51,6 +55,7 @@ class FeatureService:
             description=description,
             tags=frozen_tags(tags),
             owner=owner,
+            pinned_to=pinned_to,
         )
 
     def _repr_html_(self) -> str:

@@ -211,6 +211,9 @@ def _check_service(
     views: dict[tuple[str, int], FeatureView],
     entities: dict[str, Entity],
 ) -> Iterator[Problem]:
+    if not isinstance(service.pinned_to, str):
+        kind = type(service.pinned_to).__name__
+        yield Problem(where, f"pinned_to is a {kind}", "write the id of a training data set as text")
     if not service.features:
         yield Problem(where, "has no features", "list views, view[[…]] or 'view:feature' refs")
     seen: set[tuple[str, str]] = set()

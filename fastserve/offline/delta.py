@@ -23,8 +23,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
+import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
-from deltalake.exceptions import CommitFailedError, TableNotFoundError
+from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from fastserve.errors import InvalidDataError, MaterializeError
 from fastserve.offline.cast import cast_column
@@ -89,6 +90,12 @@ class OfflineTable:
         """The newest version number, for reads that must be repeatable; None without a table."""
         table = self._open(None)
         return None if table is None else int(table.version())
+
+    @property
+    def table_id(self) -> str:
+        """Given to the table when it was created, never again; '' without a table."""
+        table = self._open(None)
+        return "" if table is None else str(table.metadata().id)
 
     def row_count(self, version: int | None = None) -> int:
         """Rows in the table, from the log alone."""
@@ -224,6 +231,38 @@ class OfflineTable:
         except CommitFailedError:
             return False
         return True
+
+
+def table_state(uri: str) -> tuple[str, int]:
+    """(id, newest version) of a Delta table.
+
+    Raises:
+        InvalidDataError: there is none.
+    """
+    try:
+        table = DeltaTable(uri)
+    except (DeltaError, OSError) as error:
+        raise InvalidDataError(f"cannot be read: {error}", where=f"Delta table {uri}") from None
+    return str(table.metadata().id), int(table.version())
+
+
+def why_unreadable(uri: str, version: int, table_id: str) -> str:
+    """Why a version of a Delta table can no longer be read; '' when it can."""
+    try:
+        if not DeltaTable.is_deltatable(uri):
+            return f"there is no Delta table at {uri} any more"
+        if (found := str(DeltaTable(uri).metadata().id)) != table_id:
+            return f"the table at {uri} is another one ({found}): it was removed and made anew"
+        dataset = DeltaTable(uri, version=version).to_pyarrow_dataset()
+    except (DeltaError, OSError) as error:
+        reason = str(error).partition("\n")[0]
+        return f"version {version} vacuumed: the log of {uri} no longer reaches back to it ({reason})"
+    paths = [fragment.path for fragment in dataset.get_fragments()]
+    infos = dataset.filesystem.get_file_info(paths) if paths else []
+    gone = sum(info.type == pafs.FileType.NotFound for info in infos)
+    if gone:
+        return f"version {version} vacuumed: {gone} of its {len(infos)} files in {uri} are deleted"
+    return ""
 
 
 class _Spool:

@@ -6,7 +6,8 @@ list, then that of the row in its file, is the "position in the source": the las
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import hashlib
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
@@ -28,6 +29,7 @@ from fastserve.errors import InvalidDataError
 Batches = Iterator[tuple[int, pa.RecordBatch]]
 _CSV_BLOCK_BYTES: Final = 1 << 22
 RUN_BYTES: Final = 1 << 25
+_HASH_BYTES: Final = 1 << 20
 
 
 class FileReader(Protocol):
@@ -54,21 +56,71 @@ class DataFile:
     partition: dict[str, str] = field(default_factory=dict)
 
 
-def open_files(source: FileSource, repo: Path) -> Iterator[DataFile]:
+def open_files(
+    source: FileSource, repo: Path, *, only: Collection[str] | None = None, version: int | None = None
+) -> Iterator[DataFile]:
     """The source's files by ascending path, each opened when its turn comes.
+
+    Args:
+        only: no other files than these, as `list_files` names them; None for all.
+        version: of a source that is a Delta table; None for its newest.
 
     Raises:
         InvalidDataError: nothing there, an empty directory, or a file that is not of the format.
     """
     if source.format == "delta":
-        yield from _delta_files(source, repo)
+        yield from _delta_files(source, repo, version)
         return
     with reading(source, source.path):
-        filesystem, root, paths = _list(source, repo)
-    for path in paths:
+        filesystem, root, found = _list(source, repo)
+    for path in (info.path for info in found):
+        if only is not None and _shown(source, root, path) not in only:
+            continue
         with reading(source, path):
             reader = _READERS[source.format](filesystem, path)
         yield DataFile(path, reader, _hive(path[len(root) :]))
+
+
+@dataclass(frozen=True, slots=True)
+class ListedFile:
+    """A file of a source as it stands: what changes when somebody writes to it.
+
+    Attributes:
+        path: below the source's declared path, e.g. ``data/day=2024-01-01/a.parquet`` of the source ``data/``.
+        mtime_ns: when it was last written; None where the file system does not say.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int | None
+    filesystem: pa.fs.FileSystem = field(repr=False, compare=False)
+    opened_as: str = field(default="", repr=False, compare=False)
+
+    def sha256(self) -> str:
+        """Of the file's bytes, in hex."""
+        digest = hashlib.sha256()
+        with self.filesystem.open_input_stream(self.opened_as, compression=None) as stream:
+            while chunk := stream.read(_HASH_BYTES):
+                digest.update(chunk)
+        return digest.hexdigest()
+
+
+def list_files(source: FileSource, repo: Path) -> list[ListedFile]:
+    """The files of a source that is no Delta table, by ascending path.
+
+    Raises:
+        InvalidDataError: nothing there, or an empty directory.
+    """
+    with reading(source, source.path):
+        filesystem, root, found = _list(source, repo)
+    return [
+        ListedFile(_shown(source, root, i.path), int(i.size), i.mtime_ns, filesystem, i.path) for i in found
+    ]
+
+
+def _shown(source: FileSource, root: str, path: str) -> str:
+    below = path[len(root) :].strip("/")
+    return f"{source.path.rstrip('/')}/{below}" if below else source.path
 
 
 @contextmanager
@@ -84,14 +136,14 @@ def reading(source: FileSource, path: str) -> Iterator[None]:
         ) from error
 
 
-def _list(source: FileSource, repo: Path) -> tuple[pa.fs.FileSystem, str, list[str]]:
+def _list(source: FileSource, repo: Path) -> tuple[pa.fs.FileSystem, str, list[pa.fs.FileInfo]]:
     if "://" in source.path:
         filesystem, root = pa.fs.FileSystem.from_uri(source.path)
     else:
         filesystem, root = pa.fs.LocalFileSystem(), str(repo / source.path)
     info = filesystem.get_file_info(root)
     if info.type == pa.fs.FileType.File:
-        return filesystem, root, [root]
+        return filesystem, root, [info]
     where = f"source {source.name!r}"
     if info.type != pa.fs.FileType.Directory:
         raise InvalidDataError(
@@ -100,14 +152,14 @@ def _list(source: FileSource, repo: Path) -> tuple[pa.fs.FileSystem, str, list[s
             hint="relative paths are relative to the repo directory",
         )
     found = filesystem.get_file_info(pa.fs.FileSelector(root, recursive=True))
-    paths = sorted(i.path for i in found if i.type == pa.fs.FileType.File and not _hidden(i.path, root))
-    if not paths:
+    files = [i for i in found if i.type == pa.fs.FileType.File and not _hidden(i.path, root)]
+    if not files:
         raise InvalidDataError(
             f"the directory {root!r} has no files",
             where=where,
             hint="write the source first; names that start with _ or . do not count",
         )
-    return filesystem, root, paths
+    return filesystem, root, sorted(files, key=lambda i: str(i.path))
 
 
 def _hidden(path: str, root: str) -> bool:
@@ -230,11 +282,16 @@ def _sliced(row: int, batch: pa.RecordBatch, batch_rows: int) -> Batches:
 _READERS: Final[dict[str, Any]] = {"parquet": _Parquet.open, "csv": _Csv, "arrow": _Arrow}
 
 
-def _delta_files(source: FileSource, repo: Path) -> Iterator[DataFile]:
-    root = source.path if "://" in source.path else str(repo / source.path)
+def delta_uri(source: FileSource, repo: Path) -> str:
+    """Where the Delta table is that a source reads."""
+    return source.path if "://" in source.path else str(repo / source.path)
+
+
+def _delta_files(source: FileSource, repo: Path, version: int | None) -> Iterator[DataFile]:
+    root = delta_uri(source, repo)
     try:
         with reading(source, root):
-            dataset = DeltaTable(root).to_pyarrow_dataset()
+            dataset = DeltaTable(root, version=version).to_pyarrow_dataset()
     except InvalidDataError as error:
         if isinstance(error.__cause__, TableNotFoundError):
             raise InvalidDataError(

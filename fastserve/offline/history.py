@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fastserve.config import Config
-from fastserve.definitions import batch_source
+from fastserve.definitions import FileSource, batch_source
 from fastserve.errors import IncompleteHistoryError
 from fastserve.offline.delta import OfflineTable
 from fastserve.offline.source import scan_source
@@ -48,23 +48,37 @@ class History:
         Raises:
             IncompleteHistoryError: the view has no history at all, or its table does not cover every label.
         """
-        table = OfflineTable(self._config.offline_store, self._config.project, rv)
-        intervals = self._registry.intervals(rv.view_id, "offline")
-        source = batch_source(rv.view.source)
         if not len(times):
             return iter(())
-        start, end = _range(times, rv.view.ttl_us)
+        source = self.source_for(rv, times)
+        start, end = visible_range(times, rv.view.ttl_us)
+        if source is not None:
+            return scan_source(source, rv, self._config.repo, columns=columns, start_us=start, end_us=end)
+        return self.table(rv).read(columns, start, end)
+
+    def table(self, rv: RegisteredView) -> OfflineTable:
+        """The view's offline table."""
+        return OfflineTable(self._config.offline_store, self._config.project, rv)
+
+    def source_for(self, rv: RegisteredView, times: Ints) -> FileSource | None:
+        """The source to read the view's rows from; None for its offline table.
+
+        Raises:
+            IncompleteHistoryError: as `read`.
+        """
+        intervals = self._registry.intervals(rv.view_id, "offline")
+        source = batch_source(rv.view.source)
+        table = self.table(rv)
         if intervals:
             self._check(rv, table, intervals, times)
-        elif source is not None:
-            return scan_source(source, rv, self._config.repo, columns=columns, start_us=start, end_us=end)
-        elif not table.exists:
+            return None
+        if source is None and not table.exists:
             raise IncompleteHistoryError(
                 "has no history: nothing is materialized offline, and it has no batch source",
                 where=f"FeatureView {rv.view.name!r}",
                 hint="give the view a batch source, or push rows with offline storage on",
             )
-        return table.read(columns, start, end)
+        return source
 
     def _check(
         self, rv: RegisteredView, table: OfflineTable, intervals: Sequence[Interval], times: Ints
@@ -133,7 +147,7 @@ def _moment(us: int | None) -> str:
     return format_timestamp(min(max(MIN_US if us is None else us, MIN_US), MAX_US))
 
 
-def _range(times: Ints, ttl_us: int | None) -> tuple[int | None, int | None]:
+def visible_range(times: Ints, ttl_us: int | None) -> tuple[int | None, int | None]:
     """The event times any label can see, as [start, end); None where the bound would not be an int64."""
     start = None if ttl_us is None else int(times.min()) - ttl_us + 1
     end = int(times.max()) + 1

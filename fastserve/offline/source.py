@@ -6,7 +6,7 @@ columns are cast. Memory is a few batches, whatever the source's size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -116,8 +116,23 @@ def scan_source(
             fit its declared type (cast.py has the table); names source, file, column and row (from 0).
     """
     window = Window(start_us, end_us, created_after_us)
+    yield from scan_files(
+        open_files(source, repo), source, rv, window, columns=columns, batch_rows=batch_rows
+    )
+
+
+def scan_files(
+    files: Iterable[DataFile],
+    source: FileSource,
+    rv: RegisteredView,
+    window: Window,
+    *,
+    columns: Sequence[str] | None = None,
+    batch_rows: int = BATCH_ROWS,
+) -> Iterator[pa.RecordBatch]:
+    """`scan_source` over files that were opened already."""
     schema = canonical_schema(rv, columns)
-    for file in open_files(source, repo):
+    for file in files:
         scan = _FileScan.make(source, rv, file, columns)
         created = scan.created if scan.created in file.reader.schema.names else None
         prunable = scan.event in file.reader.schema.names and (created is None) == (scan.created is None)

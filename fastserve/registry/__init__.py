@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 from fastserve.registry.plan import ApplyResult, AttributeChange, Change, Plan, Revision
 from fastserve.registry.runs import Cursor, Interval, Partition, Run, coalesce, uncovered
-from fastserve.registry.snapshot import RegisteredView, Snapshot
+from fastserve.registry.snapshot import Pin, RegisteredView, Snapshot
 
 if TYPE_CHECKING:
     from fastserve.registry.jobs import Job, JobStore
+    from fastserve.registry.datasets import TrainingDataset, UsedView
     from fastserve.registry.registry import Registry, open_registry
 
 __all__ = [
@@ -21,12 +22,15 @@ __all__ = [
     "Job",
     "JobStore",
     "Partition",
+    "Pin",
     "Plan",
     "RegisteredView",
     "Registry",
     "Revision",
     "Run",
     "Snapshot",
+    "TrainingDataset",
+    "UsedView",
     "coalesce",
     "open_registry",
     "uncovered",
@@ -43,4 +47,8 @@ def __getattr__(name: str) -> Any:
         from fastserve.registry import jobs  # noqa: PLC0415
 
         return getattr(jobs, name)
+    if name in ("TrainingDataset", "UsedView"):
+        from fastserve.registry import datasets  # noqa: PLC0415
+
+        return getattr(datasets, name)
     raise AttributeError(f"module 'fastserve.registry' has no attribute {name!r}")

@@ -45,6 +45,7 @@ def flatten(obj: Definition) -> dict[str, Any]:
         flat |= _view(obj)
     elif isinstance(obj, FeatureService):
         flat["features"] = [ref_text(part) for part in obj.features]
+        flat["pinned to"] = obj.pinned_to or None
     else:
         flat |= _source("", obj)
     return flat | _common(obj)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TypeVar
 
@@ -14,6 +15,7 @@ from fastserve.definitions import Definition, Entity, FeatureService, FeatureVie
 from fastserve.definitions.serde import canonical_json, content_hash, from_dict
 from fastserve.definitions.validate import join_keys_of
 from fastserve.errors import RegistryError
+from fastserve.registry.datasets import read_pins
 from fastserve.registry.plan import Change, Plan, Revision
 from fastserve.registry.schema import layouts, objects, projects, revisions, views
 from fastserve.registry.snapshot import RegisteredView, Snapshot, fields_of
@@ -63,7 +65,12 @@ def read_snapshot(connection: sa.Connection, registry_id: str, project: str, rev
         if isinstance(obj, FeatureView):
             view_ids[obj.name, obj.version] = view_id
     records = _read_layouts(connection, project, revision)
-    return _snapshot(registry_id, project, revision, found, view_ids, records)
+    made = _snapshot(registry_id, project, revision, found, view_ids, records)
+    pinned = {service.name: service.pinned_to for service in made.services.values() if service.pinned_to}
+    if not pinned:
+        return made
+    pins = read_pins(connection, project, set(pinned.values()))
+    return replace(made, pins=MappingProxyType({name: pins[to] for name, to in pinned.items() if to in pins}))
 
 
 def read_history(connection: sa.Connection, project: str, limit: int) -> list[Revision]:

@@ -7,6 +7,13 @@ from contextlib import AbstractContextManager
 
 from fastserve.definitions import Definition
 from fastserve.errors import RegistryConflictError, RegistryError
+from fastserve.registry.datasets import (
+    TrainingDataset,
+    check_pins,
+    read_dataset,
+    read_datasets,
+    write_dataset,
+)
 from fastserve.registry.engine import Database, open_database
 from fastserve.registry.jobs import JobStore
 from fastserve.registry.ledger import Ledger
@@ -86,7 +93,10 @@ class Registry(Ledger):
             DefinitionError: the objects, laid over what is registered, do not hold together.
             BreakingChangeError: a view would change incompatibly under its version.
         """
-        return make_plan(self.snapshot(), objects, prune=prune)
+        plan = make_plan(self.snapshot(), objects, prune=prune)
+        with self._database.read() as connection:
+            check_pins(connection, plan)
+        return plan
 
     def apply(
         self,
@@ -122,6 +132,7 @@ class Registry(Ledger):
             plan = make_plan(before, objects, prune=prune)
             if plan.is_empty:
                 return ApplyResult(plan, before)
+            check_pins(connection, plan)
             written = write_plan(connection, before, plan, author)
             after = read_snapshot(connection, self.registry_id, self.project, written)
         return ApplyResult(plan, after)
@@ -130,6 +141,25 @@ class Registry(Ledger):
         """The newest revisions, newest first: revision, when, author, summary."""
         with self._database.read() as connection:
             return read_history(connection, self.project, limit)
+
+    def record_training_dataset(self, dataset: TrainingDataset) -> None:
+        """Register a data set and its lineage; one that is registered already moves to the new place."""
+        with self._database.write() as connection:
+            write_dataset(connection, self.project, dataset)
+
+    def training_datasets(self, *, view: str = "", service: str = "") -> list[TrainingDataset]:
+        """The project's training data sets, newest first; those made from a view, or for a service."""
+        with self._database.read() as connection:
+            return read_datasets(connection, self.project, view=view, service=service)
+
+    def training_dataset(self, dataset: str) -> TrainingDataset:
+        """A training data set by its id, or the newest one of a name.
+
+        Raises:
+            UnknownObjectError: there is none.
+        """
+        with self._database.read() as connection:
+            return read_dataset(connection, self.project, dataset)
 
     def lock_view(self, view_id: int) -> AbstractContextManager[None]:
         """Hold a view for one run; the lock ends with the process, however that ends.

@@ -12,7 +12,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-HEAD: Final = "0002"
+HEAD: Final = "0003"
 """The schema version this release writes: the newest migration."""
 
 VERSION_TABLE: Final = "fastserve_schema"
@@ -149,4 +149,32 @@ jobs: Final = sa.Table(
     sa.Index("fastserve_jobs_status", "project", "status", "job_id"),
     sa.Index("fastserve_jobs_key", "project", "idempotency_key", unique=True),
     sqlite_autoincrement=True,
+)
+training_datasets: Final = sa.Table(
+    "fastserve_training_datasets",
+    metadata,
+    sa.Column("project", sa.Text, primary_key=True),
+    sa.Column("dataset_id", sa.Text, primary_key=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("service", sa.Text, nullable=False),
+    sa.Column("fingerprint", sa.Text, nullable=False),
+    sa.Column("uri", sa.Text, nullable=False),
+    sa.Column("rows", sa.BigInteger, nullable=False),
+    sa.Column("created_us", sa.BigInteger, nullable=False),
+    sa.Column("author", sa.Text, nullable=False),
+    sa.Column("manifest", sa.Text, nullable=False),  # JSON
+)
+dataset_views: Final = sa.Table(
+    "fastserve_dataset_views",
+    metadata,
+    sa.Column("project", sa.Text, primary_key=True),
+    sa.Column("dataset_id", sa.Text, primary_key=True),
+    sa.Column("view_id", sa.Integer, sa.ForeignKey(views.c.view_id), primary_key=True, autoincrement=False),
+    sa.Column("definition_hash", sa.Text, nullable=False),
+    sa.Column("origin", sa.Text, nullable=False),  # JSON: a table and its version, or a source's files
+    sa.ForeignKeyConstraint(
+        ["project", "dataset_id"],
+        ["fastserve_training_datasets.project", "fastserve_training_datasets.dataset_id"],
+    ),
+    sa.Index("fastserve_dataset_views_view", "view_id"),
 )

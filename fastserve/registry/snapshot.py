@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from types import MappingProxyType
 
@@ -16,7 +16,7 @@ from fastserve.definitions import (
     FeatureViewProjection,
     PushSource,
 )
-from fastserve.errors import RegistryError, UnknownObjectError
+from fastserve.errors import RegistryError, SchemaMismatchError, UnknownObjectError
 from fastserve.types import DType, parse_dtype
 
 
@@ -53,9 +53,52 @@ class RegisteredView:
         return MappingProxyType({f.name: f.default for f in self.view.schema})
 
 
+@dataclass(frozen=True, slots=True)
+class Pin:
+    """What a pinned service is held to, by the training data set it is pinned to.
+
+    Attributes:
+        dataset_id: the data set.
+        fingerprint: its schema fingerprint.
+        full_feature_names: how its features are named.
+        versions: view -> the version it used, of the views it asked for without a version.
+    """
+
+    dataset_id: str
+    fingerprint: str
+    full_feature_names: bool
+    versions: Mapping[str, int]
+
+    def applied(self, projections: Iterable[FeatureViewProjection]) -> list[FeatureViewProjection]:
+        """The projections, those without a version at the data set's."""
+        return [
+            part if part.version is not None else replace(part, version=self.versions.get(part.view))
+            for part in projections
+        ]
+
+    def check(self, fingerprint: str, *, service: str, full_feature_names: bool) -> None:
+        """Raise SchemaMismatchError unless the fingerprint is the data set's."""
+        if fingerprint == self.fingerprint:
+            return
+        hint = "train again and pin the service to the new data set, or take pinned_to away"
+        if full_feature_names != self.full_feature_names:
+            wanted = str(self.full_feature_names).lower()
+            hint = f"ask with full_feature_names: {wanted}, as the data set is named; or {hint}"
+        raise SchemaMismatchError(
+            f"the service is pinned to training data set {self.dataset_id} of schema {self.fingerprint}; "
+            f"this answer's would be {fingerprint}",
+            where=f"feature service {service!r}",
+            hint=hint,
+        )
+
+
 @dataclass(frozen=True)
 class Snapshot:
-    """All definitions of a project at one revision. Views are keyed by (name, version)."""
+    """All definitions of a project at one revision. Views are keyed by (name, version).
+
+    Attributes:
+        pins: name of a pinned service -> what it is held to.
+    """
 
     registry_id: str
     project: str
@@ -64,6 +107,7 @@ class Snapshot:
     views: Mapping[tuple[str, int], RegisteredView]
     services: Mapping[str, FeatureService]
     push_sources: Mapping[str, PushSource]
+    pins: Mapping[str, Pin] = field(default_factory=dict)
 
     def view(self, name: str, version: int | None = None) -> RegisteredView:
         """A version of a view; the newest one without `version`.
@@ -92,6 +136,11 @@ class Snapshot:
         if found is None:
             raise UnknownObjectError.of("feature service", name, self.services)
         return found
+
+    def service_parts(self, name: str) -> Sequence[FeatureViewProjection]:
+        """What a service reads: its projections, at the versions it is pinned to if it is."""
+        parts, pin = self.service(name).features, self.pins.get(name)
+        return parts if pin is None else pin.applied(parts)
 
     def push_source(self, name: str) -> PushSource:
         """A push source; UnknownObjectError when there is none of that name."""

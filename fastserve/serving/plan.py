@@ -9,14 +9,14 @@ asked for, in the order asked; a column points at (read, column of that read).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from fastserve.codec.keys import KeyEncoder
 from fastserve.codec.rows import RowDecoder
 from fastserve.definitions import FeatureViewProjection
-from fastserve.errors import RequestError, UnknownObjectError
+from fastserve.definitions.fingerprint import output_fields, schema_fingerprint
+from fastserve.errors import RequestError
 from fastserve.registry import RegisteredView, Snapshot
 
 
@@ -85,8 +85,14 @@ def compile_plan(
     Raises:
         UnknownObjectError: a view, version or feature is not registered.
         RequestError: two features would be answered under one name, or one column would be two keys' types.
+        SchemaMismatchError: the service is pinned to a training data set of another schema.
     """
-    resolved = snapshot.resolve(projections)
+    pin = snapshot.pins.get(service)
+    resolved = snapshot.resolve(projections if pin is None else pin.applied(projections))
+    fields = output_fields([(part, rv.view) for part, rv in resolved], full_feature_names=full_feature_names)
+    fingerprint = schema_fingerprint(fields)
+    if pin is not None:
+        pin.check(fingerprint, service=service, full_feature_names=full_feature_names)
     wanted: dict[tuple[int, tuple[str, ...]], tuple[RegisteredView, list[str]]] = {}
     slots: list[tuple[tuple[int, tuple[str, ...]], str, FeatureViewProjection]] = []
     for part, registered in resolved:
@@ -100,12 +106,12 @@ def compile_plan(
     order = {key: i for i, key in enumerate(wanted)}
     outputs = [
         OutputColumn(
-            name=f"{part.output_name}__{feature}" if full_feature_names else feature,
-            dtype=_dtype(wanted[key][0], feature),
+            name=field.name,
+            dtype=field.dtype,
             read=order[key],
             column=wanted[key][1].index(feature),
         )
-        for key, feature, part in slots
+        for field, (key, feature, _) in zip(fields, slots, strict=True)
     ]
     reads = tuple(_view_read(rv, columns, names) for (_, columns), (rv, names) in wanted.items())
     _refuse_collisions(outputs, slots)
@@ -115,15 +121,8 @@ def compile_plan(
         columns=tuple(outputs),
         reads=reads,
         entity_columns=_entity_columns(reads),
-        fingerprint=_fingerprint(outputs, reads),
+        fingerprint=fingerprint,
     )
-
-
-def _dtype(registered: RegisteredView, feature: str) -> str:
-    field = registered.view.field(feature)
-    if field is None:
-        raise UnknownObjectError.of("feature", feature, registered.view.feature_names)
-    return field.dtype
 
 
 def _view_read(registered: RegisteredView, columns: tuple[str, ...], names: list[str]) -> ViewRead:
@@ -173,11 +172,3 @@ def _entity_columns(reads: Sequence[ViewRead]) -> dict[str, str]:
                     hint="map one of them to another column by join_key_map in a service",
                 )
     return found
-
-
-def _fingerprint(outputs: Sequence[OutputColumn], reads: Sequence[ViewRead]) -> str:
-    text = "\n".join(
-        f"{o.name}:{o.dtype}:{reads[o.read].view}@v{reads[o.read].version}:{reads[o.read].names[o.column]}"
-        for o in outputs
-    )
-    return hashlib.sha256(text.encode()).hexdigest()[:16]

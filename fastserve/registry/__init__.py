@@ -9,8 +9,8 @@ from fastserve.registry.runs import Cursor, Interval, Partition, Run, coalesce, 
 from fastserve.registry.snapshot import Pin, RegisteredView, Snapshot
 
 if TYPE_CHECKING:
-    from fastserve.registry.jobs import Job, JobStore
     from fastserve.registry.datasets import TrainingDataset, UsedView
+    from fastserve.registry.jobs import Job, JobStore
     from fastserve.registry.registry import Registry, open_registry
 
 __all__ = [

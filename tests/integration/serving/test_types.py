@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ def test_the_page_has_every_type() -> None:
 
 
 @pytest.fixture(scope="module")
-def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FeatureStore]:
     """Two entities with a value of every type, a third with nulls; materialized."""
     repo = make_repo(tmp_path_factory.mktemp("types") / "repo", "")
     columns: dict[str, Any] = {
@@ -70,11 +71,10 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> FeatureStore:
         schema=[Field(name, dtype) for dtype, name in NAMES.items()],
         source=FileSource("data/all.parquet"),
     )
-    store = FeatureStore(repo)
-    store.apply([Entity("user"), view])
-    summary = store.materialize(now=NOW)
-    assert summary.status == "ok"
-    return store
+    with FeatureStore(repo) as store:
+        store.apply([Entity("user"), view])
+        assert store.materialize(now=NOW).status == "ok"
+        yield store
 
 
 def features() -> list[str]:

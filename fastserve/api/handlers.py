@@ -117,7 +117,7 @@ def _one_row(batch: FeatureBatch) -> Response:
         "feature_view": read.view,
         "version": read.version,
         "dtypes": {c.name: c.dtype for c in columns},
-        "features": {c.name: wire.json_column(decoded.columns[c.column], c.dtype)[0] for c in columns},
+        "features": {c.name: wire.json_column(decoded.columns[c.column])[0] for c in columns},
         "statuses": {c.name: Status(int(decoded.statuses[c.column][0])).name for c in columns},
         "event_timestamp": format_timestamp(event_ts) if known else None,
         "freshness_ms": (batch.now_us - event_ts) // 1_000 if known else None,

@@ -15,6 +15,7 @@ import numpy as np
 import orjson
 import pyarrow as pa
 
+from fastserve.codec.decoded import DecodedColumn, DecodedRows
 from fastserve.codec.status import Status
 from fastserve.errors import InvalidEntityError, RequestError, SchemaMismatchError, TooLargeError
 from fastserve.http.message import Request
@@ -211,7 +212,7 @@ def render_json(batch: FeatureBatch) -> bytes:
     answer = {
         "names": [c.name for c in plan.columns],
         "dtypes": [c.dtype for c in plan.columns],
-        "values": [_json_values(batch, i) for i in range(len(plan.columns))],
+        "values": _json_values(batch),
         "statuses": statuses,
         "views": [_json_view(batch, i) for i in range(len(plan.reads))],
         "metadata": metadata,
@@ -219,20 +220,38 @@ def render_json(batch: FeatureBatch) -> bytes:
     return orjson.dumps(answer, option=DUMP)
 
 
-def _json_values(batch: FeatureBatch, i: int) -> Any:
-    output = batch.plan.columns[i]
-    column = batch.reads[output.read].columns[output.column]
-    return json_column(column, output.dtype)
+def _json_values(batch: FeatureBatch) -> list[Any]:
+    """The columns as orjson takes them; whole blocks of a type need just one look each."""
+    plain = [_plain_types(rows) for rows in batch.reads]
+    found = []
+    for output in batch.plan.columns:
+        rows = batch.reads[output.read]
+        field = rows.fields[output.column]
+        if field.slot >= 0 and field.dtype.item in plain[output.read]:
+            found.append(rows.blocks[field.dtype.item][field.slot])
+        else:
+            found.append(json_column(rows.columns[output.column]))
+    return found
 
 
-def json_column(column: Any, dtype: str) -> Any:
+def _plain_types(rows: DecodedRows) -> set[str]:
+    """The scalar types whose block is JSON as it stands: nothing null, every float finite."""
+    if not rows.valid.all():
+        return set()
+    return {
+        item
+        for item, block in rows.blocks.items()
+        if item != "timestamp" and (block.dtype.kind != "f" or np.isfinite(block).all())
+    }
+
+
+def json_column(column: DecodedColumn) -> Any:
     """One decoded column as orjson takes it.
 
     A numpy array where nothing needs a second look: no null, and finite if it is a float.
     """
-    declared = parse_dtype(dtype)
-    if declared.width and not declared.is_list and declared.item != "timestamp" and column.valid.all():
-        values: np.ndarray[Any, Any] = column.values
+    values, dtype = column.values, column.dtype
+    if values is not None and not dtype.is_list and dtype.item != "timestamp" and column.valid.all():
         if values.dtype.kind != "f" or np.isfinite(values).all():
             return values
     return [json_value(value) for value in column.to_pylist()]

@@ -17,6 +17,7 @@ import uvloop
 from fastserve.api.feast import FeastReads
 from fastserve.api.handlers import FeatureReads
 from fastserve.api.router import Router
+from fastserve.api.writes import FeatureWrites
 from fastserve.config import Config
 from fastserve.errors import ConfigError, StoreError
 from fastserve.http.limits import Limits
@@ -26,6 +27,7 @@ from fastserve.online import OnlineStore, open_store
 from fastserve.online.claim import check_owner
 from fastserve.registry import open_registry
 from fastserve.serving.catalog import Catalog
+from fastserve.serving.push import Pusher
 from fastserve.serving.read_path import ReadPath
 from fastserve.timeutil import now_us
 
@@ -80,12 +82,21 @@ class App:
         config = Config.from_repo(options.repo)
         tls = make_ssl_context(options.cert, options.key) if options.cert else None
         self._store: OnlineStore = open_store(config.online_store)
-        self.catalog = Catalog(open_registry(config.registry, config.project))
+        registry = open_registry(config.registry, config.project)
+        self.catalog = Catalog(registry)
         self._read_path = ReadPath(self._store, options.clock, deadline_us=options.deadline_ms * 1_000)
+        self._pusher = Pusher(
+            registry,
+            self.catalog.snapshot,
+            offline_root=config.offline_store,
+            online=self._store,
+            now=options.clock,
+        )
         self._started = False
         router = Router(
             FeatureReads(self.catalog, self._read_path).routes,
             FeastReads(self.catalog, self._read_path, compat=options.compat == "feast").routes,
+            FeatureWrites(self.catalog, self._pusher).routes,
         )
         self.server = Server(router, limits=limits, ssl_context=tls)
 
@@ -107,6 +118,7 @@ class App:
         """Finish what is in flight, then let go of everything."""
         if self._started:
             await self.server.drain(self.options.drain_s)
+        await self._pusher.close()
         await self.catalog.close()
         await self._store.close()
 

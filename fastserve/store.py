@@ -25,6 +25,8 @@ from fastserve.registry import ApplyResult, Plan, Registry, Snapshot, open_regis
 from fastserve.timeutil import now_us, parse_timestamp
 
 if TYPE_CHECKING:
+    from fastserve.registry import RegisteredView
+    from fastserve.serving.push import PushResult
     from fastserve.serving.sdk import OnlineFeatures
     from materializer.run import Summary
     from materializer.training import TrainingSet
@@ -216,6 +218,45 @@ class FeatureStore:
             full_feature_names=full_feature_names,
             now_us=now_us() if now is None else parse_timestamp(now),
         )
+
+    # ---- writing ----------------------------------------------------------------------------
+
+    def push(self, push_source_name: str, df: Any, to: str = "online") -> PushResult:
+        """Write rows to every view that a push source feeds; done when they are in all stores asked for.
+
+        Idempotent: a row counts once by (join keys, event time, created time), and online the newest wins.
+
+        Args:
+            df: join keys, features, `event_timestamp` and perhaps `created_timestamp`; pandas, polars, Arrow
+                or a dict of lists.
+            to: ``online``, ``offline`` or ``online_and_offline``.
+
+        Raises:
+            InvalidDataError: a row does not fit, or lies in the future; nothing is written.
+            UnknownObjectError: there is no such push source.
+            StoreError: a store failed; send it again.
+        """
+        from fastserve.serving.push import views_of  # noqa: PLC0415
+
+        return self._push(views_of(self.snapshot, push_source_name), df, to)
+
+    def write_to_online_store(self, view: str, df: Any) -> PushResult:
+        """Write rows of one view, `name` or `name@v2`, to the online store; see `push`."""
+        return self._push_view(view, df, "online")
+
+    def write_to_offline_store(self, view: str, df: Any) -> PushResult:
+        """Write rows of one view, `name` or `name@v2`, to its history; see `push`."""
+        return self._push_view(view, df, "offline")
+
+    def _push_view(self, view: str, df: Any, to: str) -> PushResult:
+        from fastserve.serving.push import view_named  # noqa: PLC0415
+
+        return self._push([view_named(self.snapshot, view)], df, to)
+
+    def _push(self, views: Sequence[RegisteredView], df: Any, to: str) -> PushResult:
+        from fastserve.serving.sdk import push_once  # noqa: PLC0415
+
+        return push_once(self.config, self.registry, views, df, to)
 
     # ---- materialization --------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Final
@@ -29,10 +29,12 @@ from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundErr
 
 from fastserve.errors import InvalidDataError, MaterializeError
 from fastserve.offline.cast import cast_column
+from fastserve.offline.latest import timestamps
 from fastserve.offline.schema import (
     CREATED_TS,
     EVENT_DATE,
     EVENT_TS,
+    LAYOUT,
     TIMESTAMP,
     canonical_schema,
     feature_types,
@@ -46,6 +48,10 @@ if TYPE_CHECKING:
 BATCH_ROWS: Final = 65_536
 SPOOL_BYTES: Final = 64 << 20
 ATTEMPTS: Final = 8
+COMPACT_FILES: Final = 32
+COMPACT_BYTES: Final = (
+    16 << 20
+)  # a larger file is left alone: rows of a day are written again a few times, no more
 _APPEND: Final = "fastserve-append"
 _CONFIGURATION: Final = {
     "delta.checkpointInterval": "50",  # opening a table reads at most this many small log files
@@ -56,10 +62,14 @@ _CONFIGURATION: Final = {
 
 @dataclass(frozen=True, slots=True)
 class AppendResult:
-    """What became of an append: rows given, and how many of them were new and are now in the table."""
+    """What became of an append: rows given, and how many of them were new and are now in the table.
+
+    `new_of` has the latter for each batch given.
+    """
 
     rows_in: int
     rows_new: int
+    new_of: tuple[int, ...] = field(default=(), compare=False)
 
 
 class OfflineTable:
@@ -171,19 +181,67 @@ class OfflineTable:
             names = [*key_types(self.rv), EVENT_TS, CREATED_TS]
             keys = [spool.add(batch).select(names) for batch in batches]
             if not spool.rows:
-                return AppendResult(0, 0)
+                return AppendResult(0, 0, (0,) * len(keys))
             given = pa.Table.from_batches(keys)
             for _ in range(ATTEMPTS):
                 table = self._open(None)
                 new = self._is_new(table, given)
                 rows_new = int(np.count_nonzero(new))
                 if not rows_new or self._commit(table, spool, new):
-                    return AppendResult(spool.rows, rows_new)
+                    ends = np.cumsum([0, *(part.num_rows for part in keys)])
+                    before = np.concatenate(([0], np.cumsum(new)))[ends]
+                    return AppendResult(spool.rows, rows_new, tuple(np.diff(before).tolist()))
         raise MaterializeError(
             "other writers changed the table each time we tried; nothing was written",
             where=self.uri,
             hint="run the same command again: rows that are there already are left out",
         )
+
+    def compact(self, days: Iterable[date], files: int = COMPACT_FILES) -> int:
+        """Join the small files of those dates that have at least so many; the rows stay the same.
+
+        Every append adds a file a date, and the cost of the next one grows with them. Earlier versions of the
+        table stay readable. Writers may go on; where one was faster, nothing is done this time.
+
+        Returns:
+            How many files were replaced.
+        """
+        table = self._open(None)
+        if table is None:
+            return 0
+        many = [
+            d.isoformat() for d in days if len(table.file_uris([(EVENT_DATE, "=", d.isoformat())])) >= files
+        ]
+        if not many:
+            return 0
+        among = [(EVENT_DATE, "in", many)]
+        try:
+            done = table.optimize.compact(
+                among, target_size=COMPACT_BYTES, writer_properties=WriterProperties(compression="ZSTD")
+            )
+        except CommitFailedError:
+            return 0
+        return int(done["numFilesRemoved"])
+
+    def as_stored(self, given: pa.RecordBatch) -> pa.RecordBatch:
+        """The given rows as they stand in the table, which keeps a row as it was first written.
+
+        Rows written with another layout than the current one, and rows the table lacks, come back as given.
+
+        Args:
+            given: rows in the canonical schema with all features.
+        """
+        names = [*key_types(self.rv), EVENT_TS, CREATED_TS]
+        times = timestamps(given, EVENT_TS)
+        batches = self.read(None, int(times.min()), int(times.max()) + 1) if len(times) else ()
+        stored = pa.Table.from_batches(batches, given.schema)
+        stored = stored.filter(pc.equal(stored[LAYOUT], self.rv.layout.layout_id))
+        # position   0 … n-1 are the rows given, n … those stored; of each key the largest counts
+        both = pa.concat_tables([pa.Table.from_batches([given]), stored])
+        keys = both.select(names).append_column("position", pa.array(np.arange(len(both))))
+        groups = keys.group_by(names).aggregate([("position", "min"), ("position", "max")])
+        wanted = groups.filter(pc.less(groups["position_min"], given.num_rows))["position_max"]
+        return both.take(wanted.sort()).combine_chunks().to_batches()[0] if given.num_rows else given
 
     def _is_new(self, table: DeltaTable | None, given: pa.Table) -> npt.NDArray[np.bool_]:
         """Per row given, whether it is to be written: the last of its key, and not in the table."""
@@ -192,8 +250,9 @@ class OfflineTable:
         tables = [given.append_column("position", position)]
         if table is not None:
             days = _days(given.column(EVENT_TS)).unique().to_pylist()
-            for fragment, stored in _fragments_of(table, days):
-                old = fragment.to_table(schema=stored, columns=names).cast(given.schema)
+            near = _near(given.column(EVENT_TS))
+            for fragment, stored in _fragments_of(table, days, near):
+                old = fragment.to_table(schema=stored, columns=names, filter=near).cast(given.schema)
                 tables.append(old.append_column("position", pa.repeat(len(given), len(old))))
         # An old row's position is beyond all given ones: where one stands, the maximum is none of them.
         last = pa.concat_tables(tables).group_by(names).aggregate([("position", "max")])["position_max"]
@@ -344,26 +403,35 @@ def _fragments(
 
 
 def _fragments_of(
-    table: DeltaTable, days: Sequence[date]
+    table: DeltaTable, days: Sequence[date], near: ds.Expression
 ) -> Iterator[tuple[ds.ParquetFileFragment, pa.Schema]]:
-    """The files of some dates; the cost of it does not grow with the other dates of the table."""
+    """The files of some dates that may hold such rows; the cost does not grow with the other dates of the table."""
     among = [(EVENT_DATE, "in", [day.isoformat() for day in days])]
     dataset = table.to_pyarrow_dataset(file_pruning_predicate=among)
-    for fragment in dataset.get_fragments():
+    for fragment in dataset.get_fragments(filter=near):
         yield fragment, dataset.schema
+
+
+def _near(times: pa.ChunkedArray) -> ds.Expression:
+    """Event times from the smallest to the largest, and a millisecond around them, to which a file's range is told."""
+    ends = pc.min_max(times.cast(pa.int64()))
+    low, high = ends["min"].as_py() - 1_000, ends["max"].as_py() + 1_000
+    return (ds.field(EVENT_TS) >= pa.scalar(low, TIMESTAMP)) & (
+        ds.field(EVENT_TS) <= pa.scalar(high, TIMESTAMP)
+    )
 
 
 def _conformed(batch: pa.RecordBatch, schema: pa.Schema, rv: RegisteredView) -> pa.RecordBatch:
     """Delta knows no fixed-size lists, and a younger feature has no column yet."""
     types = {**key_types(rv), **feature_types(rv)}
     arrays = []
-    for field in schema:
-        if field.name not in batch.schema.names:
-            arrays.append(pa.nulls(batch.num_rows, field.type))
+    for wanted in schema:
+        if wanted.name not in batch.schema.names:
+            arrays.append(pa.nulls(batch.num_rows, wanted.type))
             continue
-        values = batch.column(field.name)
-        if values.type != field.type:
-            values = cast_column(values, types[field.name], partial(_place, field.name))
+        values = batch.column(wanted.name)
+        if values.type != wanted.type:
+            values = cast_column(values, types[wanted.name], partial(_place, wanted.name))
         arrays.append(values)
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
 

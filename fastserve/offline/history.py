@@ -1,12 +1,14 @@
 """A view's history for training: from its Delta table once it is materialized, before that from its source.
 
 Both give the same rows: the table was filled by the same scan. A table that covers some of the labels is not
-silently taken for one that covers all of them.
+silently taken for one that covers all of them. Pushed rows are in the table only and cover nothing: before a view is
+materialized they are read beside its source.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
@@ -52,9 +54,12 @@ class History:
             return iter(())
         source = self.source_for(rv, times)
         start, end = visible_range(times, rv.view.ttl_us)
-        if source is not None:
-            return scan_source(source, rv, self._config.repo, columns=columns, start_us=start, end_us=end)
-        return self.table(rv).read(columns, start, end)
+        table = self.table(rv)
+        if source is None:
+            return table.read(columns, start, end)
+        scanned = scan_source(source, rv, self._config.repo, columns=columns, start_us=start, end_us=end)
+        # Pushed rows come last: of equal ones they win, as they do once the source is materialized.
+        return chain(scanned, table.read(columns, start, end)) if table.exists else scanned
 
     def table(self, rv: RegisteredView) -> OfflineTable:
         """The view's offline table."""

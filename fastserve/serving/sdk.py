@@ -6,21 +6,26 @@ import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import pyarrow as pa
 
 from fastserve.codec.status import Status
+from fastserve.config import Config
 from fastserve.definitions import FeatureViewProjection
 from fastserve.display import html_table
-from fastserve.errors import InvalidEntityError
+from fastserve.errors import InvalidEntityError, RequestError
 from fastserve.online import open_store
-from fastserve.registry import Snapshot
+from fastserve.registry import RegisteredView, Registry, Snapshot
 from fastserve.serving.plan import compile_plan
+from fastserve.serving.push import TARGETS, Pusher, PushLimits, PushResult
 from fastserve.serving.read_path import FeatureBatch, ReadPath
-from fastserve.timeutil import format_timestamp
+from fastserve.timeutil import format_timestamp, now_us
 
 T = TypeVar("T")
+
+SDK_ROWS: Final = 1_000_000
+"""Rows of one push from a script; a server, which others share, takes fewer at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,37 @@ def read_once(
             await store.close()
 
     return OnlineFeatures(entities, run_sync(read()))
+
+
+def push_once(
+    config: Config, registry: Registry, views: Sequence[RegisteredView], data: Any, to: str
+) -> PushResult:
+    """Open the stores, push, close. Works inside a running event loop too (a notebook's).
+
+    Raises:
+        InvalidDataError, TooLargeError, RequestError, StoreError, MaterializeError: as Pusher.push.
+    """
+    if to not in TARGETS:
+        raise RequestError(f"unknown target {to!r}", where="to", hint=f"one of {', '.join(TARGETS)}")
+
+    async def push() -> PushResult:
+        store = open_store(config.online_store) if TARGETS[to][1] else None
+        pusher = Pusher(
+            registry,
+            registry.snapshot(),
+            offline_root=config.offline_store,
+            online=store,
+            now=now_us,
+            limits=PushLimits(max_rows=SDK_ROWS),
+        )
+        try:
+            return await pusher.push(views, data, to)
+        finally:
+            await pusher.close()
+            if store is not None:
+                await store.close()
+
+    return run_sync(push())
 
 
 def to_columns(

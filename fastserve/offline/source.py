@@ -22,7 +22,13 @@ from fastserve.definitions import FileSource
 from fastserve.errors import InvalidDataError
 from fastserve.offline.cast import cast_column
 from fastserve.offline.files import DataFile, open_files, reading
-from fastserve.offline.schema import canonical_schema, feature_types, key_types
+from fastserve.offline.schema import (
+    canonical_schema,
+    default_array,
+    feature_types,
+    key_types,
+    layouts_without,
+)
 from fastserve.timeutil import MAX_US, MIN_US
 from fastserve.types import DType, Timestamp
 
@@ -101,7 +107,9 @@ def scan_source(
 ) -> Iterator[pa.RecordBatch]:
     """The source's rows in `canonical_schema(rv, columns)`, in source order, 1 to `batch_rows` rows a batch.
 
-    Source order is files by ascending path, rows by their place in the file.
+    Source order is files by ascending path, rows by their place in the file. A file may lack a feature that the
+    view gained under its version: its rows are older than the field, and take the field's default. Some file
+    must have it.
 
     Args:
         source: the files.
@@ -132,8 +140,10 @@ def scan_files(
 ) -> Iterator[pa.RecordBatch]:
     """`scan_source` over files that were opened already."""
     schema = canonical_schema(rv, columns)
+    unseen: set[str] | None = None
     for file in files:
         scan = _FileScan.make(source, rv, file, columns)
+        unseen = set(scan.absent) if unseen is None else unseen & set(scan.absent)
         created = scan.created if scan.created in file.reader.schema.names else None
         prunable = scan.event in file.reader.schema.names and (created is None) == (scan.created is None)
         prune = window.prune(file.reader.schema, scan.event, created) if prunable else None
@@ -141,6 +151,8 @@ def scan_files(
             for row, batch in file.reader.batches(scan.in_file(), prune, batch_rows):
                 if batch.num_rows and (made := scan.canonical(batch, row, window, schema)) is not None:
                     yield made
+    for name in sorted(unseen or ()):
+        scan.check_has(scan.values[name][0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,6 +163,7 @@ class _FileScan:
         event, created: the file's columns with the times; created None where the source has none.
         values: canonical name -> (file column, type), for join keys and features.
         n_keys: how many of `values`, from the front, are join keys.
+        absent: features younger than the file -> their default, an array of one.
     """
 
     source: FileSource
@@ -160,6 +173,7 @@ class _FileScan:
     values: Mapping[str, tuple[str, DType]]
     n_keys: int
     layout_id: int
+    absent: Mapping[str, pa.Array]
 
     @classmethod
     def make(
@@ -173,6 +187,13 @@ class _FileScan:
         def time_column(name: str) -> str:
             return name if name in known else column_of.get(name, name)
 
+        absent = {
+            field.name: default_array(wanted[field.name], field.default)
+            for field in rv.view.schema
+            if field.name in wanted
+            and column_of.get(field.name, field.name) not in known
+            and layouts_without(rv, field.name)
+        }
         scan = cls(
             source=source,
             file=file,
@@ -181,6 +202,7 @@ class _FileScan:
             values={name: (column_of.get(name, name), dtype) for name, dtype in wanted.items()},
             n_keys=len(keys),
             layout_id=rv.layout.layout_id,
+            absent=absent,
         )
         for column in scan.columns():
             scan.check_has(column)
@@ -189,7 +211,8 @@ class _FileScan:
     def columns(self) -> list[str]:
         """Every column needed, each once."""
         times = [self.event] if self.created is None else [self.event, self.created]
-        return list(dict.fromkeys([*times, *(column for column, _ in self.values.values())]))
+        values = (column for name, (column, _) in self.values.items() if name not in self.absent)
+        return list(dict.fromkeys([*times, *values]))
 
     def in_file(self) -> list[str]:
         """The columns needed that the file itself holds, rather than its path."""
@@ -229,7 +252,12 @@ class _FileScan:
             return None
         if not kept.all():
             batch, rows, event, created = batch.filter(pa.array(kept)), rows[kept], event[kept], created[kept]
-        found = [self.cast(batch, column, dtype, rows) for column, dtype in self.values.values()]
+        found = [
+            self.cast(batch, column, dtype, rows)
+            if name not in self.absent
+            else self.absent[name].take(pa.array(np.zeros(len(rows), np.int64)))
+            for name, (column, dtype) in self.values.items()
+        ]
         for (column, _), values in zip(list(self.values.values())[: self.n_keys], found, strict=False):
             self.check_no_null(values, column, rows)
         times = [pa.array(values).cast(schema.field("event_timestamp").type) for values in (event, created)]

@@ -110,6 +110,52 @@ def test_files_of_one_source_may_differ_in_widths_and_order_of_columns(tmp_path)
     assert got["event_timestamp"].cast(pa.int64()).to_pylist() == [0, 10, 20, 30, 40, 50]
 
 
+@pytest.mark.parametrize("format", ["parquet", "csv", "arrow"])
+def test_files_older_than_a_field_take_its_default(format, tmp_path):
+    """A field is gained under the view's version; the files of last year are not written again for it."""
+    schema = [*SCHEMA, Field("n", "int32", default=-1), Field("v", "list<float32>[2]", default=[0.5, 1.5])]
+    if format == "csv":  # which has no lists
+        schema[-1] = Field("v", "timestamp")
+    rv = registered(
+        FeatureView("w", schema=schema), {"u": "int64"}, older=(("a", "s", "x"), ("a", "s", "x", "n"))
+    )
+    (tmp_path / "data").mkdir()
+    default = None if format == "csv" else [0.5, 1.5]
+    later = rows(2, 2).append_column("n", pa.array([7, None]))
+    newest = rows(1, 4).append_column("n", pa.array([8]))
+    newest = newest.append_column("v", pa.array([0]).cast(US) if format == "csv" else pa.array([[2.0, 3.0]]))
+    for i, table in enumerate([rows(2), later, newest]):
+        save(table, tmp_path / f"data/{i}", format)
+    got = scan(FileSource("data", "ts", format=format), tmp_path, rv)
+    assert got["n"].to_pylist() == [-1, -1, 7, None, 8], "null stays null"
+    assert got["v"].to_pylist()[:4] == [default] * 4 and got["v"].is_valid().to_pylist()[4]
+    assert scan(FileSource("data", "ts", format=format), tmp_path, rv, columns=["a"])["a"].to_pylist() == [
+        0,
+        1,
+        2,
+        3,
+        4,
+    ]
+
+
+def test_a_field_that_no_file_has_is_a_mistake_whenever_it_was_added(tmp_path):
+    (tmp_path / "data").mkdir()
+    for i in range(2):
+        save(rows(2, i), tmp_path / f"data/{i}", "parquet")
+    schema = [*SCHEMA, Field("xx", "float64", default=0.0)]
+    rv = registered(FeatureView("w", schema=schema), {"u": "int64"}, older=(("a", "s", "x"),))
+    with pytest.raises(InvalidDataError, match=r"has no column 'xx'\n.*did you mean 'x'"):
+        scan(FileSource("data", "ts"), tmp_path, rv)
+
+
+def test_a_file_without_a_field_of_the_first_layout_is_a_mistake(tmp_path):
+    (tmp_path / "data").mkdir()
+    save(rows(2), tmp_path / "data/0", "parquet")
+    save(rows(2).drop_columns(["x"]), tmp_path / "data/1", "parquet")
+    with pytest.raises(InvalidDataError, match=r"data/1': has no column 'x'"):
+        scan(FileSource("data", "ts"), tmp_path)
+
+
 def test_columns_may_be_in_the_path(tmp_path):
     table = rows(6).drop_columns(["u"]).append_column("u", pa.array([1, 1, 22, 22, 22, 1]))
     ds.write_dataset(

@@ -33,6 +33,7 @@ def make_plan(current: Snapshot, objects: Sequence[Definition], *, prune: bool =
         DefinitionError: the union of both does not hold together; all problems.
         BreakingChangeError: a view changed incompatibly under its version; all such changes.
     """
+    _check_kinds(objects)
     declared = _declared(objects)
     old = {key_of(o): o for o in current.definitions()}
     new = {key_of(o): o for o in declared}
@@ -46,6 +47,16 @@ def make_plan(current: Snapshot, objects: Sequence[Definition], *, prune: bool =
     keys = sorted(old | new, key=lambda k: (_ORDER.index(k[0]), k[1], k[2]))
     changes = tuple(_change(current, key, old.get(key), new.get(key), prune) for key in keys)
     return Plan(current.project, current.revision, changes)
+
+
+def _check_kinds(objects: Sequence[object]) -> None:
+    """A list of definitions may hold anything before it is checked: a name, a Field, a list of lists."""
+    wrong = [o for o in objects if not isinstance(o, Definition)]
+    if wrong:
+        fix = "give the Entity, FeatureView, FeatureService and source objects themselves"
+        raise DefinitionError(
+            [Problem(repr(o), f"is a {type(o).__name__}, no definition", fix) for o in wrong]
+        )
 
 
 def _declared(objects: Sequence[Definition]) -> list[Definition]:
@@ -212,7 +223,9 @@ def _layout_note(registered: RegisteredView, new: FeatureView) -> str:
     again = known.get(fields_of(new))
     if again is not None:
         return f"back to layout {again}: {what}"
-    return f"new layout {registered.layouts[-1].layout_id + 1}: {what}; rows of older layouts stay readable"
+    layout_id = registered.layouts[-1].layout_id + 1
+    back = "; those already stored get no value for it: a new version of the view would" if added else ""
+    return f"new layout {layout_id}: {what}; rows of older layouts stay readable{back}"
 
 
 def _ttl_note(old: int | None, new: int | None) -> str:

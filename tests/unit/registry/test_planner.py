@@ -127,7 +127,10 @@ UPDATES: dict[str, tuple[FeatureView, FeatureView, list[str], list[str]]] = {
         view(),
         view(schema=[A, B, Field("x", "int64", default=0)]),
         ["feature x: int64, default 0"],
-        ["new layout 2: +field x (default 0); rows of older layouts stay readable"],
+        [
+            "new layout 2: +field x (default 0); rows of older layouts stay readable; those already stored "
+            "get no value for it: a new version of the view would"
+        ],
     ),
     "field order": (
         view(),
@@ -383,3 +386,11 @@ def test_pruning_allows_breaking_what_goes() -> None:
         ("retire", 1),
         ("create", 2),
     ]
+
+
+@pytest.mark.parametrize("thing", ["v", Field("x", "int64"), [USER]])
+def test_what_is_no_definition_is_named(thing: Any) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        plan_of([], [USER, thing])
+    (problem,) = caught.value.problems
+    assert problem.where == repr(thing) and problem.message == f"is a {type(thing).__name__}, no definition"

@@ -91,10 +91,14 @@ def _named(snapshot: Snapshot, name: str) -> list[Definition]:
     """The objects called `name`, of any kind."""
     objects: list[Any] = [*snapshot.entities.values(), *(rv.view for rv in snapshot.views.values())]
     objects += [*snapshot.services.values(), *snapshot.push_sources.values()]
-    found: list[Definition] = [o for o in objects if name in (o.name, _versioned(o))]
+    found: list[Definition] = [o for o in objects if name in (o.name, _with_version(o))]
     if not found:
         raise UnknownObjectError.of("object", name, {_versioned(o) for o in objects})
     return found
+
+
+def _with_version(obj: Any) -> str:
+    return f"{obj.name}@v{getattr(obj, 'version', 1)}"
 
 
 def _described(store: FeatureStore, obj: Definition) -> dict[str, Any]:
@@ -148,23 +152,26 @@ def status_command(repo: str, as_json: bool) -> None:
     click.echo(f"project {about['project']}, registry revision {snapshot.revision}")
     click.echo(f"online store: {about['online_store']}")
     rows = [
-        (name, target, *span)
+        (name, target, *span.values())
         for name, targets in views.items()
         for target, spans in targets.items()
-        for span in (spans or [("never", "", "")])
+        for span in (spans or [{"from": "never", "to": "", "rows_read": ""}])
     ]
-    echo_table(("VIEW", "TARGET", "FROM", "TO", "ROWS"), rows)
+    echo_table(("VIEW", "TARGET", "FROM", "TO", "ROWS READ"), rows)
 
 
-def _ranges(store: FeatureStore, registered: RegisteredView) -> dict[str, list[tuple[str, str, int | str]]]:
-    """Target -> materialized ranges (from, to, rows)."""
+def _ranges(store: FeatureStore, registered: RegisteredView) -> dict[str, list[dict[str, Any]]]:
+    """Target -> materialized ranges, both ends included, as `materializer run` takes and reports them.
+
+    The rows are those read, by all runs together: a row read twice is stored once.
+    """
     return {
         target: [
-            (
-                "beginning" if i.start_us is None else format_timestamp(i.start_us),
-                format_timestamp(i.end_us),
-                i.rows,
-            )
+            {
+                "from": "beginning" if i.start_us is None else format_timestamp(i.start_us),
+                "to": format_timestamp(i.end_us - 1),
+                "rows_read": i.rows,
+            }
             for i in store.registry.intervals(registered.view_id, target)
         ]
         for target in ("online", "offline")

@@ -21,7 +21,7 @@ from fastserve.errors import IncompleteHistoryError
 from fastserve.offline.delta import OfflineTable
 from fastserve.offline.source import scan_source
 from fastserve.registry import Interval, RegisteredView, uncovered
-from fastserve.timeutil import MAX_US, MIN_US, format_timestamp
+from fastserve.timeutil import MAX_US, MIN_US, format_timestamp, now_us
 
 if TYPE_CHECKING:
     from fastserve.registry import Registry
@@ -133,19 +133,29 @@ def _incomplete(
 ) -> IncompleteHistoryError:
     covered = ", ".join(_shown(i.start_us, i.end_us) for i in intervals)
     gaps = ", ".join(_shown(start, end) for start, end in missing)
-    start, end = missing[0][0], missing[-1][1]
+    start, last = missing[0][0], missing[-1][1] - 1
     name = rv.view.name if rv.view.version == 1 else f"{rv.view.name}@v{rv.view.version}"
-    command = f"materializer run --view {name} --start {_moment(start)} --end {_moment(end)}"
+    run = f"run `materializer run --view {name} --start {_moment(start)} --end {_moment(last)}`"
+    if last > now_us():
+        run = "leave out the labels of the future"
     return IncompleteHistoryError(
-        f"the labels ask for {_shown(int(times.min()), int(times.max()) + 1)}; the offline table covers "
-        f"{covered}; missing: {gaps}",
+        f"the labels are {_shown(int(times.min()), int(times.max()) + 1)}; the offline table holds what is "
+        f"{covered}; missing is what is {gaps}",
         where=f"FeatureView {rv.view.name!r}",
-        hint=f"run `{command}`, or train on what is there with allow_incomplete=True",
+        hint=f"{run}, or train on what is there with allow_incomplete=True (--allow-incomplete)",
     )
 
 
 def _shown(start: int | None, end: int) -> str:
-    return f"[{'the beginning' if start is None else _moment(start)}, {_moment(end)})"
+    """Both ends included, as the materializer's options have them."""
+    until = _moment(end - 1)
+    return (
+        f"up to {until}"
+        if start is None
+        else f"of {until}"
+        if start == end - 1
+        else f"from {_moment(start)} to {until}"
+    )
 
 
 def _moment(us: int | None) -> str:

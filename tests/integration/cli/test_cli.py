@@ -14,6 +14,8 @@ import pyarrow.csv
 import pyarrow.parquet
 import pytest
 
+from fastserve.cli.get import parse_entities
+from fastserve.errors import InvalidEntityError
 from tests.support import make_repo
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -87,6 +89,7 @@ def test_list_and_describe(shop: Path) -> None:
     about = ok("describe", "driver_hourly", cwd=shop)[0]
     assert about["ttl"] == "1d" and about["join_keys"] == {"driver_id": "int64"}
     assert about["materialized"]["online"], "the range that was materialized"
+    assert ok("describe", "driver_hourly@v1", cwd=shop) == [about]
     text = run("list", cwd=shop).stdout
     assert text.splitlines()[0].split()[:2] == ["KIND", "NAME"]
 
@@ -101,7 +104,55 @@ def test_inspect_decodes_the_stored_row(shop: Path) -> None:
 def test_status_says_what_is_materialized(shop: Path) -> None:
     status = ok("status", cwd=shop)
     assert status["online_store"] == "ok" and status["registry"]["revision"] == 1
-    assert all(status["views"]["driver_hourly"][target] for target in ("online", "offline"))
+    assert set(status["views"]["driver_hourly"]) == {"online", "offline"}
+
+
+def test_ranges_are_shown_as_the_materializer_takes_them(tmp_path: Path) -> None:
+    """Both ends included, in `status`, in `describe` and in the message that names what is missing."""
+    assert run("init", "shop", cwd=tmp_path).returncode == 0
+    shop = tmp_path / "shop"
+    ok("apply", cwd=shop)
+    args = ("run", "--start", "2013-01-01", "--end", "2013-01-02")
+    assert run(*args, cwd=shop, module="materializer.cli").returncode == 0
+    span = {"from": "2013-01-01T00:00:00Z", "to": "2013-01-02T00:00:00Z", "rows_read": 0}
+    ranges = {"online": [span], "offline": [span]}
+    assert ok("status", cwd=shop)["views"] == {"driver_hourly": ranges}
+    assert ok("describe", "driver_hourly", cwd=shop)[0]["materialized"] == ranges
+    assert run("status", cwd=shop).stdout.splitlines()[2].split("  ")[-1] == "ROWS READ"
+
+    def refused(time: str) -> str:
+        (shop / "labels.csv").write_text(f"driver_id,event_timestamp\n1,{time}\n")
+        options = ("--spine", "labels.csv", "--output", "out.csv", "--service", "driver_activity")
+        done = run("training-set", *options, cwd=shop)
+        assert done.returncode == 1 and "--allow-incomplete" in done.stderr
+        return done.stderr
+
+    missing = refused("2013-01-04")
+    assert "holds what is from 2013-01-01T00:00:00Z to 2013-01-02T00:00:00Z;" in missing
+    assert "--start 2013-01-03T00:00:00.000001Z --end 2013-01-04T00:00:00Z`" in missing
+    assert "future" in refused("9013-01-01"), "no run could fill that"
+
+
+def test_join_keys_in_a_csv_spine_have_their_declared_type(tmp_path: Path) -> None:
+    """Text that looks like a number is not one: 007 is the user "007"."""
+    repo = make_repo(
+        tmp_path / "repo",
+        "from fastserve import *\nu = Entity('u')\n"
+        "v = FeatureView('v', entities=[u], schema=[Field('x', 'int64')], source=FileSource('d.csv'))\n",
+    )
+    (repo / "d.csv").write_text("u,event_timestamp,x\n007,2013-01-01,1\n7,2013-01-01,2\n")
+    (repo / "labels.csv").write_text("u,event_timestamp\n7,2013-01-02\n007,2013-01-02\n")
+    ok("apply", cwd=repo)
+    ok("training-set", "v:x", "--spine", "labels.csv", "--output", "out.parquet", cwd=repo)
+    made = pyarrow.parquet.read_table(repo / "out.parquet")
+    assert made["u"].to_pylist() == ["7", "007"] and made["x"].to_pylist() == [2, 1]
+
+
+def test_boolean_keys_on_the_command_line() -> None:
+    key = {"flag": "bool"}
+    assert parse_entities(("flag=true,0,F",), key) == {"flag": [True, False, False]}
+    with pytest.raises(InvalidEntityError, match="'yes' is neither true nor false"):
+        parse_entities(("flag=yes",), key)
 
 
 def test_training_set_from_a_file(shop: Path, tmp_path: Path) -> None:
@@ -141,6 +192,9 @@ MISTAKES = [
     (["get", "driver_hourly:trips", "-e", "driver_id=1", "--now", "soon"], 2, "is not a time"),
     (["describe", "drivr"], 2, "did you mean 'driver'"),
     (["inspect", "driver_hourly"], 2, "driver_id"),
+    (["inspect", "driver_hourly@vx", "-e", "driver_id=1"], 2, "VIEW@v2"),
+    (["describe", "driver_hourly@v2"], 2, "driver_hourly"),
+    (["training-set", "--spine", "a.csv", "--output", "x.csv"], 2, "name either features or --service"),
     (["inspect", "driver_hourly@v3", "-e", "driver_id=1"], 2, "no version 3"),
     (["list", "--repo", "/nowhere"], 2, "fastserve init"),
     (["serve", "--clock", "noon"], 2, "is not a time"),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import date, timedelta
 
 import numpy as np
 import pandas as pd
@@ -369,6 +369,26 @@ def test_what_is_asked_for_must_exist(repo):
 # ---- coverage ---------------------------------------------------------------------------------------------
 
 
+def test_one_reference_needs_no_list(repo):
+    repo.view("w", pa.table({"u": [1], "ts": ts([1]), "v": [1]}), V)
+    labels = pa.table({"u": [1], "event_timestamp": ts([1])})
+    assert values(repo.train(labels, "w:v")) == values(repo.train(labels, ["w:v"])) == [1]
+
+
+def test_times_given_as_arguments_are_checked(repo):
+    """A date is its midnight; what is no time is refused naming the argument, never a traceback of datetime's."""
+    repo.view("w", pa.table({"u": [1], "ts": ts([1]), "v": [1]}), V)
+    labels = pa.table({"u": [1], "event_timestamp": ts([1])})
+    assert values(repo.train(labels, ["w:v"], cutoff=date(2024, 3, 10))) == [None]
+    assert values(repo.train(labels, ["w:v"], cutoff=date(2024, 3, 11))) == [1]
+    with pytest.raises(RequestError, match=r"cutoff: 'foo' is not a time.*\n.*or 'label_time'"):
+        repo.train(labels, ["w:v"], cutoff="foo")
+    with pytest.raises(RequestError, match=r"now: 1.5 is not a time"):
+        repo.store.get_online_features(["w:v"], {"u": [1]}, now=1.5)
+    with pytest.raises(RequestError, match=r"end: 'later' is not a time"):
+        repo.store.materialize("2024-03-10", "later")
+
+
 def test_labels_outside_the_table_are_refused_naming_range_and_command(repo):
     rows = pa.table({"u": [1, 1], "ts": ts([0, 86_400_000_000]), "v": [1, 2]})
     repo.view("w", rows, V)
@@ -379,9 +399,9 @@ def test_labels_outside_the_table_are_refused_naming_range_and_command(repo):
     with pytest.raises(IncompleteHistoryError) as caught:
         repo.train(outside, ["w:v"])
     text = str(caught.value)
-    assert "covers [2024-03-10T00:00:00Z, 2024-03-10T00:00:01Z)" in text
-    assert "missing: [2024-03-10T00:00:01Z, 2024-03-11T01:00:00.000001Z)" in text
-    command = "materializer run --view w --start 2024-03-10T00:00:01Z --end 2024-03-11T01:00:00.000001Z"
+    assert "holds what is from 2024-03-10T00:00:00Z to 2024-03-10T00:00:00.999999Z;" in text
+    assert "missing is what is from 2024-03-10T00:00:01Z to 2024-03-11T01:00:00Z" in text
+    command = "materializer run --view w --start 2024-03-10T00:00:01Z --end 2024-03-11T01:00:00Z"
     assert command in text and "allow_incomplete=True" in text
     assert values(repo.train(outside, ["w:v"], allow_incomplete=True)) == [1, 1]
     repo.materialize("w", 1_000_000, 90_000_000_001)

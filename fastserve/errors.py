@@ -100,7 +100,8 @@ class UnknownObjectError(RequestError):
             hint = f"known: {shown}{', …' if len(names) > 8 else ''}"
         else:
             hint = f"no {kind} is registered yet; run `fastserve apply`"
-        return cls(f"unknown {kind} {name!r}", where=where, hint=hint)
+        what, of, whose = kind.partition(" of ")  # "feature of view 'v'": the name stands before its owner
+        return cls(f"unknown {what} {name!r}{of}{whose}", where=where, hint=hint)
 
 
 class InvalidEntityError(RequestError):

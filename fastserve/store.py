@@ -6,7 +6,7 @@ It holds no logic of its own, and only the three handles a repo has: config, reg
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime
+from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -20,7 +20,7 @@ from fastserve.definitions import (
     FeatureViewProjection,
     merge_refs,
 )
-from fastserve.errors import ConfigError
+from fastserve.errors import ConfigError, RequestError
 from fastserve.registry import ApplyResult, Plan, Registry, Snapshot, open_registry
 from fastserve.timeutil import now_us, parse_timestamp
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from materializer.run import Summary
     from materializer.training import TrainingSet
 
-Features: TypeAlias = FeatureService | Sequence[str | FeatureView | FeatureViewProjection]
-Moment: TypeAlias = str | datetime | int
+Features: TypeAlias = FeatureService | str | Sequence[str | FeatureView | FeatureViewProjection]
+Moment: TypeAlias = str | date | int
 
 
 class FeatureStore:
@@ -154,7 +154,7 @@ class FeatureStore:
 
         Args:
             entity_df: join keys, labels and a timestamp column; pandas, polars or Arrow.
-            features: a FeatureService, or references and views.
+            features: a FeatureService, or a reference, or a list of references and views.
             service: or the name of a registered service.
             cutoff: use only rows known (created) by then; ``"label_time"`` for each row's own time.
             timestamp_column: the column with the time each row asks for.
@@ -167,14 +167,13 @@ class FeatureStore:
         """
         from materializer.training import build_training_set, to_spine  # noqa: PLC0415
 
-        moment = cutoff if cutoff is None or cutoff == "label_time" else parse_timestamp(cutoff)
         return build_training_set(
             to_spine(entity_df),
             self.snapshot.resolve(self._projections(features, service)),
             config=self.config,
             registry=self.registry,
             full_feature_names=full_feature_names,
-            cutoff=moment,
+            cutoff=cutoff,
             timestamp_column=timestamp_column,
             allow_incomplete=allow_incomplete,
         )
@@ -188,7 +187,7 @@ class FeatureStore:
             return self.snapshot.service(service).features
         if isinstance(features, FeatureService):
             return features.features
-        return merge_refs(features or ())
+        return merge_refs([features] if isinstance(features, str) else features or ())
 
     # ---- serving ----------------------------------------------------------------------------
 
@@ -216,7 +215,7 @@ class FeatureStore:
             entity_rows,
             service=service or (features.name if isinstance(features, FeatureService) else ""),
             full_feature_names=full_feature_names,
-            now_us=now_us() if now is None else parse_timestamp(now),
+            now_us=now_us() if now is None else _us(now, "now"),
         )
 
     # ---- writing ----------------------------------------------------------------------------
@@ -275,10 +274,10 @@ class FeatureStore:
         return materialize(
             self.config,
             views=tuple(views),
-            start_us=None if start is None else parse_timestamp(start),
-            end_us=None if end is None else parse_timestamp(end),
+            start_us=None if start is None else _us(start, "start"),
+            end_us=None if end is None else _us(end, "end"),
             target=target,
-            now_us=None if now is None else parse_timestamp(now),
+            now_us=None if now is None else _us(now, "now"),
         )
 
     def materialize_incremental(
@@ -292,5 +291,17 @@ class FeatureStore:
             views=tuple(views),
             incremental=True,
             target=target,
-            now_us=None if now is None else parse_timestamp(now),
+            now_us=None if now is None else _us(now, "now"),
         )
+
+
+def _us(moment: Moment, argument: str) -> int:
+    """Microseconds of a time given as an argument.
+
+    Raises:
+        RequestError: it is no time; names the argument.
+    """
+    try:
+        return parse_timestamp(moment)
+    except ValueError as error:
+        raise RequestError(str(error), where=argument) from None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from typing import Final
 
 MICROS: Final = 1_000_000
@@ -36,20 +36,20 @@ def to_us(moment: datetime) -> int:
     return (moment - _EPOCH) // timedelta(microseconds=1)
 
 
-def parse_timestamp(text: str | datetime | int) -> int:
+def parse_timestamp(text: str | date | int) -> int:
     """Microseconds of an ISO 8601 date or time (``2013-01-01``, ``2013-01-01T05:00:00Z``).
 
-    An int is taken as microseconds already.
+    An int is taken as microseconds already, a date as its midnight UTC.
 
     Raises:
-        ValueError: when the text is no date or time.
+        ValueError: when it is no date or time.
     """
-    if isinstance(text, int):
+    if isinstance(text, int) and not isinstance(text, bool):
         return text
-    if isinstance(text, datetime):
+    if isinstance(text, datetime) and text == text:  # pandas' NaT is a datetime, and not itself
         return to_us(text)
     try:
-        return to_us(datetime.fromisoformat(text))
+        return to_us(datetime.fromisoformat(text.isoformat() if isinstance(text, date) else str(text)))
     except ValueError:
         raise ValueError(
             f"{text!r} is not a time; write it like 2013-01-01 or 2013-01-01T05:00:00Z"
@@ -61,7 +61,7 @@ def format_timestamp(us: int) -> str:
     return (_EPOCH + timedelta(microseconds=us)).isoformat().replace("+00:00", "Z")
 
 
-def parse_duration(value: str | timedelta) -> int:
+def parse_duration(value: object) -> int:
     """Microseconds of ``90s``, ``15m``, ``2h``, ``30d``, ``1w``, ``500ms``, ``250us``, ``1h30m`` or a timedelta.
 
     Raises:
@@ -69,7 +69,7 @@ def parse_duration(value: str | timedelta) -> int:
     """
     if isinstance(value, timedelta):
         return value // timedelta(microseconds=1)
-    parts = _DURATION.findall(value)
+    parts = _DURATION.findall(value) if isinstance(value, str) else []
     if not parts or "".join(n + unit for n, unit in parts) != value:
         raise ValueError(f"{value!r} is not a duration; write it like 90s, 15m, 2h, 30d or 1h30m")
     return sum(int(n) * _UNITS[unit] for n, unit in parts)

@@ -49,7 +49,7 @@ def _parsed(parse: Callable[[str], int], param: click.Parameter, value: str) -> 
         raise RequestError(message, where=param.opts[0], hint=hint) from None
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
 @click.version_option(package_name="fastserve", prog_name="materializer")
 def cli() -> None:
     """Move rows of sources into the offline and the online store. Run it from cron."""

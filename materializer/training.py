@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import date
 from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
 
 import numpy as np
@@ -35,7 +35,7 @@ __all__ = ["TrainingSet", "build_training_set", "to_spine"]
 
 Ints = npt.NDArray[np.int64]
 Parts = Sequence[tuple[FeatureViewProjection, RegisteredView]]
-Cutoff = int | str | datetime | Literal["label_time"] | None
+Cutoff = int | str | date | Literal["label_time"] | None
 
 _FEW_KEYS: Final = (
     65_536  # so few keys are cheaper to look up in every batch than other entities' rows to keep
@@ -196,7 +196,7 @@ def _output_names(taken: Sequence[str], parts: Parts, full: bool) -> list[str]:
                 raise RequestError(
                     f"{me} and {owner[name]} would both be named {name!r}",
                     where="features",
-                    hint=("" if full else "pass full_feature_names=True, or ")
+                    hint=("" if full else "pass full_feature_names=True (--full-feature-names), or ")
                     + "give one view another name by view.with_name('…'), or rename the column",
                 )
             owner[name] = me

@@ -8,12 +8,14 @@ import click
 
 from fastserve.cli.options import echo_json, echo_table, json_option, parse_moment, repo_option
 from fastserve.errors import InvalidEntityError, RequestError
+from fastserve.registry import Snapshot
 from fastserve.store import FeatureStore
 from fastserve.timeutil import now_us
 
 _entity = click.option(
     "-e", "--entity", "entities", multiple=True, metavar="KEY=V[,V...]", help="A join key and its values."
 )
+_BOOLS = {"true": True, "t": True, "1": True, "false": False, "f": False, "0": False}
 _now = click.option("--now", "moment", default=None, metavar="TIME", help="Answer for this instant.")
 
 
@@ -40,7 +42,7 @@ def get_command(
             "name either features or --service", hint="fastserve get view:feature -e key=value"
         )
     with FeatureStore(repo) as store:
-        columns = parse_entities(entities, _key_types(store))
+        columns = parse_entities(entities, key_types(store.snapshot))
         answer = store.get_online_features(
             list(features) if features else None,
             columns,
@@ -76,8 +78,10 @@ def inspect_command(
     from fastserve.serving.inspect import inspect_row  # noqa: PLC0415
 
     with FeatureStore(repo) as store:
-        name, _, version = view.partition("@v")
-        registered = store.snapshot.view(name, int(version) if version.isdecimal() else None)
+        name, at, version = view.partition("@v")
+        if at and not version.isdecimal():
+            raise RequestError(f"{view!r} names no version", where="VIEW", hint="write VIEW, or VIEW@v2")
+        registered = store.snapshot.view(name, int(version) if at else None)
         columns = parse_entities(entities, dict(registered.join_keys))
         now = parse_moment(moment, "--now")
         found = inspect_row(store.config.online_store, registered, columns, now_us() if now is None else now)
@@ -116,13 +120,16 @@ def _key_value(name: str, text: str, key_type: str) -> Any:
     except ValueError:
         raise InvalidEntityError(f"{text!r} is no integer", where=f"--entity {name}") from None
     if key_type == "bool":
-        return text.lower() in ("true", "t", "1")
+        if text.lower() not in _BOOLS:
+            raise InvalidEntityError(
+                f"{text!r} is neither true nor false", where=f"--entity {name}", hint="write true or false"
+            )
+        return _BOOLS[text.lower()]
     return text.encode() if key_type == "bytes" else text
 
 
-def _key_types(store: FeatureStore) -> dict[str, str]:
+def key_types(snapshot: Snapshot) -> dict[str, str]:
     """Join key -> type over the whole registry, and the columns that services map them to."""
-    snapshot = store.snapshot
     found = {k: t for rv in snapshot.views.values() for k, t in rv.join_keys.items()}
     for service in snapshot.services.values():
         for part in service.features:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import click
 
-from fastserve.cli.options import echo_json, json_option, repo_option
+from fastserve.cli.get import key_types
+from fastserve.cli.options import echo_json, json_option, parse_moment, repo_option
 from fastserve.errors import InvalidDataError, RequestError
 from fastserve.store import FeatureStore
-from fastserve.timeutil import parse_timestamp
 
 
 @click.command("training-set")
@@ -32,10 +33,15 @@ def training_set_command(
     """Join features to labels, point in time: N rows in, N rows out, in their order."""
     if Path(output).suffix not in (".parquet", ".csv"):
         raise RequestError(f"{output!r} is neither .parquet nor .csv", where="--output")
+    if bool(features) == bool(options["service"]):
+        raise RequestError(
+            "name either features or --service",
+            hint="fastserve training-set view:feature --spine FILE --output FILE",
+        )
     cutoff = options.pop("cutoff")
     with FeatureStore(repo) as store:
         made = store.get_historical_features(
-            read_table(spine),
+            read_table(spine, key_types(store.snapshot)),
             list(features) if features else None,
             cutoff="label_time" if cutoff == "label-time" else _moment(cutoff),
             **options,
@@ -49,8 +55,8 @@ def training_set_command(
         click.echo(f"wrote {table.num_rows:,} rows x {table.num_columns} columns to {output}")
 
 
-def read_table(path: str) -> Any:
-    """A Parquet or CSV file as an Arrow table.
+def read_table(path: str, key_types: Mapping[str, str]) -> Any:
+    """A Parquet or CSV file as an Arrow table; in CSV a join key is read as the type it was declared with.
 
     Raises:
         InvalidDataError: the file is missing or not readable as what its ending says.
@@ -58,8 +64,14 @@ def read_table(path: str) -> Any:
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import csv, parquet  # noqa: PLC0415
 
+    from fastserve.types import arrow_type, parse_dtype  # noqa: PLC0415
+
     try:
-        return csv.read_csv(path) if path.endswith(".csv") else parquet.read_table(path)
+        if not path.endswith(".csv"):
+            return parquet.read_table(path)
+        # Guessing types would make 7 of the string "007".
+        types = {column: arrow_type(parse_dtype(dtype)) for column, dtype in key_types.items()}
+        return csv.read_csv(path, convert_options=csv.ConvertOptions(column_types=types))
     except (OSError, pa.ArrowException) as error:
         raise InvalidDataError(f"cannot be read: {error}", where=path, hint="give .parquet or .csv") from None
 
@@ -82,9 +94,7 @@ def write_table(table: Any, path: str) -> None:
 
 
 def _moment(text: str | None) -> int | None:
-    if text is None:
-        return None
     try:
-        return parse_timestamp(text)
-    except ValueError as error:
-        raise RequestError(str(error), where="--cutoff", hint="or write label-time") from None
+        return parse_moment(text, "--cutoff")
+    except RequestError as error:
+        raise RequestError(error.message, where=error.where, hint="or write label-time") from None

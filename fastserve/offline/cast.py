@@ -197,4 +197,6 @@ def _hint(kind: pa.DataType, dtype: DType) -> str:
         return "times are kept in microseconds; round in the source, and write text as ISO 8601"
     if is_.is_floating(kind) and dtype.item in ("int32", "int64"):
         return "declare float64; or, if NaN stands for a missing value, write a null"
+    if _is_text(kind):
+        return f"write it as a {dtype} in the source, or as nothing if it is missing; or declare string"
     return f"declare a wider type than {dtype}, or mend the value in the source"

@@ -28,7 +28,7 @@ SDK_ROWS: Final = 1_000_000
 """Rows of one push from a script; a server, which others share, takes fewer at once."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class OnlineFeatures:
     """Features of some entities at one instant.
 
@@ -53,6 +53,11 @@ class OnlineFeatures:
         for c in self.batch.plan.columns:
             found[c.name] = self.batch.reads[c.read].columns[c.column].to_pylist()
         return found
+
+    def __repr__(self) -> str:
+        return (
+            f"OnlineFeatures({self.batch.n:,} entities; {', '.join(c.name for c in self.batch.plan.columns)})"
+        )
 
     def _repr_html_(self) -> str:
         statuses = self.statuses()

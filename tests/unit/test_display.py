@@ -39,5 +39,7 @@ def test_plans_and_results_show(tmp_path: Path) -> None:
         plan = store.plan([USER, VIEW, SERVICE])
         assert "3 to create" in plan._repr_html_() and "feature service svc" in plan._repr_html_()
         store.apply([USER, VIEW, SERVICE])
-        shown = store.get_online_features(["stats:a"], {"user_id": [7]}, now="2024-01-01")._repr_html_()
+        answer = store.get_online_features(["stats:a"], {"user_id": [7]}, now="2024-01-01")
+        assert repr(answer) == "OnlineFeatures(1 entities; a)"
+        shown = answer._repr_html_()
         assert "3 (NOT_FOUND)" in shown and "as of 2024-01-01T00:00:00Z" in shown

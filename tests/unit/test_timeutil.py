@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
+from typing import Any
 
+import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,6 +62,7 @@ def test_the_order_of_texts_is_the_order_of_times(a: int, b: int) -> None:
         ("0001-01-01", MIN_US),
         ("9999-12-31T23:59:59.999999Z", MAX_US),
         (datetime(1970, 1, 2), DAY_US),
+        (date(1970, 1, 2), DAY_US),
         (42, 42),
     ],
 )
@@ -67,8 +70,11 @@ def test_timestamps(text: str, us: int) -> None:
     assert parse_timestamp(text) == us
 
 
-@pytest.mark.parametrize("text", ["", "yesterday", "2013-13-01", "2013-01-01T25:00:00", "1.5", "12:00"])
-def test_bad_timestamps(text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    ["", "yesterday", "2013-13-01", "2013-01-01T25:00:00", "1.5", "12:00", 1.5, True, None, pd.NaT],
+)
+def test_bad_timestamps(text: Any) -> None:
     with pytest.raises(ValueError, match="is not a time; write it like 2013-01-01"):
         parse_timestamp(text)
 
@@ -127,9 +133,9 @@ def test_durations(text: str, us: int) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", "5", "h", "1.5h", "-1h", "1 h", "1h ", "2 hours", "1y", "1H", "٣h", "1h-30m"]
+    "text", ["", "5", "h", "1.5h", "-1h", "1 h", "1h ", "2 hours", "1y", "1H", "٣h", "1h-30m", 3600, None]
 )
-def test_bad_durations(text: str) -> None:
+def test_bad_durations(text: object) -> None:
     with pytest.raises(ValueError, match="is not a duration; write it like 90s"):
         parse_duration(text)
 

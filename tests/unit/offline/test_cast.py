@@ -69,7 +69,7 @@ def test_what_converts_converts_exactly(values, dtype, expected):
         (pa.array([0, 2**53 + 1]), "float64", "row 1: 9007199254740993 does not fit float64"),
         (pa.array([1.0, 1e300]), "float32", r"row 1: 1e\+300 does not fit float32"),
         (pa.array([Decimal("1"), Decimal("2.5")]), "int32", "row 1"),
-        (pa.array(["7", "x"]), "int64", "row 1: 'x'"),
+        (pa.array(["7", "x"]), "int64", "row 1: 'x' .*\n.*declare string"),
         (pa.array(["yes"]), "bool", "row 0: 'yes'"),
         (pa.array([1_000, 1_001], NS), "timestamp", "row 1: 1970-01-01 00:00:00.000001001"),
         (pa.array([0, 2**62], S), "timestamp", "row 1"),

@@ -60,8 +60,8 @@ def test_resolve() -> None:
     [
         ("nope:a", "unknown feature view 'nope'"),
         ("stats@v3:a", "'stats' has no version 3"),
-        ("stats:a", "unknown feature of view 'stats' 'a'"),
-        ("stats@v1:aa", "unknown feature of view 'stats' 'aa'"),
+        ("stats:a", "unknown feature 'a' of view 'stats'"),
+        ("stats@v1:aa", "unknown feature 'aa' of view 'stats'"),
     ],
 )
 def test_unresolved(ref: str, message: str) -> None:

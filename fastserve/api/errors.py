@@ -20,6 +20,11 @@ _STATUS: Final[tuple[tuple[type[errors.FastserveError], int, str], ...]] = (
     (errors.OverloadedError, 429, "overloaded"),
     (errors.StoreTimeoutError, 503, "store_timeout"),
     (errors.StoreError, 503, "store_unavailable"),
+    (errors.DefinitionError, 422, "invalid_definitions"),
+    (errors.BreakingChangeError, 409, "breaking_change"),
+    (errors.RegistryConflictError, 409, "conflict"),
+    (errors.RegistryError, 503, "registry_unavailable"),
+    (errors.AlreadyRunningError, 409, "already_running"),
     (errors.CodecError, 500, "corrupt_row"),
 )
 
@@ -40,11 +45,21 @@ def headers_of(error: errors.FastserveError) -> tuple[tuple[bytes, bytes], ...]:
 
 
 def error_response(error: errors.FastserveError) -> Response:
-    """The JSON answer ``{"error": {"code", "message", "where", "hint"}}`` with its status."""
+    """The JSON answer ``{"error": {"code", "message", "where", "hint"}}`` with its status.
+
+    An error that is several has them under ``problems`` too, each with where, message and fix.
+    """
     status, code = status_of(error)
-    return json_error(
+    response = json_error(
         status, code, error.message, where=error.where, hint=error.hint, headers=headers_of(error)
     )
+    if isinstance(error, (errors.DefinitionError, errors.BreakingChangeError)):
+        body = orjson.loads(response.body)
+        body["error"]["problems"] = [
+            {"where": one.where, "message": one.message, "fix": one.fix} for one in error.problems
+        ]
+        response.body = orjson.dumps(body)
+    return response
 
 
 def json_error(

@@ -18,6 +18,7 @@ COMMANDS: Final = {
     "plan": ("fastserve.cli.apply", "Show what apply would change."),
     "apply": ("fastserve.cli.apply", "Register the repo's definitions."),
     "serve": ("fastserve.cli.serve", "Answer online feature requests over HTTP/2 and HTTP/1.1."),
+    "control": ("fastserve.cli.control", "Registry, jobs, metrics and health over REST."),
     "get": ("fastserve.cli.get", "Read online features of some entities."),
     "list": ("fastserve.cli.show", "List entities, views or services."),
     "describe": ("fastserve.cli.show", "Everything the registry knows of one object."),

@@ -1,0 +1,206 @@
+"""Definitions from JSON that strangers wrote: `definitions.serde` dicts with a "kind", checked before they are built.
+
+Beside what serde writes, what is handy to write is taken too: `ttl` as text for `ttl_us`, references as text in a
+service, and defaults for what the constructors of the SDK have defaults for.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from fastserve.control import shapes
+from fastserve.control.shapes import Shape
+from fastserve.definitions import Definition, Entity, merge_refs
+from fastserve.definitions.serde import from_dict, kind_of, to_dict
+from fastserve.definitions.source import format_of
+from fastserve.errors import DefinitionError, Problem, RequestError
+from fastserve.timeutil import MAX_US, parse_duration
+
+MAX_DEFINITIONS: Final = 2_000
+_MAX_VERSION: Final = 1_000_000
+
+
+def _default(value: Any, where: str) -> Iterator[Problem]:
+    yield from shapes.anything(value, where)
+    for item in value if isinstance(value, list) else [value]:
+        if isinstance(item, dict):
+            yield from _bytes(item, where)
+
+
+def _bytes(value: dict[str, Any], where: str) -> Iterator[Problem]:
+    try:
+        if set(value) != {"$bytes"}:
+            raise ValueError
+        base64.b64decode(value["$bytes"], validate=True)
+    except (ValueError, TypeError, binascii.Error):
+        yield Problem(where, "is an object", 'send bytes as {"$bytes": "base64"}')
+
+
+def _ttl(value: Any, where: str) -> Iterator[Problem]:
+    problem = next(shapes.text(value, where), None)
+    if problem is None:
+        try:
+            parse_duration(value if len(value) <= 100 else "")
+        except ValueError:
+            problem = Problem(
+                where, f"{value[:100]!r} is not a duration", "write it like 90s, 15m, 2h, 30d or 1h30m"
+            )
+    if problem is not None:
+        yield problem
+
+
+def _ref(value: Any, where: str) -> Iterator[Problem]:
+    try:
+        version = merge_refs([value])[0].version
+        yield from _VERSION(version, where)
+    except (RequestError, ValueError):
+        yield Problem(where, f"{value[:100]!r} is no reference", "write view:feature, or view@v2:feature")
+
+
+_ABOUT: Final[Mapping[str, Shape]] = {
+    "kind": shapes.text,
+    "name": shapes.text,
+    "description": shapes.text,
+    "tags": shapes.mapping(shapes.text),
+    "owner": shapes.text,
+}
+_VERSION: Final = shapes.nullable(shapes.integer(1, _MAX_VERSION))
+_NAMES: Final = shapes.items(shapes.text)
+_FIELD: Final = shapes.members(
+    {n: s for n, s in _ABOUT.items() if n in ("name", "description", "tags")}
+    | {"dtype": shapes.text, "default": _default},
+    ("name", "dtype"),
+)
+_FILES: Final = shapes.members(
+    _ABOUT
+    | {
+        "path": shapes.text,
+        "timestamp_field": shapes.text,
+        "created_timestamp_column": shapes.text,
+        "field_mapping": shapes.mapping(shapes.text),
+        "format": shapes.text,
+    },
+    ("kind", "path"),
+)
+_PUSH: Final = shapes.members({**_ABOUT, "batch_source": shapes.nullable(_FILES)}, ("kind", "name"))
+
+
+def _source(value: Any, where: str) -> Iterator[Problem]:
+    kind = value.get("kind") if isinstance(value, dict) else None
+    if kind == "push_source":
+        yield from _PUSH(value, where)
+    elif kind == "file_source" or not isinstance(value, dict):
+        yield from _FILES(value, where)
+    else:
+        yield Problem(where, f"has kind {str(kind)[:100]!r}", "use file_source or push_source")
+
+
+_PART: Final = shapes.members(
+    {
+        "view": shapes.text,
+        "version": _VERSION,
+        "features": _NAMES,
+        "alias": shapes.text,
+        "join_key_map": shapes.mapping(shapes.text),
+    },
+    ("view", "features"),
+)
+_VIEW: Final = shapes.members(
+    _ABOUT
+    | {
+        "entities": _NAMES,
+        "schema": shapes.items(_FIELD),
+        "source": shapes.nullable(_source),
+        "ttl_us": shapes.nullable(shapes.integer(-MAX_US, 2 * MAX_US)),
+        "ttl": shapes.nullable(_ttl),
+        "version": shapes.integer(-_MAX_VERSION, _MAX_VERSION),
+        "online": shapes.flag,
+        "offline": shapes.flag,
+    },
+    ("name", "schema"),
+)
+_KINDS: Final[Mapping[str, Shape]] = {
+    "entity": shapes.members({**_ABOUT, "join_keys": _NAMES, "dtypes": _NAMES}, ("name",)),
+    "feature_view": _VIEW,
+    "feature_service": shapes.members(
+        {**_ABOUT, "features": shapes.items(shapes.either((dict, _PART), (str, _ref)))}, ("name", "features")
+    ),
+    "push_source": _PUSH,
+}
+
+
+def definition(value: Any, where: str) -> Iterator[Problem]:
+    """The shape of one definition with its kind."""
+    kind = value.get("kind") if isinstance(value, dict) else None
+    shape = _KINDS.get(kind) if isinstance(kind, str) else None
+    if shape is not None:
+        yield from shape(value, where)
+    elif isinstance(value, dict):
+        yield Problem(where, f"has kind {str(kind)[:100]!r}", f'"kind" is one of {", ".join(_KINDS)}')
+    else:
+        yield from shapes.members({})(value, where)
+
+
+def build(values: list[dict[str, Any]]) -> list[Definition]:
+    """Definitions from JSON of the shape above.
+
+    Raises:
+        DefinitionError: all that is wrong with the shapes of all of them. What is wrong with their meaning, plan and
+            apply say.
+    """
+    problems = list(shapes.items(definition, most=MAX_DEFINITIONS)(values, "$.definitions"))
+    if problems:
+        raise DefinitionError(problems)
+    return [_built(value) for value in values]
+
+
+def _built(value: dict[str, Any]) -> Definition:
+    kind = value["kind"]
+    data = {name: item for name, item in value.items() if name != "kind"}
+    if kind == "entity":
+        return Entity(data.pop("name"), data.pop("join_keys", None), data.pop("dtypes", "string"), **data)
+    if kind == "feature_view":
+        data = _view(data)
+    elif kind == "feature_service":
+        data["features"] = [part for one in _parts(data["features"]) for part in one]
+    elif data.get("batch_source"):
+        data["batch_source"] = _files(data["batch_source"])
+    return from_dict(kind, data)
+
+
+def _view(data: dict[str, Any]) -> dict[str, Any]:
+    ttl = data.pop("ttl", None)
+    if ttl is not None:
+        data["ttl_us"] = parse_duration(ttl)
+    source = data.get("source")
+    if source and source["kind"] == "file_source":
+        data["source"] = _files(source)
+    elif source and source.get("batch_source"):
+        data["source"] = {**source, "batch_source": _files(source["batch_source"])}
+    return data
+
+
+def _files(source: dict[str, Any]) -> dict[str, Any]:
+    path = source["path"]
+    return {"name": path, "format": format_of(path), "timestamp_field": "event_timestamp", **source}
+
+
+def _parts(features: list[Any]) -> Iterator[list[dict[str, Any]]]:
+    """Projections; neighbouring references into one view become one, as in the SDK."""
+    refs: list[str] = []
+    for item in features:
+        if isinstance(item, str):
+            refs.append(item)
+            continue
+        yield [to_dict(part) for part in merge_refs(refs)]
+        refs = []
+        yield [{"version": None, **item}]
+    yield [to_dict(part) for part in merge_refs(refs)]
+
+
+def shown(obj: Definition) -> dict[str, Any]:
+    """A definition as JSON, with its kind: what `build` takes."""
+    return {"kind": kind_of(obj), **to_dict(obj)}

@@ -1,0 +1,181 @@
+"""Jobs over REST: ask for one, look at it, cancel it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
+from typing import Any, Final
+
+from aiohttp import web
+
+from fastserve.control import shapes
+from fastserve.control.answers import json_answer
+from fastserve.control.catalog import find_view
+from fastserve.control.plane import ControlPlane
+from fastserve.control.requests import (
+    idempotency_key,
+    number,
+    path_id,
+    query_of,
+    read_json,
+    word,
+)
+from fastserve.definitions import batch_source
+from fastserve.errors import Problem, RequestError
+from fastserve.jobs.kinds import KINDS
+from fastserve.registry import Job, Snapshot
+from fastserve.registry.jobs import ENDED, MAX_ID
+from fastserve.timeutil import MAX_US, format_timestamp, now_us, parse_timestamp
+
+
+def _moment(value: Any, where: str) -> Iterator[Problem]:
+    problem = next(shapes.text(value, where), None)
+    if problem is None:
+        try:
+            parse_timestamp(value if len(value) <= 100 else "")
+        except (ValueError, OverflowError):
+            fix = "write it like 2013-01-01 or 2013-01-01T05:00:00Z"
+            problem = Problem(where, f"{value[:100]!r} is not a time", fix)
+    if problem is not None:
+        yield problem
+
+
+_WINDOW: Final = {
+    "start": shapes.nullable(_moment),
+    "end": shapes.nullable(_moment),
+    "incremental": shapes.flag,
+    "target": shapes.nullable(shapes.one_of("online", "offline", "both")),
+}
+_VIEW_SHAPE: Final = shapes.members(_WINDOW)
+_VIEWS_SHAPE: Final = shapes.members({**_WINDOW, "views": shapes.items(shapes.text, most=1_000)})
+
+
+class JobRoutes:
+    """The routes of jobs."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self._plane = plane
+
+    @property
+    def routes(self) -> list[web.RouteDef]:
+        """The route table."""
+        return [
+            web.post("/feature-views/{name}/materialize", self._materialize_view),
+            web.post("/materialize", self._materialize),
+            web.post("/training-datasets", self._training_dataset),
+            web.get("/jobs", self._list),
+            web.get("/jobs/{id}", self._get),
+            web.post("/jobs/{id}/cancel", self._cancel),
+        ]
+
+    async def _materialize_view(self, request: web.Request) -> web.Response:
+        query_of(request, {})
+        body = await read_json(request, _VIEW_SHAPE)
+        body["views"] = [request.match_info["name"]]
+        return await self._submit_materialize(request, body, "path")
+
+    async def _materialize(self, request: web.Request) -> web.Response:
+        query_of(request, {})
+        body = await read_json(request, _VIEWS_SHAPE)
+        return await self._submit_materialize(request, body, "$.views")
+
+    async def _submit_materialize(
+        self, request: web.Request, body: dict[str, Any], where: str
+    ) -> web.Response:
+        args = materialize_args(await self._plane.snapshot(), body, where)
+        return await self._submit(request, "materialize", args)
+
+    async def _training_dataset(self, request: web.Request) -> web.Response:
+        query_of(request, {})
+        args = await read_json(request, shapes.mapping(shapes.anything))
+        return await self._submit(request, "training_dataset", args)
+
+    async def _submit(self, request: web.Request, kind: str, args: Mapping[str, Any]) -> web.Response:
+        key = idempotency_key(request)
+        job = await self._plane.call(lambda: self._plane.jobs.submit(kind, args, key=key))
+        self._plane.wake()
+        return json_answer(job_json(job), 202, location=f"/jobs/{job.job_id}")
+
+    async def _list(self, request: web.Request) -> web.Response:
+        given = query_of(
+            request,
+            {
+                "status": word("queued", "running", *ENDED),
+                "kind": word(*KINDS),
+                "limit": number(1, 1_000),
+                "before": number(1, MAX_ID),
+            },
+        )
+        status = (given.pop("status"),) if "status" in given else ()
+        found = await self._plane.call(partial(self._plane.jobs.list, status=status, **given))
+        return json_answer({"items": [job_json(job) for job in found]})
+
+    async def _get(self, request: web.Request) -> web.Response:
+        query_of(request, {})
+        job = await self._plane.call(partial(self._plane.jobs.get, path_id(request)))
+        return json_answer(job_json(job))
+
+    async def _cancel(self, request: web.Request) -> web.Response:
+        query_of(request, {})
+        job = await self._plane.call(partial(self._plane.jobs.cancel, path_id(request)))
+        self._plane.wake()
+        return json_answer(job_json(job), 200 if job.is_ended else 202)
+
+
+def materialize_args(snapshot: Snapshot, body: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """The arguments of a materialization, checked as far as the registry can.
+
+    Raises:
+        UnknownObjectError: a view that is not registered.
+        RequestError: a view without files, a start after the end, or an incremental run with a start.
+    """
+    views: Sequence[str] = body.get("views", ())
+    for i, name in enumerate(views):
+        place = f"{where}[{i}]" if where.startswith("$") else where
+        if batch_source(find_view(snapshot, name, place).view.source) is None:
+            raise RequestError(
+                f"view {name!r} has no batch source, so there is nothing to materialize",
+                where=place,
+                hint="give its source a batch_source, or write its rows by pushing them",
+            )
+    if not snapshot.views:
+        raise RequestError("no feature view is registered", hint="POST /apply first")
+    times = {f"{n}_us": parse_timestamp(body[n]) for n in ("start", "end") if body.get(n) is not None}
+    if "start_us" in times and times["start_us"] > times.get("end_us", MAX_US):
+        raise RequestError("start is after end", where="$.start", hint="swap them")
+    if body.get("incremental") and "start_us" in times:
+        raise RequestError(
+            "start and incremental exclude each other",
+            where="$.start",
+            hint="an incremental run starts where the last one ended; drop one of the two",
+        )
+    args = {"views": list(views), "incremental": body.get("incremental", False), **times}
+    return args | ({"target": body["target"]} if body.get("target") else {})
+
+
+def job_json(job: Job) -> dict[str, Any]:
+    """A job as clients see it."""
+    end = job.finished_us or now_us()
+    return {
+        "id": job.job_id,
+        "kind": job.kind,
+        "status": job.status,
+        "args": job.args,
+        "progress": job.progress,
+        "rows": job.progress.get("rows"),
+        "eta_s": None if job.is_ended else job.progress.get("eta_s"),
+        "result": job.result or None,
+        "error": job.error or None,
+        "cancel_requested": job.cancel_us is not None,
+        "attempts": job.attempts,
+        "submitted_at": format_timestamp(job.submitted_us),
+        "started_at": _time(job.started_us),
+        "heartbeat_at": _time(job.heartbeat_us),
+        "finished_at": _time(job.finished_us),
+        "seconds": None if job.started_us is None else round((end - job.started_us) / 1e6, 3),
+        "process": None if job.pid is None else {"pid": job.pid, "host": job.host},
+    }
+
+
+def _time(us: int | None) -> str | None:
+    return None if us is None else format_timestamp(us)

@@ -15,6 +15,7 @@ from typing import Final
 import uvloop
 
 from fastserve.api.feast import FeastReads
+from fastserve.api.feast_jobs import FeastJobs
 from fastserve.api.handlers import FeatureReads
 from fastserve.api.router import Router
 from fastserve.api.writes import FeatureWrites
@@ -84,6 +85,7 @@ class App:
         self._store: OnlineStore = open_store(config.online_store)
         registry = open_registry(config.registry, config.project)
         self.catalog = Catalog(registry)
+        self._jobs = FeastJobs(self.catalog, registry, config)
         self._read_path = ReadPath(self._store, options.clock, deadline_us=options.deadline_ms * 1_000)
         self._pusher = Pusher(
             registry,
@@ -97,6 +99,7 @@ class App:
             FeatureReads(self.catalog, self._read_path).routes,
             FeastReads(self.catalog, self._read_path, compat=options.compat == "feast").routes,
             FeatureWrites(self.catalog, self._pusher).routes,
+            self._jobs.routes,
         )
         self.server = Server(router, limits=limits, ssl_context=tls)
 
@@ -119,6 +122,7 @@ class App:
         if self._started:
             await self.server.drain(self.options.drain_s)
         await self._pusher.close()
+        self._jobs.close()
         await self.catalog.close()
         await self._store.close()
 

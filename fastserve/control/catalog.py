@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from functools import partial
 from typing import Any, Final
@@ -16,10 +15,10 @@ from fastserve.control.plane import ControlPlane
 from fastserve.control.requests import number, query_of, read_json
 from fastserve.control.search import search
 from fastserve.errors import RequestError, UnknownObjectError
+from fastserve.jobs.materialize import find_view
 from fastserve.registry import ApplyResult, Interval, RegisteredView, Registry, Snapshot
 from fastserve.timeutil import format_timestamp
 
-_VIEW_NAME: Final = re.compile(r"([^@\s]+)(?:@v([1-9][0-9]{0,8}))?")
 _PLAN: Final = {"definitions": shapes.items(shapes.mapping(shapes.anything), most=MAX_DEFINITIONS)}
 _PLAN_SHAPE: Final = shapes.members({**_PLAN, "prune": shapes.flag}, ("definitions",))
 _APPLY_SHAPE: Final = shapes.members(
@@ -130,25 +129,6 @@ class CatalogRoutes:
         if body.get("kind", "feature_view") != "feature_view":
             raise RequestError("is no feature_view", where="$.kind", hint="POST /apply takes other kinds")
         return _applied(await self._plane.call(lambda: self._plane.registry.apply(objects)))
-
-
-def find_view(snapshot: Snapshot, text: str, where: str) -> RegisteredView:
-    """The view that `name` or `name@v2` means.
-
-    Raises:
-        RequestError: it is neither.
-        UnknownObjectError: no such view or version.
-    """
-    match = _VIEW_NAME.fullmatch(text)
-    if match is None:
-        raise RequestError(
-            f"{text[:200]!r} is no view", where=where, hint="write name, or name@v2 for a version"
-        )
-    try:
-        return snapshot.view(match[1], int(match[2]) if match[2] else None)
-    except UnknownObjectError as error:
-        error.where = where
-        raise
 
 
 def _applied(result: ApplyResult) -> web.Response:

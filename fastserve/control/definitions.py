@@ -60,7 +60,7 @@ def _ref(value: Any, where: str) -> Iterator[Problem]:
         yield Problem(where, f"{value[:100]!r} is no reference", "write view:feature, or view@v2:feature")
 
 
-_ABOUT: Final[Mapping[str, Shape]] = {
+_ABOUT: Final[dict[str, Shape]] = {
     "kind": shapes.text,
     "name": shapes.text,
     "description": shapes.text,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Any, Final
 
@@ -10,7 +10,6 @@ from aiohttp import web
 
 from fastserve.control import shapes
 from fastserve.control.answers import json_answer
-from fastserve.control.catalog import find_view
 from fastserve.control.plane import ControlPlane
 from fastserve.control.requests import (
     idempotency_key,
@@ -20,12 +19,12 @@ from fastserve.control.requests import (
     read_json,
     word,
 )
-from fastserve.definitions import batch_source
-from fastserve.errors import Problem, RequestError
+from fastserve.errors import Problem
 from fastserve.jobs.kinds import KINDS
-from fastserve.registry import Job, Snapshot
+from fastserve.jobs.materialize import KIND, materialize_args
+from fastserve.registry import Job
 from fastserve.registry.jobs import ENDED, MAX_ID
-from fastserve.timeutil import MAX_US, format_timestamp, now_us, parse_timestamp
+from fastserve.timeutil import format_timestamp, now_us, parse_timestamp
 
 
 def _moment(value: Any, where: str) -> Iterator[Problem]:
@@ -82,8 +81,16 @@ class JobRoutes:
     async def _submit_materialize(
         self, request: web.Request, body: dict[str, Any], where: str
     ) -> web.Response:
-        args = materialize_args(await self._plane.snapshot(), body, where)
-        return await self._submit(request, "materialize", args)
+        times = {f"{n}_us": parse_timestamp(body[n]) for n in ("start", "end") if body.get(n) is not None}
+        args = materialize_args(
+            await self._plane.snapshot(),
+            body.get("views", ()),
+            incremental=body.get("incremental", False),
+            target=body.get("target"),
+            where=where,
+            **times,
+        )
+        return await self._submit(request, KIND, args)
 
     async def _training_dataset(self, request: web.Request) -> web.Response:
         query_of(request, {})
@@ -120,37 +127,6 @@ class JobRoutes:
         job = await self._plane.call(partial(self._plane.jobs.cancel, path_id(request)))
         self._plane.wake()
         return json_answer(job_json(job), 200 if job.is_ended else 202)
-
-
-def materialize_args(snapshot: Snapshot, body: Mapping[str, Any], where: str) -> dict[str, Any]:
-    """The arguments of a materialization, checked as far as the registry can.
-
-    Raises:
-        UnknownObjectError: a view that is not registered.
-        RequestError: a view without files, a start after the end, or an incremental run with a start.
-    """
-    views: Sequence[str] = body.get("views", ())
-    for i, name in enumerate(views):
-        place = f"{where}[{i}]" if where.startswith("$") else where
-        if batch_source(find_view(snapshot, name, place).view.source) is None:
-            raise RequestError(
-                f"view {name!r} has no batch source, so there is nothing to materialize",
-                where=place,
-                hint="give its source a batch_source, or write its rows by pushing them",
-            )
-    if not snapshot.views:
-        raise RequestError("no feature view is registered", hint="POST /apply first")
-    times = {f"{n}_us": parse_timestamp(body[n]) for n in ("start", "end") if body.get(n) is not None}
-    if "start_us" in times and times["start_us"] > times.get("end_us", MAX_US):
-        raise RequestError("start is after end", where="$.start", hint="swap them")
-    if body.get("incremental") and "start_us" in times:
-        raise RequestError(
-            "start and incremental exclude each other",
-            where="$.start",
-            hint="an incremental run starts where the last one ended; drop one of the two",
-        )
-    args = {"views": list(views), "incremental": body.get("incremental", False), **times}
-    return args | ({"target": body["target"]} if body.get("target") else {})
 
 
 def job_json(job: Job) -> dict[str, Any]:

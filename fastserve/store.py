@@ -5,7 +5,7 @@ It holds no logic of its own, and only the three handles a repo has: config, reg
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from datetime import date
 from functools import cached_property
 from pathlib import Path
@@ -194,7 +194,7 @@ class FeatureStore:
     def get_online_features(
         self,
         features: Features | None = None,
-        entity_rows: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]] = (),
+        entity_rows: Any = (),
         *,
         service: str | None = None,
         full_feature_names: bool = False,
@@ -203,7 +203,7 @@ class FeatureStore:
         """The features' values now, read in this process by the same path the server uses.
 
         Args:
-            entity_rows: join key -> values, or one mapping per entity.
+            entity_rows: join key -> values, or one mapping per entity, or a frame with the join keys.
             now: the instant to answer for, instead of the wall clock.
         """
         from fastserve.serving.sdk import read_once  # noqa: PLC0415

@@ -3,7 +3,8 @@
 | declared       | taken from                                                                           |
 |----------------|--------------------------------------------------------------------------------------|
 | bool           | bool; text `true`, `false` in any case, `1`, `0`                                       |
-| int32, int64   | integers of any width, floats and decimals without a fraction, text; all within range  |
+| int32, int64   | integers of any width, floats and decimals without a fraction, text; all within range; |
+|                | `5.0` too: so pandas writes integers with gaps to CSV                                  |
 | float64        | floats; integers up to 2^53; decimals and text, rounded to the nearest double          |
 | float32        | as float64; a double is rounded to the nearest float (that is what the type declares)  |
 | timestamp      | timestamps of any unit and zone, dates (midnight), ISO 8601 text; without a zone: UTC  |
@@ -107,6 +108,17 @@ _TAKES: Final[dict[str, tuple[Callable[[pa.DataType], bool], ...]]] = {
 }
 
 
+def _to_int(values: pa.Array, target: pa.DataType) -> pa.Array:
+    try:
+        return values.cast(target)
+    except pa.ArrowInvalid:
+        if not _is_text(values.type):
+            raise
+        # Through no float on the way: 9007199254740993.0 is that number.
+        plain = pc.replace_substring_regex(values.cast(pa.large_string()), r"^(-?[0-9]+)\.0*$", r"\1")
+        return plain.cast(target)
+
+
 def _to_float(values: pa.Array, target: pa.DataType) -> pa.Array:
     if is_.is_decimal(values.type):
         values = values.cast(pa.string())  # parsing rounds once, correctly; the direct cast does not always
@@ -137,6 +149,8 @@ def _parse(texts: pa.Array, zone: str | None) -> pa.Array:
 
 
 _CONVERT: Final[dict[str, Callable[[pa.Array, pa.DataType], pa.Array]]] = {
+    "int32": _to_int,
+    "int64": _to_int,
     "float32": _to_float,
     "float64": _to_float,
     "timestamp": _to_timestamp,
@@ -198,5 +212,5 @@ def _hint(kind: pa.DataType, dtype: DType) -> str:
     if is_.is_floating(kind) and dtype.item in ("int32", "int64"):
         return "declare float64; or, if NaN stands for a missing value, write a null"
     if _is_text(kind):
-        return f"write it as a {dtype} in the source, or as nothing if it is missing; or declare string"
+        return "mend it in the source, leave it empty if it is missing, or declare string"
     return f"declare a wider type than {dtype}, or mend the value in the source"

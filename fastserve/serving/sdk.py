@@ -82,7 +82,7 @@ def read_once(
     online_store: str,
     snapshot: Snapshot,
     projections: Sequence[FeatureViewProjection],
-    entity_rows: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]],
+    entity_rows: Any,
     *,
     service: str,
     full_feature_names: bool,
@@ -139,17 +139,32 @@ def push_once(
 
 
 def to_columns(
-    rows: Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]],
+    rows: Any,
 ) -> Mapping[str, Sequence[Any]]:
-    """Columns from columns, or from one mapping per entity.
+    """Columns from columns, from one mapping per entity, or from a pandas or polars frame or an Arrow table.
 
     Raises:
-        InvalidEntityError: the mappings do not all have the same names.
+        InvalidEntityError: the mappings do not all have the same names, or a column is a single value.
     """
+    if isinstance(rows, pa.Table):
+        rows = rows.to_pydict()
+    elif hasattr(rows, "columns"):
+        rows = {name: rows[name].to_list() for name in rows.columns}
     if isinstance(rows, Mapping):
+        for name, values in rows.items():
+            if isinstance(values, (str, bytes)) or not hasattr(values, "__len__"):
+                raise InvalidEntityError(
+                    f"{values!r} is no list of values",
+                    where=f"entity_rows[{name!r}]",
+                    hint=f"write [{values!r}]",
+                )
         return rows
-    names = list(rows[0]) if rows else []
+    names = list(rows[0]) if rows and isinstance(rows[0], Mapping) else []
     for i, row in enumerate(rows):
+        if not isinstance(row, Mapping):
+            raise InvalidEntityError(
+                f"{row!r} is no mapping of join keys to values", where=f"entity_rows[{i}]"
+            )
         if set(row) != set(names):
             raise InvalidEntityError(
                 f"has {sorted(row)}, the first row has {sorted(names)}", where=f"entity_rows[{i}]"

@@ -37,7 +37,7 @@ def extensions() -> list[Extension]:
     found = []
     for path in sorted(Path("_ext").glob("*.pyx")):
         libraries = []
-        if path.stem == "h2":
+        if path.stem in ("h2", "h2_client"):
             if not has_nghttp2():
                 print(
                     "fastserve: libnghttp2 was not found, so HTTP/2 will be served by the slower"

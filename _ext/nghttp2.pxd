@@ -1,4 +1,4 @@
-# The part of libnghttp2 (>= 1.50) that _ext/h2.pyx uses.
+# The part of libnghttp2 (>= 1.50) that _ext/h2.pyx and _ext/h2_client.pyx use.
 #
 # A callback that raises returns -902, NGHTTP2_ERR_CALLBACK_FAILURE, with the Python exception set.
 # libnghttp2 then runs no other callback and passes -902 up, where it is an exception again.
@@ -66,6 +66,7 @@ cdef extern from "nghttp2/nghttp2.h":
     int NGHTTP2_FLAG_NONE, NGHTTP2_FLAG_END_STREAM, NGHTTP2_FLAG_ACK
     int NGHTTP2_HCAT_REQUEST
     int NGHTTP2_NO_ERROR, NGHTTP2_PROTOCOL_ERROR, NGHTTP2_INTERNAL_ERROR
+    int NGHTTP2_CANCEL, NGHTTP2_SETTINGS_ENABLE_PUSH
     int NGHTTP2_REFUSED_STREAM, NGHTTP2_ENHANCE_YOUR_CALM
     int NGHTTP2_ERR_WOULDBLOCK, NGHTTP2_ERR_CALLBACK_FAILURE
     int NGHTTP2_DATA_FLAG_EOF, NGHTTP2_DATA_FLAG_NO_COPY
@@ -121,6 +122,9 @@ cdef extern from "nghttp2/nghttp2.h":
     int nghttp2_session_server_new2(
         nghttp2_session **session, const nghttp2_session_callbacks *callbacks,
         void *user_data, const nghttp2_option *option)
+    int nghttp2_session_client_new2(
+        nghttp2_session **session, const nghttp2_session_callbacks *callbacks,
+        void *user_data, const nghttp2_option *option)
     void nghttp2_session_del(nghttp2_session *session)
     ssize_t nghttp2_session_mem_recv(
         nghttp2_session *session, const uint8_t *data, size_t size) except? -902
@@ -132,6 +136,7 @@ cdef extern from "nghttp2/nghttp2.h":
         nghttp2_session *session, int32_t stream_id, void *user_data)
     int nghttp2_session_set_local_window_size(
         nghttp2_session *session, uint8_t flags, int32_t stream_id, int32_t window_size)
+    uint32_t nghttp2_session_get_remote_settings(nghttp2_session *session, int id)
     int32_t nghttp2_session_get_last_proc_stream_id(nghttp2_session *session)
     int nghttp2_session_terminate_session(nghttp2_session *session, uint32_t error_code)
     int nghttp2_session_change_extpri_stream_priority(
@@ -153,3 +158,6 @@ cdef extern from "nghttp2/nghttp2.h":
     int nghttp2_submit_response(
         nghttp2_session *session, int32_t stream_id, const nghttp2_nv *nva, size_t nvlen,
         const nghttp2_data_provider *provider)
+    int32_t nghttp2_submit_request(
+        nghttp2_session *session, const void *pri_spec, const nghttp2_nv *nva, size_t nvlen,
+        const nghttp2_data_provider *provider, void *stream_user_data)

@@ -145,7 +145,14 @@ class ClientError(FastserveError):
 
 
 class UnreachableError(ClientError, ConnectionError):
-    """No connection to the server, or it was lost before the answer was complete."""
+    """No connection to the server, or it was lost before the answer was complete.
+
+    ``sent`` says whether the request may have reached the server, and so may have been carried out.
+    """
+
+    def __init__(self, message: str, *, where: str = "", hint: str = "", sent: bool = False) -> None:
+        super().__init__(message, where=where, hint=hint)
+        self.sent = sent
 
 
 class DeadlineError(ClientError, TimeoutError):

@@ -1,0 +1,141 @@
+"""One column of an answer between its JSON form, Python values, numpy and Arrow; fastserve/types.py has the table."""
+
+from __future__ import annotations
+
+import base64
+import struct
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+from fastserve.timeutil import to_us
+from fastserve.types import SCALARS, Array, DType, arrow_type, parse_dtype
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pyarrow as pa
+
+_FLOAT32: Final = struct.Struct("<f")
+_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
+NUMERIC: Final = ("bool", "int32", "int64", "float32", "float64")
+
+
+def _float32(value: Any) -> float:
+    """The float32 that the JSON number is the shortest form of, exactly."""
+    return float(_FLOAT32.unpack(_FLOAT32.pack(float(value)))[0])
+
+
+def _timestamp(text: str) -> datetime:
+    return datetime.fromisoformat(text).astimezone(UTC)
+
+
+# What JSON has no form of its own for. float() reads "NaN", "Infinity" and "-Infinity".
+_DECODERS: Final[dict[str, Callable[[Any], Any]]] = {
+    "float32": _float32,
+    "float64": float,
+    "timestamp": _timestamp,
+    "bytes": base64.b64decode,
+}
+
+
+def decode(values: list[Any], dtype: str) -> list[Any]:
+    """Python values of a column from JSON: int, float, bool, str, bytes, datetime (UTC), lists, None.
+
+    Args:
+        values: as in the answer.
+        dtype: the declared type; '' when it is not known, and then values stay as they are.
+
+    Raises:
+        ValueError, TypeError, OverflowError: a value does not have the JSON form of the type.
+    """
+    if not dtype:
+        return values
+    declared = parse_dtype(dtype)
+    item = _DECODERS.get(declared.item)
+    if item is None:
+        return values
+    if declared.is_list:
+        return [None if value is None else [item(one) for one in value] for value in values]
+    return [None if value is None else item(value) for value in values]
+
+
+def to_masked(values: Sequence[Any], dtype: str) -> np.ma.MaskedArray[Any, Any]:
+    """A numpy column of Python values: nulls are masked, and the type does not depend on them.
+
+    bool, ints and floats in their own type, timestamps as datetime64[us], fixed lists of numbers as (n, length),
+    anything else as object.
+    """
+    import numpy as np  # noqa: PLC0415  (needed by those who ask for it)
+
+    nulls = np.fromiter((value is None for value in values), np.bool_, len(values))
+    declared = parse_dtype(dtype) if dtype else DType("string")
+    if declared.item == "timestamp" and not declared.is_list:
+        us = np.array([0 if value is None else to_us(value) for value in values], np.int64)
+        return np.ma.MaskedArray(us.view("datetime64[us]"), nulls)
+    if declared.item in NUMERIC and not declared.is_list:
+        data = np.array([0 if value is None else value for value in values], declared.scalar.numpy)
+        return np.ma.MaskedArray(data, nulls)
+    if declared.item in NUMERIC and declared.length is not None:
+        none = [0] * declared.length
+        data = np.array([none if value is None else value for value in values], declared.scalar.numpy)
+        data = data.reshape(len(values), declared.length)
+        return np.ma.MaskedArray(data, np.repeat(nulls[:, None], declared.length, axis=1))
+    objects = np.empty(len(values), object)
+    for i, value in enumerate(values):
+        objects[i] = value
+    return np.ma.MaskedArray(objects, nulls)
+
+
+def arrow_to_masked(column: pa.Array, dtype: str) -> np.ma.MaskedArray[Any, Any]:
+    """The same from an Arrow column; plain numbers without a Python object each."""
+    import numpy as np  # noqa: PLC0415
+
+    declared = parse_dtype(dtype)
+    if declared.item not in NUMERIC or declared.is_list:
+        return to_masked(arrow_to_python(column, dtype), dtype)
+    nulls = column.is_null().to_numpy(zero_copy_only=False)
+    filled = column.fill_null(False if declared.item == "bool" else 0) if column.null_count else column
+    return np.ma.MaskedArray(filled.to_numpy(zero_copy_only=False), nulls)
+
+
+def to_arrow(values: Sequence[Any], dtype: str) -> pa.Array:
+    """An Arrow column of Python values in the declared type; inferred when it is not known."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    return pa.array(values, arrow_type(parse_dtype(dtype)) if dtype else None)
+
+
+def arrow_to_python(column: pa.Array | pa.ChunkedArray, dtype: str) -> list[Any]:
+    """Python values of an Arrow column, the same as `decode` makes of JSON."""
+    import pyarrow as pa  # noqa: PLC0415
+
+    declared = parse_dtype(dtype)
+    if declared.item != "timestamp":
+        found: list[Any] = column.to_pylist()
+        return found
+    if declared.is_list:  # pyarrow's datetimes carry another UTC object, and need tz data
+        rows = [row.values if row.is_valid else None for row in column]
+        return [row if row is None else [_utc(us) for us in row.cast(pa.int64()).to_pylist()] for row in rows]
+    return [None if us is None else _utc(us) for us in column.cast(pa.int64()).to_pylist()]
+
+
+def _utc(us: int) -> datetime:
+    return _EPOCH + timedelta(microseconds=us)
+
+
+def dtype_of(kind: pa.DataType) -> str:
+    """The declared type that an Arrow type stands for.
+
+    Raises:
+        ValueError: it stands for none.
+    """
+    import pyarrow as pa  # noqa: PLC0415
+
+    if pa.types.is_fixed_size_list(kind):
+        return str(Array(dtype_of(kind.value_type), kind.list_size))
+    if pa.types.is_list(kind):
+        return str(Array(dtype_of(kind.value_type)))
+    for name in SCALARS:
+        if arrow_type(DType(name)) == kind:
+            return name
+    raise ValueError(f"no type of fastserve is {kind} in Arrow")

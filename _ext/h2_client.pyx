@@ -60,7 +60,7 @@ cdef class Session:
     cdef list told
     cdef Py_ssize_t live
     cdef readonly bint draining
-    cdef readonly bint broken
+    cdef bint failed            # libnghttp2 gave up
     cdef Py_ssize_t max_answer
 
     def __cinit__(self, owner, Py_ssize_t max_answer_bytes):
@@ -153,9 +153,9 @@ cdef class Session:
         cdef Py_buffer view
         PyObject_GetBuffer(data, &view, PyBUF_SIMPLE)
         try:
-            if self.owner is not None and not self.broken and nghttp2_session_mem_recv(
+            if self.owner is not None and not self.failed and nghttp2_session_mem_recv(
                     self.session, <const uint8_t *>view.buf, view.len) < 0:
-                self.broken = True
+                self.failed = True
         finally:
             PyBuffer_Release(&view)
         self._tell()
@@ -165,7 +165,7 @@ cdef class Session:
         self.core.out_size = 0
         self.core.out_limit = min(max_bytes, <size_t>(OUT_CAPACITY - OUT_SPARE))
         if self.owner is not None and nghttp2_session_send(self.session) < 0:
-            self.broken = True
+            self.failed = True
         cdef bytes out = PyBytes_FromStringAndSize(OUT, self.core.out_size)
         self._tell()
         return out
@@ -187,6 +187,13 @@ cdef class Session:
         return self.live
 
     @property
+    def broken(self):
+        # After an error of the server's libnghttp2 says GOAWAY itself, and wants no more then.
+        return self.failed or not (
+            self.draining
+            or nghttp2_session_want_read(self.session) or nghttp2_session_want_write(self.session))
+
+    @property
     def max_streams(self):
         cdef uint32_t found = nghttp2_session_get_remote_settings(
             self.session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS)
@@ -195,7 +202,7 @@ cdef class Session:
     def close(self):
         """The transport is gone."""
         self.owner = None
-        self.broken = True
+        self.failed = True
         self.live = 0
         self.told.clear()
 

@@ -185,13 +185,12 @@ class Connection(asyncio.Protocol):
             if not data:
                 break
             self.transport.write(data)
-        if self.session.broken:
-            self._fail_all(
-                ServerError("it broke the HTTP/2 protocol", where=self._pool.where, hint='http="1.1"')
-            )
-            self.abort()
-        elif self.session.draining and not self.session.in_flight:
+        if self.session.draining and not self.session.in_flight:
             self.close()
+        elif self.session.broken:
+            why = "the server broke the HTTP/2 protocol, or speaks another"
+            self._fail_all(ServerError(why, where=self._pool.where, hint='http="1.1" if it has no HTTP/2'))
+            self.abort()
 
 
 class H2Transport:

@@ -111,7 +111,10 @@ class Session:
         self._input += data
         while not self.broken and len(self._input) >= FRAME_HEAD:
             length = int.from_bytes(self._input[:3])
-            if length <= MAX_FRAME and len(self._input) < FRAME_HEAD + length:
+            if length > MAX_FRAME:
+                self.broken = True
+                return
+            if len(self._input) < FRAME_HEAD + length:
                 return
             frame = bytes(self._input[: FRAME_HEAD + length])
             del self._input[: FRAME_HEAD + length]

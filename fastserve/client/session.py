@@ -40,7 +40,7 @@ class Session(Protocol):
         in_flight: requests without a complete answer.
         max_streams: how many the server takes at once.
         draining: the server said GOAWAY: no new requests; those in flight may still be answered.
-        broken: the server broke the protocol; nothing more will be read.
+        broken: the server broke the protocol, and `data_to_send` has said goodbye; nothing more will be read.
     """
 
     def __init__(self, owner: Owner, max_answer_bytes: int) -> None: ...

@@ -289,15 +289,20 @@ def table_of(rows: Rows, where: str) -> dict[str, list[Any]]:
     """Columns of plain values from columns, a list of rows, or a pandas, polars or Arrow table.
 
     bytes become base64, times RFC 3339 text, and floats that are not finite their names, as docs/http-api.md says.
-    In a pandas frame without Arrow-backed columns NaN means null, as pandas means it.
+    In a pandas column that is not Arrow-backed NaN means null, as pandas means it.
 
     Raises:
         InvalidDataError: the rows are none of these, or do not have the same columns.
     """
-    is_pandas = type(rows).__module__.startswith("pandas.")
     return {
-        name: [_plain(v, is_pandas) for v in _items(column)] for name, column in _columns(rows, where).items()
+        name: [_plain(value, _nan_is_null(column)) for value in _items(column)]
+        for name, column in _columns(rows, where).items()
     }
+
+
+def _nan_is_null(column: Any) -> bool:
+    is_pandas = type(column).__module__.partition(".")[0] == "pandas"
+    return is_pandas and type(column.dtype).__name__ != "ArrowDtype"
 
 
 def _columns(rows: Rows, where: str) -> Mapping[str, Any]:
@@ -310,9 +315,10 @@ def _columns(rows: Rows, where: str) -> Mapping[str, Any]:
         return rows
     if hasattr(rows, "to_pydict"):  # pyarrow
         return dict(rows.to_pydict())
-    if hasattr(rows, "to_dict"):
-        frame = rows.to_dict("list") if hasattr(rows, "iloc") else rows.to_dict(as_series=False)
-        return dict(frame)
+    if hasattr(rows, "iloc"):  # pandas
+        return {str(name): column for name, column in rows.items()}
+    if hasattr(rows, "to_dict"):  # polars
+        return dict(rows.to_dict(as_series=False))
     if isinstance(rows, Sequence) and not isinstance(rows, (str, bytes)):
         if not all(isinstance(row, Mapping) for row in rows):
             raise InvalidDataError("is a list, but not of rows", where=where, hint='[{"user_id": 1}, ...]')
@@ -344,7 +350,7 @@ def _plain(value: Any, nan_is_null: bool) -> Any:
         return "Infinity" if value > 0 else "-Infinity"
     if isinstance(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(value).decode("ascii")
-    if value != value or type(value).__name__ == "NAType":  # pandas.NaT, pandas.NA
+    if type(value).__name__ in ("NaTType", "NAType"):  # pandas
         return None
     if isinstance(value, datetime):
         return format_timestamp(to_us(value))

@@ -305,7 +305,7 @@ def _nan_is_null(column: Any) -> bool:
     return is_pandas and type(column.dtype).__name__ != "ArrowDtype"
 
 
-def _columns(rows: Rows, where: str) -> Mapping[str, Any]:
+def _columns(rows: Any, where: str) -> Mapping[str, Any]:
     if isinstance(rows, Mapping):
         for name, column in rows.items():
             if isinstance(column, (str, bytes)) or not hasattr(column, "__len__"):

@@ -209,9 +209,7 @@ class OfflineTable:
         table = self._open(None)
         if table is None:
             return 0
-        many = [
-            d.isoformat() for d in days if len(table.file_uris([(EVENT_DATE, "=", d.isoformat())])) >= files
-        ]
+        many = [day.isoformat() for day in days if len(_paths(table, day)) >= files]
         if not many:
             return 0
         among = [(EVENT_DATE, "in", many)]
@@ -264,9 +262,12 @@ class OfflineTable:
         """Write the new rows; False when another writer committed since `table` was opened."""
         schema = spool.schema.append(pa.field(EVENT_DATE, pa.date32()))
         if table is None:
-            table = DeltaTable.create(
-                self.uri, schema, mode="ignore", partition_by=[EVENT_DATE], configuration=_CONFIGURATION
-            )
+            try:
+                table = DeltaTable.create(
+                    self.uri, schema, mode="ignore", partition_by=[EVENT_DATE], configuration=_CONFIGURATION
+                )
+            except CommitFailedError:  # another writer creates it at this moment
+                return False
             if table.version():  # another writer created it, and has appended already
                 return False
 
@@ -410,6 +411,12 @@ def _fragments_of(
     dataset = table.to_pyarrow_dataset(file_pruning_predicate=among)
     for fragment in dataset.get_fragments(filter=near):
         yield fragment, dataset.schema
+
+
+def _paths(table: DeltaTable, day: date) -> list[str]:
+    """The files of a date."""
+    found: list[str] = table.file_uris(file_pruning_predicate=[(EVENT_DATE, "=", day.isoformat())])
+    return found
 
 
 def _near(times: pa.ChunkedArray) -> ds.Expression:

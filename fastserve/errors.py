@@ -22,6 +22,7 @@ FastserveError
 |  |- BreakingChangeError               a view changed incompatibly without a new version
 |- MaterializeError                     a run failed; what it finished is kept
 |  |- AlreadyRunningError               another run holds the view's lock
+|- OfflineStoreError                    an offline table cannot be read or written
 |- IncompleteHistoryError               labels reach outside what the offline table covers
 |- CodecError                           bytes are corrupt, or we are wrong
 
@@ -197,6 +198,10 @@ class MaterializeError(FastserveError):
 
 class AlreadyRunningError(MaterializeError):
     """Another run holds this view's lock."""
+
+
+class OfflineStoreError(FastserveError):
+    """An offline table cannot be read or written: files gone or damaged, no permission, no space."""
 
 
 class IncompleteHistoryError(FastserveError):

@@ -79,6 +79,8 @@ def main(argv: list[str] | None = None) -> None:
     except BrokenPipeError:
         sys.stderr.close()
         sys.exit(141)
+    except OSError as error:  # no permission, no space: the system's words are the message
+        sys.exit(_report(FastserveError(str(error)), as_json="--json" in args))
 
 
 def _report(error: FastserveError, *, as_json: bool) -> int:

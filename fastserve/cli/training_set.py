@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +91,8 @@ def write_table(table: Any, path: str) -> None:
     except OSError as error:
         raise RequestError(f"cannot be written: {error}", where=path) from None
     finally:
-        part.unlink(missing_ok=True)
+        with suppress(OSError):  # what kept us from writing may keep us from removing
+            part.unlink(missing_ok=True)
 
 
 def _moment(text: str | None) -> int | None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
@@ -27,7 +27,7 @@ import pyarrow.fs as pafs
 from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
-from fastserve.errors import InvalidDataError, MaterializeError
+from fastserve.errors import InvalidDataError, MaterializeError, OfflineStoreError
 from fastserve.offline.cast import cast_column
 from fastserve.offline.latest import timestamps
 from fastserve.offline.schema import (
@@ -70,6 +70,21 @@ class AppendResult:
     rows_in: int
     rows_new: int
     new_of: tuple[int, ...] = field(default=(), compare=False)
+
+
+@contextmanager
+def _tended(uri: str) -> Iterator[None]:
+    """Turn what Delta, Arrow and the file system raise into OfflineStoreError naming the table."""
+    try:
+        yield
+    except (DeltaError, pa.ArrowException, OSError) as error:
+        reason = str(error).partition("\n")[0]  # beneath it: a stack of Rust
+        raise OfflineStoreError(
+            f"the offline table cannot be read or written: {reason}",
+            where=uri,
+            hint="check its files, their permissions and the disk; a damaged table is filled again by removing "
+            "it and running the materializer from its --start to its --end",
+        ) from error
 
 
 class OfflineTable:
@@ -143,7 +158,21 @@ class OfflineTable:
         Args:
             columns: features; None for all.
             version: an earlier version of the table, for repeatable reads.
+
+        Raises:
+            OfflineStoreError: the table cannot be read.
         """
+        with _tended(self.uri):
+            yield from self._read(columns, start_us, end_us, version, batch_rows)
+
+    def _read(
+        self,
+        columns: Sequence[str] | None,
+        start_us: int | None,
+        end_us: int | None,
+        version: int | None,
+        batch_rows: int,
+    ) -> Iterator[pa.RecordBatch]:
         schema = canonical_schema(self.rv, columns)
         table = self._open(version)
         if table is None or (start_us is not None and end_us is not None and start_us >= end_us):
@@ -176,6 +205,7 @@ class OfflineTable:
         Raises:
             InvalidDataError: a batch of another schema.
             MaterializeError: other writers were faster, again and again; nothing was written.
+            OfflineStoreError: the table cannot be read or written.
         """
         with closing(_Spool(canonical_schema(self.rv), SPOOL_BYTES)) as spool:
             names = [*key_types(self.rv), EVENT_TS, CREATED_TS]
@@ -184,10 +214,12 @@ class OfflineTable:
                 return AppendResult(0, 0, (0,) * len(keys))
             given = pa.Table.from_batches(keys)
             for _ in range(ATTEMPTS):
-                table = self._open(None)
-                new = self._is_new(table, given)
-                rows_new = int(np.count_nonzero(new))
-                if not rows_new or self._commit(table, spool, new):
+                with _tended(self.uri):
+                    table = self._open(None)
+                    new = self._is_new(table, given)
+                    rows_new = int(np.count_nonzero(new))
+                    done = not rows_new or self._commit(table, spool, new)
+                if done:
                     ends = np.cumsum([0, *(part.num_rows for part in keys)])
                     before = np.concatenate(([0], np.cumsum(new)))[ends]
                     return AppendResult(spool.rows, rows_new, tuple(np.diff(before).tolist()))

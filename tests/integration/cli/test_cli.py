@@ -223,6 +223,11 @@ def test_mistakes_are_explained(shop: Path, args: list[str], code: int, says: st
     assert contents(shop) == before, "nothing changed"
 
 
+def test_what_the_system_refuses_is_one_line(shop: Path) -> None:
+    done = run("init", "features.py/repo", cwd=shop)
+    assert done.returncode == 1 and "features.py" in done.stderr and len(done.stderr.splitlines()) == 1
+
+
 def test_errors_as_json(shop: Path) -> None:
     done = run("describe", "drivr", "--json", cwd=shop)
     error = json.loads(done.stdout)["error"]

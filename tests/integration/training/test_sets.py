@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import date, timedelta
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,7 @@ from fastserve.errors import (
     IncompleteHistoryError,
     InvalidDataError,
     InvalidEntityError,
+    OfflineStoreError,
     RequestError,
     UnknownObjectError,
 )
@@ -415,6 +417,19 @@ def test_a_view_without_any_history_is_refused(repo):
         IncompleteHistoryError, match="nothing is materialized offline, and it has no batch source"
     ):
         repo.train(pa.table({"u": [1], "event_timestamp": ts([1])}), ["pushed:v"])
+
+
+@pytest.mark.parametrize("what", ["_delta_log/*.json", "event_date=*/*.parquet"])
+def test_a_damaged_table_is_named_by_readers_and_writers(what, repo):
+    repo.view("w", pa.table({"u": [1], "ts": ts([1]), "v": [1]}), V, backend="offline")
+    table = Path(repo.store.config.offline_store) / "tests/w/v1"
+    for file in table.glob(what):
+        file.write_text("junk")
+    with pytest.raises(OfflineStoreError, match=r"tests/w/v1: the offline table cannot be read") as caught:
+        repo.train(pa.table({"u": [1], "event_timestamp": ts([1])}), ["w:v"])
+    assert len(str(caught.value).splitlines()) == 2, "no stack of Rust"
+    with pytest.raises(OfflineStoreError, match=r"tests/w/v1"):
+        repo.materialize("w")
 
 
 def test_a_table_that_is_gone_is_not_an_empty_history(repo, tmp_path):

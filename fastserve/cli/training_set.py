@@ -79,6 +79,7 @@ def read_table(path: str, key_types: Mapping[str, str]) -> Any:
 
 def write_table(table: Any, path: str) -> None:
     """Write beside the target and rename: a reader never sees half a file."""
+    import pyarrow as pa  # noqa: PLC0415
     from pyarrow import csv, parquet  # noqa: PLC0415
 
     part = Path(path).with_name(f".{Path(path).name}.part")
@@ -90,6 +91,8 @@ def write_table(table: Any, path: str) -> None:
         part.replace(path)
     except OSError as error:
         raise RequestError(f"cannot be written: {error}", where=path) from None
+    except pa.ArrowInvalid as error:  # a list has no place in CSV
+        raise RequestError(f"cannot be written: {error}", where=path, hint="write .parquet") from None
     finally:
         with suppress(OSError):  # what kept us from writing may keep us from removing
             part.unlink(missing_ok=True)

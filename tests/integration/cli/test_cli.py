@@ -15,7 +15,8 @@ import pyarrow.parquet
 import pytest
 
 from fastserve.cli.get import parse_entities
-from fastserve.errors import InvalidEntityError
+from fastserve.cli.training_set import write_table
+from fastserve.errors import InvalidEntityError, RequestError
 from tests.support import make_repo
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -146,6 +147,13 @@ def test_join_keys_in_a_csv_spine_have_their_declared_type(tmp_path: Path) -> No
     ok("training-set", "v:x", "--spine", "labels.csv", "--output", "out.parquet", cwd=repo)
     made = pyarrow.parquet.read_table(repo / "out.parquet")
     assert made["u"].to_pylist() == ["7", "007"] and made["x"].to_pylist() == [2, 1]
+
+
+def test_lists_do_not_fit_into_csv(tmp_path: Path) -> None:
+    table = pa.table({"x": [[1, 2]]})
+    with pytest.raises(RequestError, match=r"out.csv: cannot be written: .*\n.*write .parquet"):
+        write_table(table, str(tmp_path / "out.csv"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_boolean_keys_on_the_command_line() -> None:

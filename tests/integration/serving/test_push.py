@@ -194,7 +194,8 @@ def test_every_type_both_ways(store: FeatureStore) -> None:
         "blobs": [[b"\x00"], None],
         "event_timestamp": [ago(1)] * 2,
     }
-    store.push("places", row, "both")
+    for _ in range(2):  # the second time through what the table holds
+        store.push("places", row, "both")
     names = [name for name in row if name not in ("city", "country", "event_timestamp")]
     keys = {"city": row["city"], "country": row["country"]}
     served = store.get_online_features([f"kinds:{name}" for name in names], keys).to_arrow()

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import date
 
 import numpy as np
 import pyarrow as pa
@@ -270,3 +271,86 @@ def test_any_appends_leave_each_row_once_as_first_written(calls, tmp_path_factor
         assert result == AppendResult(len(given_rows), len(new))
         stands.update(new)
     assert read(table) == sorted(stands.values())
+
+
+def test_rows_as_the_table_keeps_them(tmp_path):
+    rv = view(keys={"u": "int64", "c": "string"}, schema=(A, Field("v", "list<float32>[2]")))
+    table = OfflineTable(str(tmp_path), "p", rv)
+    first = [("x", 1, 5, 5, 10, [1.0, 2.0]), ("y", 1, 5, 5, 11, None), ("x", 1, 5, 6, 12, None)]
+    table.append_new([batch(rv, first)])
+    table.append_new([batch(rv, [("x", 1, DAY_US, DAY_US, 13, None)])])
+    again = [("x", 1, 5, 5, 99, None), ("z", 1, 5, 5, 20, None), ("x", 1, DAY_US, DAY_US, 98, None)]
+    given_again = batch(rv, again)
+    found = table.as_stored(given_again)
+    assert found.schema == given_again.schema
+    rows = {(r["c"], r[CREATED_TS].microsecond, r["a"]): r["v"] for r in found.to_pylist()}
+    assert rows == {("x", 5, 10): [1.0, 2.0], ("z", 5, 20): None, ("x", 0, 13): None}
+    assert table.as_stored(given_again.slice(0, 0)).num_rows == 0
+
+
+def test_a_row_of_an_older_layout_is_taken_as_given(tmp_path):
+    old = view()
+    OfflineTable(str(tmp_path), "p", old).append_new([batch(old, [(1, 5, 5, 10)])])
+    new = view(schema=(A, Field("b", "int64", default=3)), older=(("a",),))
+    found = OfflineTable(str(tmp_path), "p", new).as_stored(batch(new, [(1, 5, 5, 99, 4)]))
+    assert (found["a"].to_pylist(), found["b"].to_pylist()) == ([99], [4])
+
+
+@given(
+    st.lists(st.tuples(st.integers(0, 2), st.integers(-1_500, 2_500)), min_size=1, max_size=8, unique=True)
+)
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_each_row_is_found_again_by_its_time_alone(tmp_path_factory, rows):
+    """Files are left out by their range of event times, down to the microsecond."""
+    table = OfflineTable(str(tmp_path_factory.mktemp("t")), "p", view())
+    for u, at in rows:
+        assert table.append_new([batch(table.rv, [(u, at, at, 0)])]).new_of == (1,)
+    for u, at in rows:
+        assert table.append_new([batch(table.rv, [(u, at, at, 1)])]).new_of == (0,)
+    assert table.row_count() == len(rows)
+
+
+def test_new_rows_are_told_for_each_batch(table):
+    rows = batch(table.rv, [(1, 5, 5, 1), (2, 5, 5, 2), (1, 5, 5, 3)])
+    table.append_new([rows.slice(1, 1)])
+    assert table.append_new([rows.slice(0, 2), rows.slice(0, 0), rows.slice(2)]).new_of == (0, 0, 1)
+
+
+def test_compacting_joins_files_and_keeps_rows_and_versions(tmp_path):
+    rv = view(schema=(A, Field("v", "list<float32>[2]")))
+    table = OfflineTable(str(tmp_path), "p", rv)
+    for i in range(5):
+        table.append_new([batch(rv, [(i, 5, 5, i, [i, 0.5]), (i, DAY_US, DAY_US, -i, None)])])
+
+    def values(**options):
+        return sorted((r["a"], repr(r["v"])) for b in table.read(**options) for r in b.to_pylist())
+
+    before, version, days = values(), table.version, [DAY, "2024-03-11"]
+    assert table.compact([], 2) == 0
+
+    assert table.compact(map(date.fromisoformat, days), 6) == 0
+    assert table.compact([date.fromisoformat(DAY)], 5) == 5
+    assert table.compact(map(date.fromisoformat, days), 5) == 5
+    assert values() == before == values(version=version)
+    assert table.append_new([batch(rv, [(1, 5, 5, 9, None), (9, 5, 5, 9, None)])]) == AppendResult(2, 1)
+
+
+def test_compacting_while_another_appends(tmp_path):
+    mine = OfflineTable(str(tmp_path), "p", view())
+
+    done = threading.Event()
+
+    def append():
+        other = OfflineTable(str(tmp_path), "p", view())
+        for i in range(25):
+            other.append_new([batch(other.rv, [(i, 5, 5, i)])])
+        done.set()
+
+    thread = threading.Thread(target=append)
+    thread.start()
+    while not done.is_set():
+        mine.compact([date.fromisoformat(DAY)], 2)
+    thread.join()
+    assert sorted(r["a"] for b in mine.read() for r in b.to_pylist()) == list(range(25))
+    for i in range(25):
+        assert mine.append_new([batch(mine.rv, [(i, 5, 5, 7)])]).rows_new == 0

@@ -21,6 +21,10 @@ log = logging.getLogger("fastserve.http")
 
 LINGER_BYTES = 64 * 1024 * 1024  # swallowed after a final answer, at most; a few times the largest body
 
+# A drain leaves clients this long for what they sent before they knew of it: an HTTP/2 one until it answers our PING
+# at the latest, one that speaks HTTP/1.1 for its next request, which is then the last.
+NOTICE_S = 1.0
+
 
 class Context:
     """What all connections of one server share."""

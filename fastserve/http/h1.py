@@ -11,7 +11,7 @@ from collections import deque
 
 import httptools
 
-from fastserve.http.connection import Connection, Context
+from fastserve.http.connection import NOTICE_S, Connection, Context
 from fastserve.http.message import Request, Response
 from fastserve.http.replies import http_date
 
@@ -425,6 +425,11 @@ class H1Connection(Connection):
             self._advance()
 
     def drain(self) -> None:
+        """A client that asked a moment ago may have the next request on its way: it gets its answer, the last."""
+        if self.loop.time() - self._since > NOTICE_S:
+            self.finish_drain()
+
+    def finish_drain(self) -> None:
         if self._state == IDLE and self._job is None and self._body is None and not self._queue:
             self._close_idle()
 

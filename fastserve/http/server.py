@@ -17,7 +17,7 @@ import ssl
 from typing import TYPE_CHECKING
 
 from fastserve.errors import ConfigError
-from fastserve.http.connection import Connection, Context
+from fastserve.http.connection import NOTICE_S, Connection, Context
 from fastserve.http.h1 import H1Connection
 from fastserve.http.h2 import H2Connection, Session
 from fastserve.http.limits import Limits
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 BACKLOG = 1024
-NOTICE_S = 1.0  # a client that does not answer our PING gets the last GOAWAY after this
 
 
 class Sniffer(Connection):
@@ -69,6 +68,8 @@ class Sniffer(Connection):
         successor.connection_made(self.transport)
         if self._first:
             successor.data_received(self._first)
+        if self.context.draining and not successor.closing:
+            successor.drain()
 
     def flush(self) -> None:
         pass
@@ -79,6 +80,10 @@ class Sniffer(Connection):
             self.abort()
 
     def drain(self) -> None:
+        if self.loop.time() - self._made_at > NOTICE_S:
+            self.abort()
+
+    def finish_drain(self) -> None:
         self.abort()
 
 

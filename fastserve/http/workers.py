@@ -40,6 +40,7 @@ log = logging.getLogger("fastserve.http.workers")
 BACKOFF_FIRST_S: Final = 0.1
 BACKOFF_MAX_S: Final = 10.0
 STABLE_S: Final = 10.0  # a worker that lived this long starts again without delay
+SAME_STOP_S: Final = 1.0  # a signal this soon after the first is the same stop
 STOP_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT)
 
 
@@ -213,6 +214,8 @@ class Supervisor:
         self._announced = False
         self._stopping = False
         self._kill_at = 0.0
+        self._kill_reason = f"did not stop in {stop_timeout_s:g} s"
+        self._signalled_at = 0.0
         self._spawn = mp.get_context("spawn")
         self._wake_read, self._wake_write = socket.socketpair()
 
@@ -236,10 +239,14 @@ class Supervisor:
         return self.status
 
     def _on_signal(self, number: int, frame: object) -> None:
-        """First signal: drain. Second: kill."""
+        """First signal: drain. Another one later: kill. Launchers often pass one stop on twice, at once."""
+        now = time.monotonic()
         if self._stopping:
-            self._kill_at = time.monotonic()
+            if now - self._signalled_at > SAME_STOP_S:
+                self._kill_at = now
+                self._kill_reason = "was still stopping at the second signal"
         else:
+            self._signalled_at = now
             self._stop()
 
     def _stop(self) -> None:
@@ -256,7 +263,7 @@ class Supervisor:
             if slot.process is None and not self._stopping and now >= slot.start_at:
                 self._start(slot)
             elif slot.process is not None and self._stopping and now >= self._kill_at:
-                log.error("worker %d did not stop in %g s: killed", slot.index, self.stop_timeout_s)
+                log.error("worker %d %s: killed", slot.index, self._kill_reason)
                 self.status = 1
                 self._kill(slot)
         sources: list[Pipe | socket.socket | int] = [self._wake_read]

@@ -205,6 +205,24 @@ async def test_drain_finishes_h1(serve, slow):
     assert server.stats.cancelled == 0
 
 
+async def test_drain_answers_what_was_on_its_way_over_h1(serve):
+    """A busy client's next request crosses the drain on the wire; so does a new connection's first."""
+    server = await serve(lambda r: Response(200, "a/b", b"x"))
+    async with await Raw.connect(server) as busy, await Raw.connect(server) as new:
+        await busy.send(GET)
+        await busy.response()
+        await eventually(lambda: len(connections(server)) == 2)
+        drain = asyncio.ensure_future(server.drain(20))
+        await asyncio.sleep(0)  # until the listener is closed and the connections were told
+        for client in (busy, new):
+            await client.send(GET)
+            status, headers, body = await client.response()
+            assert (status, headers[b"connection"], body) == (200, b"close", b"x")
+            assert await client.rest() == b""
+            await client.close()
+        await within(drain)
+
+
 async def test_drain_cuts_stragglers(serve, impl, slow):
     server = await serve(slow, impl)
     async with await H2Client.connect(server) as h2, await Raw.connect(server) as h1:
@@ -218,7 +236,7 @@ async def test_drain_cuts_stragglers(serve, impl, slow):
     assert server.stats.open_connections == 0 and server.stats.cancelled == 2
 
 
-async def test_drain_of_an_idle_server_is_immediate(serve):
+async def test_drain_of_an_idle_server_waits_for_the_notice_only(serve):
     server = await serve(lambda r: Response(200, "a/b", b""))
     async with await Raw.connect(server):
         await within(server.drain(1000))

@@ -128,6 +128,17 @@ async def test_a_stubborn_worker_is_killed(supervise):
     assert status == 1 and err.count("did not stop in 0.5 s: killed") == 2
 
 
+async def test_a_stop_that_comes_twice_at_once_still_drains(supervise):
+    """As from a launcher that signals its child and then the whole group."""
+    supervised = await (await supervise("serve", 2)).ready("2 workers")
+    slow = asyncio.ensure_future(supervised.get("/slow"))
+    assert await supervised.line() == "slow begins"
+    supervised.process.send_signal(signal.SIGTERM)
+    assert (await supervised.line()).startswith("draining")
+    status, _, err = await supervised.stop()
+    assert (status, err, await slow) == (0, "", b"slow")
+
+
 @pytest.mark.parametrize("count", [1, 2])
 async def test_busy_port(supervise, count):
     with socket.create_server(("127.0.0.1", 0), reuse_port=True) as busy:

@@ -329,7 +329,9 @@ class Pump:
             self._connecting = asyncio.get_running_loop().create_task(self._connect())
 
     def _send(self) -> None:
-        chunks, self._chunks = self._chunks, []
+        # Connecting takes seconds with a server that hangs: who gave up meanwhile needs no answer.
+        chunks = [c for c in self._chunks if not all(call.future.done() for call in c.calls)]
+        self._chunks = []
         if chunks and self._wire is not None:
             self._wire.send([("MGET", *chunk.keys) for chunk in chunks], chunks)
 

@@ -87,6 +87,18 @@ async def test_a_cancelled_caller_harms_nobody(store: OnlineStore) -> None:
     assert await store.get_many(keys[:1]) == [row(0)]
 
 
+async def test_who_gave_up_before_there_was_a_connection_is_not_asked_for(
+    store: OnlineStore, redis: Redis
+) -> None:
+    """A server that hung is not greeted with the requests of all that time."""
+    gone = [store.get_many([b"gone%d" % i]) for i in range(300)]
+    await asyncio.sleep(0)  # the tick is over: their MGETs wait for the connection
+    for future in gone:
+        future.cancel()
+    assert await store.get_many([b"wanted"]) == [None]
+    assert await calls_of(redis, "mget") == 1
+
+
 async def test_no_task_is_made_for_a_read(store: OnlineStore) -> None:
     await store.get_many([b"connect"])
     before = asyncio.all_tasks()

@@ -5,8 +5,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +22,7 @@ from fastserve.api.handlers import FeatureReads
 from fastserve.api.router import Router
 from fastserve.api.writes import FeatureWrites
 from fastserve.config import Config
-from fastserve.errors import ConfigError, StoreError
+from fastserve.errors import ConfigError, FastserveError, StoreError
 from fastserve.http.limits import Limits
 from fastserve.http.server import Server, make_ssl_context
 from fastserve.http.workers import Announce, Worker, run_workers
@@ -35,6 +37,7 @@ from fastserve.timeutil import now_us
 log = logging.getLogger(__name__)
 
 DEFAULT_PORT: Final = 6566
+OWNER_POLL_S: Final = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,7 @@ class App:
             now=options.clock,
         )
         self._started = False
+        self._owner_checks: asyncio.Task[None] | None = None
         router = Router(
             FeatureReads(self.catalog, self._read_path).routes,
             FeastReads(self.catalog, self._read_path, compat=options.compat == "feast").routes,
@@ -109,13 +113,38 @@ class App:
         Raises:
             ConfigError: the port is taken, or the online store belongs to another registry.
         """
-        try:
-            await check_owner(self._store, self.catalog.snapshot.registry_id)
-        except StoreError as error:  # it may come back; until then every answer says UNAVAILABLE
-            log.warning("the online store does not answer: %s", error.message)
+        await self.check_owner()
+        if self._read_path.blocked:
+            log.warning("the online store does not answer: %s", self._read_path.blocked)
+            self._owner_checks = asyncio.get_running_loop().create_task(self._check_owner_until_known())
         await self.server.start(self.options.host, self.options.port, sock=sock)
         self._started = True
         self.catalog.watch()
+
+    async def check_owner(self) -> None:
+        """Whether the store may be read; while it does not answer, every answer says UNAVAILABLE.
+
+        Raises:
+            ConfigError: the store belongs to another registry.
+        """
+        try:
+            await check_owner(self._store, self.catalog.snapshot.registry_id)
+        except StoreError as error:
+            self._read_path.blocked = error.message
+        else:
+            self._read_path.blocked = ""
+
+    async def _check_owner_until_known(self) -> None:
+        """A store that was away at the start may come back as another registry's: its rows are not ours."""
+        while self._read_path.blocked:
+            await asyncio.sleep(OWNER_POLL_S)
+            try:
+                await self.check_owner()
+            except ConfigError as error:
+                if self._read_path.blocked != error.message:
+                    log.error("not reading the online store: %s", error)
+                self._read_path.blocked = error.message
+        log.info("the online store answers")
 
     async def stop(self) -> None:
         """Finish what is in flight, then let go of everything."""
@@ -123,6 +152,9 @@ class App:
             await self.server.drain(self.options.drain_s)
         await self._pusher.close()
         self._jobs.close()
+        if self._owner_checks is not None:
+            self._owner_checks.cancel()
+            await asyncio.gather(self._owner_checks, return_exceptions=True)
         await self.catalog.close()
         await self._store.close()
 
@@ -137,10 +169,13 @@ def serve(options: ServeOptions, announce: Announce | None = None) -> int:
 
     Raises:
         ConfigError: the repo, an option or the port; the online store belongs to another registry.
+        RegistryError: the registry cannot be read.
     """
     Config.from_repo(options.repo)
     if bool(options.cert) != bool(options.key):
         raise ConfigError("TLS needs both a certificate and a key", hint="--cert chain.pem --key key.pem")
+    if options.workers > 1:
+        uvloop.run(_rehearse(options))
     return run_workers(
         options.workers,
         partial(_work, options),
@@ -156,7 +191,22 @@ def _work(options: ServeOptions, worker: Worker) -> None:
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
     logging.getLogger("fastserve").setLevel(logging.INFO)
-    uvloop.run(_serve(options, worker))
+    try:
+        uvloop.run(_serve(options, worker))
+    except FastserveError as error:
+        if worker.count == 1:
+            raise
+        log.error("%s", error)
+        sys.exit(1)
+
+
+async def _rehearse(options: ServeOptions) -> None:
+    """Open what a worker opens, so that what is wrong is said once, here."""
+    app = App(options)
+    try:
+        await app.check_owner()
+    finally:
+        await app.stop()
 
 
 async def _serve(options: ServeOptions, worker: Worker) -> None:

@@ -14,12 +14,28 @@ from fastserve.cli.options import json_option, parse_moment, repo_option
 @repo_option
 @json_option
 @click.option("--host", default="127.0.0.1", show_default=True)
-@click.option("--port", default=6566, show_default=True, help="0 takes a free one.")
-@click.option("--workers", default=1, show_default=True, help="Processes sharing the port.")
+@click.option(
+    "--port", type=click.IntRange(0, 65_535), default=6566, show_default=True, help="0 takes a free one."
+)
+@click.option(
+    "--workers", type=click.IntRange(1), default=1, show_default=True, help="Processes sharing the port."
+)
 @click.option("--cert", default="", metavar="PEM", help="Serve TLS with this certificate chain.")
 @click.option("--key", default="", metavar="PEM", help="The certificate's private key.")
-@click.option("--deadline-ms", default=1_000, show_default=True, help="Longest wait for the online store.")
-@click.option("--drain-s", default=10.0, show_default=True, help="Longest wait for requests when stopping.")
+@click.option(
+    "--deadline-ms",
+    type=click.IntRange(1),
+    default=1_000,
+    show_default=True,
+    help="Longest wait for the online store.",
+)
+@click.option(
+    "--drain-s",
+    type=click.FloatRange(0, 3_600),
+    default=10.0,
+    show_default=True,
+    help="Longest wait for requests when stopping.",
+)
 @click.option("--clock", default=None, metavar="TIME", help="Answer as of this instant: replay the past.")
 @click.option(
     "--compat",

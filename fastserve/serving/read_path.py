@@ -50,12 +50,17 @@ class ReadPath:
         store: where the rows are.
         now: the clock, microseconds UTC; a frozen one replays the past.
         deadline_us: how long a read waits for the store before it answers UNAVAILABLE, at most.
+
+    Attributes:
+        blocked: why the store must not be read ('' when it may): it is not known to be this registry's. Every
+            answer is then UNAVAILABLE, for this reason.
     """
 
     def __init__(self, store: OnlineStore, now: Callable[[], int], *, deadline_us: int = 1_000_000) -> None:
         self._store = store
         self._now = now
         self._deadline_s = deadline_us / 1e6
+        self.blocked = ""
 
     def read(
         self, plan: ReadPlan, entities: Mapping[str, Sequence[Any]], *, deadline_us: int | None = None
@@ -71,7 +76,12 @@ class ReadPath:
         """
         n = check_columns(plan, entities)
         keys = self._encode(plan, entities, n)
-        rows = self._store.get_many(keys)
+        if self.blocked:
+            return self._unavailable(plan, n, self.blocked)
+        try:
+            rows = self._store.get_many(keys)
+        except StoreError as error:
+            return self._unavailable(plan, n, error.message)
         if isinstance(rows, asyncio.Future):
             wait_s = self._deadline_s if deadline_us is None else min(self._deadline_s, deadline_us / 1e6)
             return self._when_answered(rows, plan, keys, n, wait_s)
@@ -79,6 +89,8 @@ class ReadPath:
 
     def probe(self) -> asyncio.Future[list[bytes | None]] | list[bytes | None]:
         """Ask the store for one key: does it answer? Raises, or fails the future with, StoreError if not."""
+        if self.blocked:
+            raise StoreError(self.blocked)
         return self._store.get_many([PROBE_KEY])
 
     def _encode(self, plan: ReadPlan, entities: Mapping[str, Sequence[Any]], n: int) -> list[bytes]:

@@ -19,8 +19,11 @@ from typing import Any
 import pytest
 
 from fastserve import FeatureStore, FeatureView, Field
+from fastserve.app import App, ServeOptions
 from fastserve.online import open_store
+from fastserve.online.claim import claim
 from fastserve.timeutil import format_timestamp
+from tests.servers import start_redis
 from tests.support import NOW_US, make_repo, put
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -102,6 +105,15 @@ def values(text: str) -> Any:
 def post(port: int, path: str = "/online-features/batch", body: str = BODY) -> tuple[int, Any]:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
     connection.request("POST", path, body)
+    answer = connection.getresponse()
+    data = json.loads(answer.read())
+    connection.close()
+    return answer.status, data
+
+
+def get(port: int, path: str) -> tuple[int, Any]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
+    connection.request("GET", path)
     answer = connection.getresponse()
     data = json.loads(answer.read())
     connection.close()
@@ -192,8 +204,6 @@ def test_a_store_of_another_registry_is_refused(tmp_path: Path, repo: Path) -> N
     other = make_repo(tmp_path / "other", FEATURES, online_store=f"lmdb://{repo}/.fastserve/online")
 
     async def claim_it() -> None:
-        from fastserve.online.claim import claim
-
         with FeatureStore(repo) as store:
             online = open_store(store.config.online_store)
             await claim(online, store.registry.registry_id)
@@ -202,14 +212,69 @@ def test_a_store_of_another_registry_is_refused(tmp_path: Path, repo: Path) -> N
     asyncio.run(claim_it())
     with FeatureStore(other) as store:
         store.apply()
+    done = refused(other)
+    assert "belongs to registry" in done.stderr and done.stderr.count("\n") == 2
+    assert refused(other, "--workers", "2").stderr == done.stderr, "said once, not by every worker"
+
+
+def refused(repo: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """What `fastserve serve` says when it does not start."""
     done = subprocess.run(
-        [sys.executable, "-m", "fastserve.cli.main", "serve", "--port", "0"],
-        cwd=other,
+        [sys.executable, "-m", "fastserve.cli.main", "serve", "--port", "0", *options],
+        cwd=repo,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         capture_output=True,
         text=True,
         check=False,
         timeout=60,
     )
-    assert done.returncode == 2
-    assert "belongs to registry" in done.stderr and "Traceback" not in done.stderr
+    assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--port", "99999"), "--port"),  # once taken modulo 65536
+        (("--port", "-1"), "--port"),
+        (("--workers", "0"), "--workers"),
+        (("--deadline-ms", "0"), "--deadline-ms"),
+        (("--drain-s", "-1"), "--drain-s"),
+        (("--workers", "2", "--cert", "no.pem", "--key", "no.pem"), "cannot load the TLS certificate"),
+    ],
+)
+def test_options_that_will_not_do(repo: Path, options: tuple[str, ...], says: str) -> None:
+    assert says in refused(repo, *options).stderr
+
+
+async def test_a_store_that_comes_back_as_another_registrys_is_not_read(tmp_path: Path, repo: Path) -> None:
+    """Its rows have our keys and pass their checksums: only the owner's name tells."""
+    server = start_redis(tmp_path)
+    server.kill()
+    copy = make_repo(tmp_path / "repo", FEATURES, online_store=server.url)
+    with FeatureStore(copy) as store:
+        snapshot = store.apply().snapshot
+    app = App(ServeOptions(repo=str(copy), port=0, clock_us=NOW_US))
+    try:
+        await app.start()
+        port = app.server.port
+        assert (await asyncio.to_thread(post, port))[1]["statuses"] == [[5] * 3] * 2
+        server.restart()
+        online = open_store(server.url)
+        await claim(online, "another registry")
+        await put(online, snapshot.view("stats"), [{"user_id": 1, "clicks": -1, "name": "theirs"}])
+        while (
+            "belongs to" not in (answer := await asyncio.to_thread(post, port))[1]["metadata"]["unavailable"]
+        ):
+            pass
+        assert answer[1]["values"] == [[None] * 3] * 2
+        assert (await asyncio.to_thread(get, port, "/health"))[0] == 503
+        await online.delete_many([key async for key in online.scan()])
+        await put(online, snapshot.view("stats"), [{"user_id": 1, "clicks": 1, "name": "ours"}])
+        await online.close()
+        while "unavailable" in (answer := await asyncio.to_thread(post, port))[1]["metadata"]:
+            pass
+        assert answer[1]["values"] == [[1, None, None], ["ours", None, None]]
+    finally:
+        await app.stop()
+        server.stop()

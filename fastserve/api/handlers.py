@@ -6,9 +6,10 @@ and holds no state but the App's.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from typing import Any, Final, TypeAlias
-from urllib.parse import parse_qsl
+from urllib.parse import unquote_to_bytes
 
 import orjson
 
@@ -16,9 +17,10 @@ from fastserve.api import wire
 from fastserve.api.errors import json_error
 from fastserve.api.router import Answer, Routes, segment_of, then
 from fastserve.codec.status import Status
-from fastserve.errors import FastserveError, InvalidEntityError, RequestError
+from fastserve.errors import FastserveError, InvalidEntityError, RequestError, StoreError
 from fastserve.http.message import Request, Response
 from fastserve.serving.catalog import Catalog
+from fastserve.serving.entities import missing_column, unknown_column
 from fastserve.serving.plan import ReadPlan
 from fastserve.serving.read_path import FeatureBatch, ReadPath
 from fastserve.timeutil import format_timestamp
@@ -26,6 +28,8 @@ from fastserve.timeutil import format_timestamp
 Render: TypeAlias = Callable[[FeatureBatch], Response]
 
 ONE_ENTITY: Final = "/feature-views/{name}/online-features"
+_VIEW: Final = re.compile(r"([^@]*)(?:@v([0-9]{1,9}))?")
+_INTEGER: Final = re.compile(r"-?[0-9]{1,19}")
 
 
 class FeatureReads:
@@ -59,17 +63,25 @@ class FeatureReads:
                 hint=f"{wire.JSON}, {wire.ARROW}",
             )
         asked = wire.parse_batch(request.body)
-        plan = self._catalog.plan(asked.service, asked.features, asked.full_feature_names)
+        try:
+            plan = self._catalog.plan(asked.service, asked.features, asked.full_feature_names)
+        except RequestError as error:
+            error.where = error.where or ("$.feature_service" if asked.service else "$.features")
+            raise
         wire.check_fingerprint(plan, asked)
         render = _arrow if media == wire.ARROW else _json
         return self._read(plan, wire.json_keys(plan, asked.entities), render, wire.deadline_us(request))
 
     def _one_entity(self, request: Request) -> Answer:
         name = segment_of(request.path, ONE_ENTITY)
-        view, _, version = name.partition("@v")
-        if version and not version.isdecimal():
+        match = _VIEW.fullmatch(name)
+        if match is None:
             raise RequestError(f"{name!r} is not a view or view@v2", where="path")
-        registered = self._catalog.snapshot.view(view, int(version) if version else None)
+        try:
+            registered = self._catalog.snapshot.view(match[1], int(match[2]) if match[2] else None)
+        except RequestError as error:
+            error.where = "path"
+            raise
         refs = tuple(f"{name}:{feature}" for feature in registered.view.feature_names)
         plan = self._catalog.plan("", refs, False)
         return self._read(plan, _query_entity(request.query, plan), _one_row, wire.deadline_us(request))
@@ -83,7 +95,10 @@ class FeatureReads:
         return then(batch, render)
 
     def _health(self, request: Request) -> Answer:
-        rows = self._read_path.probe()
+        try:
+            rows = self._read_path.probe()
+        except StoreError as error:
+            return self._health_answer(error)
         if isinstance(rows, list):
             return self._health_answer(None)
         return then(rows, lambda _: self._health_answer(None), self._health_answer)
@@ -113,6 +128,9 @@ def _one_row(batch: FeatureBatch) -> Response:
     known = not batch.unavailable and decoded.row_status[0] != Status.NOT_FOUND
     event_ts = int(decoded.event_ts[0])
     columns = batch.plan.columns
+    metadata: dict[str, Any] = {"revision": batch.plan.revision, "schema_fingerprint": batch.plan.fingerprint}
+    if batch.unavailable:
+        metadata["unavailable"] = batch.unavailable
     body = {
         "feature_view": read.view,
         "version": read.version,
@@ -121,32 +139,47 @@ def _one_row(batch: FeatureBatch) -> Response:
         "statuses": {c.name: Status(int(decoded.statuses[c.column][0])).name for c in columns},
         "event_timestamp": format_timestamp(event_ts) if known else None,
         "freshness_ms": (batch.now_us - event_ts) // 1_000 if known else None,
-        "metadata": {"revision": batch.plan.revision, "schema_fingerprint": batch.plan.fingerprint},
+        "metadata": metadata,
     }
     return Response(200, wire.JSON, orjson.dumps(body, option=wire.DUMP))
 
 
 def _query_entity(query: str, plan: ReadPlan) -> dict[str, list[Any]]:
-    """Join keys from a query string: by name, or `entity_id` where there is just one."""
-    given = parse_qsl(query, keep_blank_values=True)
+    """Join keys from a query string: by name, or `entity_id` where there is just one.
+
+    Names and texts are UTF-8, percent-encoded or as they are; a bytes key is any bytes.
+    """
     found: dict[str, list[Any]] = {}
-    for name, text in given:
+    for pair in filter(None, query.encode("latin-1").split(b"&")):
+        given, _, raw = (unquote_to_bytes(part.replace(b"+", b" ")) for part in pair.partition(b"="))
+        name = given.decode(errors="replace")
         if name == "entity_id" and len(plan.entity_columns) == 1:
             name = next(iter(plan.entity_columns))
         if name in found:
             raise InvalidEntityError("is given twice", where=f"?{name}", hint="ask for one entity at a time")
-        found[name] = [_query_value(name, text, plan.entity_columns.get(name, "string"))]
+        if name not in plan.entity_columns:
+            raise unknown_column(name, plan, where=f"?{name}")
+        found[name] = [_query_value(name, raw, plan.entity_columns[name])]
+    missing = [name for name in plan.entity_columns if name not in found]
+    if missing:
+        raise missing_column(missing[0], plan, where=f"?{missing[0]}")
     return found
 
 
-def _query_value(name: str, text: str, key_type: str) -> Any:
+def _query_value(name: str, raw: bytes, key_type: str) -> Any:
+    if key_type == "bytes":
+        return raw
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError:
+        raise InvalidEntityError("is not UTF-8 text", where=f"?{name}") from None
     if key_type == "int64":
-        try:
-            return int(text)
-        except ValueError:
-            raise InvalidEntityError(f"{text!r} is no integer", where=f"?{name}") from None
+        if not _INTEGER.fullmatch(text) or not -(2**63) <= int(text) < 2**63:
+            hint = "an int64, in digits: 1001"
+            raise InvalidEntityError(f"{text[:40]!r} is no integer key", where=f"?{name}", hint=hint)
+        return int(text)
     if key_type == "bool":
         if text not in ("true", "false"):
-            raise InvalidEntityError(f"{text!r} is neither true nor false", where=f"?{name}")
+            raise InvalidEntityError(f"{text[:40]!r} is neither true nor false", where=f"?{name}")
         return text == "true"
-    return text.encode() if key_type == "bytes" else text
+    return text

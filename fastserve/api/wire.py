@@ -248,13 +248,29 @@ def _plain_types(rows: DecodedRows) -> set[str]:
 def json_column(column: DecodedColumn) -> Any:
     """One decoded column as orjson takes it.
 
-    A numpy array where nothing needs a second look: no null, and finite if it is a float.
+    A numpy array where nothing needs a second look: no null, and finite if it is a float. A float32 is written in its
+    own shortest form, 0.1, whatever stands beside it: so one stays a numpy float32, for orjson.
     """
     values, dtype = column.values, column.dtype
     if values is not None and not dtype.is_list and dtype.item != "timestamp" and column.valid.all():
         if values.dtype.kind != "f" or np.isfinite(values).all():
             return values
+    if declared.item == "float32":
+        return [None if value is None else _json_float32(value) for value in column.to_pylist()]
     return [json_value(value) for value in column.to_pylist()]
+
+
+def _json_float32(value: Any) -> Any:
+    """A float or a list of them, each of which a float32 holds exactly."""
+    singles = np.asarray(value, dtype=np.float32)
+    if np.isfinite(singles).all():
+        return singles if singles.ndim else singles[()]
+    if not singles.ndim:
+        return json_value(value)
+    return [
+        single if ok else json_value(float(single))
+        for single, ok in zip(singles, np.isfinite(singles), strict=True)
+    ]
 
 
 def json_value(value: Any) -> Any:
@@ -316,6 +332,8 @@ def render_arrow(batch: FeatureBatch) -> pa.Buffer:
     columns += [pa.array(batch.reads[c.read].statuses[c.column]) for c in batch.plan.columns]
     columns += [_arrow_times(batch, i) for i in range(len(batch.reads))]
     schema = arrow_schema(batch.plan)
+    if batch.unavailable:
+        schema = schema.with_metadata({**schema.metadata, "fastserve.unavailable": batch.unavailable})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, schema) as writer:
         writer.write_batch(pa.record_batch(columns, schema=schema))
@@ -331,7 +349,8 @@ def _arrow_times(batch: FeatureBatch, i: int) -> pa.Array:
 def choose(accept: bytes | None, offered: Sequence[str] = (JSON, ARROW)) -> str | None:
     """The media type to answer with, by the Accept header; None when none is acceptable.
 
-    Enough of RFC 9110 section 12.5.1 for the types offered: q-values order, wildcards take the first.
+    Enough of RFC 9110 section 12.5.1 for the types offered: q-values order, wildcards take the first that is not
+    refused by name (q=0).
     """
     if not accept:
         return offered[0]
@@ -346,10 +365,11 @@ def choose(accept: bytes | None, offered: Sequence[str] = (JSON, ARROW)) -> str 
                 except ValueError:
                     quality = 0.0
         ranked.append((-quality, position, name))
+    refused = {name for quality, _, name in ranked if not quality}
     for quality, _, name in sorted(ranked):
         if not quality:
             continue
-        for media in offered:
+        for media in (media for media in offered if media not in refused):
             if name in (media, "*/*", media.split("/")[0] + "/*"):
                 return media
     return None

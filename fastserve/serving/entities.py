@@ -20,14 +20,10 @@ def check_columns(plan: ReadPlan, entities: Mapping[str, Sequence[Any]]) -> int:
     """
     for name in plan.entity_columns:
         if name not in entities:
-            raise InvalidEntityError(
-                f"entity column {name!r} is missing",
-                where="$.entities",
-                hint=f"these features need {_listed(plan.entity_columns)}",
-            )
+            raise missing_column(name, plan)
     for name in entities:
         if name not in plan.entity_columns:
-            raise UnknownObjectError.of("entity column", name, plan.entity_columns, where="$.entities")
+            raise unknown_column(name, plan)
     lengths = {name: len(column) for name, column in entities.items()}
     n = next(iter(lengths.values()), 1)
     for name, length in lengths.items():
@@ -39,6 +35,23 @@ def check_columns(plan: ReadPlan, entities: Mapping[str, Sequence[Any]]) -> int:
                 hint="give every entity column one value per entity",
             )
     return n
+
+
+def missing_column(name: str, plan: ReadPlan, where: str = "$.entities") -> InvalidEntityError:
+    """The error for a column that the features need and the request lacks."""
+    hint = f"these features need {_listed(plan.entity_columns)}"
+    return InvalidEntityError(f"entity column {name!r} is missing", where=where, hint=hint)
+
+
+def unknown_column(name: str, plan: ReadPlan, where: str = "$.entities") -> UnknownObjectError:
+    """The error for a column that none of the features has as a key."""
+    if plan.entity_columns:
+        return UnknownObjectError.of("entity column", name, plan.entity_columns, where=where)
+    return UnknownObjectError(
+        f"unknown entity column {name!r}",
+        where=where,
+        hint="these features belong to no entity: leave it out",
+    )
 
 
 def key_columns(read: ViewRead, entities: Mapping[str, Sequence[Any]]) -> list[Sequence[Any]]:

@@ -17,7 +17,7 @@ from fastserve.api.wire import ARROW, MAX_ENTITIES
 from fastserve.errors import StoreUnavailableError
 from fastserve.http.server import Server
 from fastserve.serving.read_path import ReadPath
-from tests.support import NOW_US
+from tests.support import NOW_US, put
 from tests.unit.serving.world import World
 
 Ask: TypeAlias = Callable[..., Any]
@@ -94,15 +94,31 @@ async def test_one_entity(server: Server) -> None:
     assert json.loads(data)["features"] == {"total": 99}
 
 
+@pytest.mark.parametrize(("text", "key"), [("%FF%3A%00", b"\xff:\x00"), ("a+b%2B", b"a b+"), ("", b"")])
+async def test_one_entity_by_a_bytes_key(server: Server, world: World, text: str, key: bytes) -> None:
+    """What is no UTF-8 was once read as U+FFFD, so a row that is there came back NOT_FOUND."""
+    await put(world.store, world.catalog.snapshot.view("devices"), [{"device": key, "battery": 0.25}])
+    status, _, data = await ask(server, "GET", f"/feature-views/devices/online-features?device={text}")
+    answer = json.loads(data)
+    assert (status, answer["features"], answer["statuses"]) == (
+        200,
+        {"battery": 0.25},
+        {"battery": "PRESENT"},
+    )
+
+
 async def test_health(server: Server) -> None:
     status, _, data = await ask(server, "GET", "/health")
     assert status == 200 and json.loads(data)["status"] == "ok"
     assert (await ask(server, "HEAD", "/health"))[0] == 200
 
 
-async def test_a_dead_store_is_503_health_and_unavailable_values(world: World) -> None:
+@pytest.mark.parametrize("at_once", [False, True], ids=["by future", "at once"])
+async def test_a_dead_store_is_503_health_and_unavailable_values(world: World, at_once: bool) -> None:
     class Dead:
         def get_many(self, keys: list[bytes]) -> asyncio.Future[list[bytes | None]]:
+            if at_once:
+                raise StoreUnavailableError("connection refused")
             answer = asyncio.get_running_loop().create_future()
             answer.set_exception(StoreUnavailableError("connection refused"))
             return answer
@@ -119,6 +135,10 @@ async def test_a_dead_store_is_503_health_and_unavailable_values(world: World) -
         assert (status, answer["values"], answer["statuses"]) == (200, [[None]], [[5]])
         assert answer["metadata"]["unavailable"] == "connection refused"
         assert answer["views"][0]["event_timestamps"] == [None]
+        _, _, data = await ask(server, "POST", BATCH, body, {"Accept": ARROW})
+        assert pa.ipc.open_stream(data).schema.metadata[b"fastserve.unavailable"] == b"connection refused"
+        _, _, data = await ask(server, "GET", f"{ONE}?user_id=1")
+        assert json.loads(data)["metadata"]["unavailable"] == "connection refused"
     finally:
         await server.drain(5)
 
@@ -137,6 +157,8 @@ async def test_a_corrupt_row_is_an_error_and_never_a_value(world: World, server:
     assert status == 500 and json.loads(data)["error"]["code"] == "corrupt_row"
 
 
+ONE = "/feature-views/kinds/online-features"
+PLACE = "/feature-views/places/online-features"
 BIG = {"features": ["kinds:big"], "entities": {"user_id": [1]}}
 # (name, method, path, body, status, where it must point, what it must say)
 BAD = [
@@ -163,8 +185,24 @@ BAD = [
     ("features not a list", "POST", BATCH, {"features": "kinds:big"}, 400, "$.features", "not a list"),
     ("no features", "POST", BATCH, {"features": []}, 400, "$.features", "not a list"),
     ("feature not text", "POST", BATCH, {"features": ["kinds:big", 1]}, 400, "$.features[1]", "is a number"),
-    ("bad reference", "POST", BATCH, {**BIG, "features": ["big"]}, 400, "", "not a feature reference"),
-    ("bad version", "POST", BATCH, {**BIG, "features": ["kinds@2:big"]}, 400, "", "not a feature reference"),
+    (
+        "bad reference",
+        "POST",
+        BATCH,
+        {**BIG, "features": ["big"]},
+        400,
+        "$.features",
+        "not a feature reference",
+    ),
+    (
+        "bad version",
+        "POST",
+        BATCH,
+        {**BIG, "features": ["kinds@2:big"]},
+        400,
+        "$.features",
+        "not a feature reference",
+    ),
     (
         "feature twice",
         "POST",
@@ -192,10 +230,18 @@ BAD = [
         "$.full_feature_names",
         "number",
     ),
-    ("unknown service", "POST", BATCH, {"feature_service": "mixd"}, 404, "", "mixed"),
-    ("unknown view", "POST", BATCH, {**BIG, "features": ["kind:big"]}, 404, "", "kinds"),
-    ("unknown version", "POST", BATCH, {**BIG, "features": ["kinds@v9:big"]}, 404, "", "no version 9"),
-    ("unknown feature", "POST", BATCH, {**BIG, "features": ["kinds:bik"]}, 404, "", "'big'"),
+    ("unknown service", "POST", BATCH, {"feature_service": "mixd"}, 404, "$.feature_service", "mixed"),
+    ("unknown view", "POST", BATCH, {**BIG, "features": ["kind:big"]}, 404, "$.features", "kinds"),
+    (
+        "unknown version",
+        "POST",
+        BATCH,
+        {**BIG, "features": ["kinds@v9:big"]},
+        404,
+        "$.features",
+        "no version 9",
+    ),
+    ("unknown feature", "POST", BATCH, {**BIG, "features": ["kinds:bik"]}, 404, "$.features", "'big'"),
     (
         "unknown column",
         "POST",
@@ -330,18 +376,18 @@ BAD = [
     ("wrong method", "DELETE", "/health", None, 405, "", "use GET"),
     ("unknown path", "GET", "/features", None, 404, "", "no such path"),
     ("root", "GET", "/", None, 404, "", "no such path"),
-    ("view without name", "GET", "/feature-views//online-features", None, 404, "", "feature view"),
+    ("view without name", "GET", "/feature-views//online-features", None, 404, "path", "feature view"),
     (
         "unknown view by path",
         "GET",
         "/feature-views/kind/online-features?entity_id=1",
         None,
         404,
-        "",
+        "path",
         "kinds",
     ),
     ("bad version by path", "GET", "/feature-views/kinds@vx/online-features", None, 400, "path", "view@v2"),
-    ("no entity by path", "GET", "/feature-views/kinds/online-features", None, 422, "$.entities", "user_id"),
+    ("no entity by path", "GET", "/feature-views/kinds/online-features", None, 422, "?user_id", "missing"),
     (
         "entity twice",
         "GET",
@@ -375,8 +421,24 @@ BAD = [
         "/feature-views/kinds/online-features?entity_id=1&x=1",
         None,
         404,
-        "$.entities",
+        "?x",
         "'x'",
+    ),
+    *(
+        (f"entity no plain int: {text}", "GET", f"{ONE}?entity_id={text}", None, 422, "?user_id", "integer")
+        for text in ("1_0", "+1", "%201", "%D9%A1", "1.0", "9" * 19, "9" * 5000)
+    ),
+    ("key not UTF-8", "GET", f"{PLACE}?city=%FF&country=x", None, 422, "?city", "UTF-8"),
+    ("version in other digits", "GET", ONE.replace("kinds", "kinds@v%D9%A1"), None, 400, "path", "view@v2"),
+    ("version without number", "GET", ONE.replace("kinds", "kinds@v"), None, 400, "path", "view@v2"),
+    (
+        "an entity of no view",
+        "POST",
+        BATCH,
+        {"features": ["global_stats:total"], "entities": {"user_id": [1]}},
+        404,
+        "$.entities",
+        "leave it out",
     ),
 ]
 

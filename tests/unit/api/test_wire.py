@@ -11,7 +11,7 @@ import pytest
 
 from fastserve.api import wire
 from fastserve.serving.read_path import FeatureBatch
-from tests.support import NOW_US
+from tests.support import NOW_US, put
 from tests.unit.serving.world import FULL_ROW, KINDS, World
 
 
@@ -57,6 +57,18 @@ def test_float32_is_served_in_its_own_shortest_form(world: World) -> None:
     assert single == [0.1], "not 0.10000000149011612"
 
 
+async def test_a_float32_has_one_form_whatever_stands_beside_it(world: World) -> None:
+    rows = [
+        {"user_id": 11, "single": 0.1, "vector": [0.1, 0.1, 0.1]},
+        {"user_id": 12, "single": None, "vector": None},
+        {"user_id": 13, "single": float("-inf"), "vector": [0.1, float("nan"), 0.1]},
+    ]
+    await put(world.store, world.catalog.snapshot.view("kinds"), rows)
+    values = json.loads(wire.render_json(batch_of(world, [11, 12, 13])))["values"]
+    assert values[KINDS.feature_names.index("single")] == [0.1, None, "-Infinity"]
+    assert values[KINDS.feature_names.index("vector")] == [[0.1] * 3, None, [0.1, "NaN", 0.1]]
+
+
 def test_arrow_keeps_types_and_bits(world: World) -> None:
     table = pa.ipc.open_stream(wire.render_arrow(batch_of(world, [1, 2]))).read_all()
     table.validate(full=True)
@@ -83,6 +95,7 @@ def test_arrow_keeps_types_and_bits(world: World) -> None:
         (b"text/html, application/vnd.apache.arrow.stream;q=0.2", wire.ARROW),
         (b"application/json;q=0, */*;q=0", None),
         (b"text/html", None),
+        (b"application/json;q=0, */*", wire.ARROW),
         (b"application/json;q=zero", None),
     ],
 )

@@ -255,7 +255,7 @@ def json_column(column: DecodedColumn) -> Any:
     if values is not None and not dtype.is_list and dtype.item != "timestamp" and column.valid.all():
         if values.dtype.kind != "f" or np.isfinite(values).all():
             return values
-    if declared.item == "float32":
+    if dtype.item == "float32":
         return [None if value is None else _json_float32(value) for value in column.to_pylist()]
     return [json_value(value) for value in column.to_pylist()]
 

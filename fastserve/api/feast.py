@@ -175,8 +175,8 @@ def entity_columns(
 ) -> dict[str, list[Any]]:
     """The columns that are join keys, in the request's order: what is echoed, and among it what is read.
 
-    An entity's name stands for its join key; numbers as text are read as integers where the key is one; columns that
-    are no join key of the project are left out.
+    An entity's name stands for its join key; an integer as text is one where the key is an integer, and its text where
+    the key is text; columns that are no join key of the project are left out.
 
     Raises:
         InvalidEntityError: a column is given twice, by its join key and by its entity's name.
@@ -190,7 +190,7 @@ def entity_columns(
             raise InvalidEntityError(
                 f"join key {column!r} is given twice", where=f"$.entities.{name}", hint="keep one of them"
             )
-        found[column] = _integers(values) if plan.entity_columns.get(column) == "int64" else values
+        found[column] = _cast(values, plan.entity_columns.get(column, ""))
     return found
 
 
@@ -203,11 +203,13 @@ def _column_of(name: str, plan: ReadPlan, snapshot: Snapshot) -> str | None:
     return entity.join_keys[0] if entity is not None and len(entity.join_keys) == 1 else None
 
 
-def _integers(values: list[Any]) -> list[Any]:
-    """What reads as an integer, as one; the rest as it is, for the key encoder to refuse."""
-    if not any(isinstance(value, (str, float)) for value in values):
-        return values
-    return [_integer(value) for value in values]
+def _cast(values: list[Any], key_type: str) -> list[Any]:
+    """Integers and texts that stand for one another, as the key's type; the rest is the encoder's to refuse."""
+    if key_type == "int64" and any(isinstance(value, (str, float)) for value in values):
+        return [_integer(value) for value in values]
+    if key_type == "string" and any(isinstance(value, int) for value in values):
+        return [str(value) if type(value) is int else value for value in values]
+    return values
 
 
 def _integer(value: Any) -> Any:

@@ -15,6 +15,7 @@ from fastserve.errors import ConfigError, DefinitionError, FastserveError, Regis
 
 COMMANDS: Final = {
     "init": ("fastserve.cli.init", "Write a working example repo."),
+    "import-feast": ("fastserve.cli.import_feast", "Write a repo from a Feast repo."),
     "plan": ("fastserve.cli.apply", "Show what apply would change."),
     "apply": ("fastserve.cli.apply", "Register the repo's definitions."),
     "serve": ("fastserve.cli.serve", "Answer online feature requests over HTTP/2 and HTTP/1.1."),

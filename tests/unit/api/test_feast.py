@@ -147,6 +147,8 @@ def test_keys_as_feast_clients_send_them(world: World) -> None:
     text = answer(world, {"features": refs, "entities": {"user_id": ["1", 2, "99", 3.0]}})
     assert text["results"][0]["values"] == [1, 2, 99, 3]
     assert text["results"][1]["values"] == [-5, 3, None, None]
+    people = answer(world, {"features": ["places:people"], "entities": {"city": [5], "country": ["%"]}})
+    assert people["results"][0]["values"] == ["5"], "an integer is its text where the key is text"
     by_name = answer(world, {"features": refs, "entities": {"user": [1]}})
     assert by_name["metadata"]["feature_names"] == ["user_id", "small"]
     extra = {"note": ["x"], "user_id": [1], "city": ["left alone"]}

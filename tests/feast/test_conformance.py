@@ -1,0 +1,148 @@
+"""The real Feast, in an environment of its own: its SDK on our server, and its answers beside ours.
+
+`make feast-conformance` makes the environment and runs this; without one these tests are skipped.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fastserve.timeutil import format_timestamp, parse_timestamp
+from tests.feast.cases import by_name, differences
+from tests.feast.data import NOW
+from tests.feast.kit import REPOS, ROOT, Client, dump_of, fill, make_feast_repo, recorded, serving
+from tests.feast.record import ask, init_quick_start, interpreter, run_worker
+
+PYTHON = interpreter()
+pytestmark = [
+    pytest.mark.feast,
+    pytest.mark.skipif(
+        PYTHON is None, reason="FASTSERVE_FEAST_VENV names no environment: make feast-conformance"
+    ),
+]
+CLOCK = format_timestamp(parse_timestamp(NOW))
+
+
+def import_feast(repo: Path, target: Path) -> dict[str, Any]:
+    """Run the command; what it says."""
+    options = ["--output", str(target), "--python", str(PYTHON), "--json"]
+    done = subprocess.run(
+        [sys.executable, "-m", "fastserve.cli.main", "import-feast", repo, *options],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[Path, str]]]:
+    """Repo -> (Feast's repo, materialized by Feast; the URL of our server of the imported one)."""
+    assert PYTHON is not None
+    folder = tmp_path_factory.mktemp("conformance")
+    with ExitStack() as stack:
+        found = {}
+        for name in REPOS:
+            repo = make_feast_repo(folder, name)
+            import_feast(repo, folder / f"{name}-new")
+            fill(folder / f"{name}-new")
+            run_worker(PYTHON, "prepare", repo, NOW.isoformat())
+            options = ("--clock", CLOCK, "--compat", "feast")
+            found[name] = (
+                repo,
+                f"http://127.0.0.1:{stack.enter_context(serving(folder / f'{name}-new', *options))}",
+            )
+        yield found
+
+
+@pytest.mark.parametrize("name", REPOS)
+def test_feast_itself_still_answers_what_is_recorded(world: dict[str, tuple[Path, str]], name: str) -> None:
+    assert PYTHON is not None
+    lines = [line for line in recorded() if line["repo"] == name]
+    answers = ask(PYTHON, world[name][0], [line["request"] for line in lines])
+    for line, found in zip(lines, answers, strict=True):
+        assert by_name(found["answer"]) == by_name(line["answer"])
+
+
+@pytest.mark.parametrize("name", REPOS)
+def test_feasts_sdk_reads_the_same_from_our_server(world: dict[str, tuple[Path, str]], name: str) -> None:
+    assert PYTHON is not None
+    repo, url = world[name]
+    lines = [line for line in recorded() if line["repo"] == name]
+    answers = ask(PYTHON, repo, [line["request"] for line in lines], url)
+    wrong = []
+    for line, found in zip(lines, answers, strict=True):
+        assert "answer" in found, found
+        wrong += list(differences(line["answer"], found["answer"], times=False))
+    assert not wrong
+
+
+def test_feasts_sdk_tells_our_errors_as_its_own(world: dict[str, tuple[Path, str]]) -> None:
+    assert PYTHON is not None
+    repo, url = world["rides"]
+    entities = {"driver_id": [1001]}
+    asked = [
+        {"features": ["driver_stats:trips"], "entities": {"driver_id": [None]}},
+        {"features": ["nothing:trips"], "entities": entities},
+        {"features": ["driver_stats:nothing"], "entities": entities},
+    ]
+    names = [found["error"] for found in ask(PYTHON, repo, asked, url)]
+    assert names == ["FeastError", "FeatureViewNotFoundException", "FeastObjectNotFoundException"]
+
+
+def test_the_dumps_are_as_recorded(tmp_path: Path) -> None:
+    from fastserve.feast_import.importer import read_feast
+
+    for name in REPOS:
+        assert read_feast(make_feast_repo(tmp_path, name), str(PYTHON)) == dump_of(name)
+
+
+def test_the_quick_start_serves_what_feast_serves(tmp_path: Path) -> None:
+    assert PYTHON is not None
+    repo = init_quick_start(PYTHON, tmp_path)
+    said = import_feast(repo, tmp_path / "new")
+    assert said["imported"]["feature_services"] == [
+        "driver_activity_v1",
+        "driver_activity_v2",
+        "driver_activity_v3",
+    ]
+    # The last rows are of the last full hour: well before both ends.
+    now = datetime.now(UTC) + timedelta(minutes=1)
+    run_worker(PYTHON, "prepare", repo, now.isoformat())
+    fill(tmp_path / "new", now.isoformat())
+    keys = {"driver_id": [1001, 1002, 1003, 1004, 1005, 9999]}
+    names = ("conv_rate", "acc_rate", "avg_daily_trips", "driver_config")
+    refs = [
+        f"{view}:{name}" for view in ("driver_hourly_stats", "driver_hourly_stats_fresh") for name in names
+    ]
+    asked: list[dict[str, Any]] = [{"features": refs, "entities": keys, "full_feature_names": True}]
+    asked += [{"features": [ref], "entities": keys} for ref in refs]
+    asked.append({"features": ["driver_quality_labels:quality_score"], "entities": keys})
+    with serving(tmp_path / "new", "--compat", "feast") as port:
+        client = Client(port)
+        for request, found in zip(asked, ask(PYTHON, repo, asked), strict=True):
+            status, ours = client.post("/get-online-features", request)
+            wrong = list(differences(found["answer"], ours))
+            if (
+                "labels" in request["features"][0]
+            ):  # a label view's key is text to Feast, whatever the entity says
+                wrong = [text for text in wrong if not text.startswith("driver_id[")]
+            assert status == 200 and not wrong, request
+        for service in said["imported"]["feature_services"]:
+            status, ours = client.post("/get-online-features", {"feature_service": service, "entities": keys})
+            values = by_name(ours)["conv_rate"]["values"]
+            assert status == 200 and values[-1] is None and None not in values[:-1]
+        client.close()

@@ -1,0 +1,140 @@
+"""What Feast 0.67 answered, recorded; asked again of fastserve over repos imported from Feast's. No Feast is needed."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+import subprocess
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fastserve.timeutil import MICROS, format_timestamp, parse_timestamp
+from tests.feast.cases import COUNT, by_name, differences, requests
+from tests.feast.data import NOW
+from tests.feast.kit import REPOS, Client, import_recorded, recorded, serving
+
+CLOCK = format_timestamp(parse_timestamp(NOW))
+LINES = recorded()
+
+
+@pytest.fixture(scope="module")
+def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
+    """Repo -> port of its server."""
+    folder = tmp_path_factory.mktemp("feast")
+    with ExitStack() as stack:
+        made = {name: import_recorded(folder, name) for name in REPOS}
+        yield {name: stack.enter_context(serving(repo, "--clock", CLOCK)) for name, repo in made.items()}
+
+
+@pytest.fixture
+def clients(ports: dict[str, int]) -> Iterator[dict[str, Client]]:
+    made = {name: Client(port) for name, port in ports.items()}
+    yield made
+    for client in made.values():
+        client.close()
+
+
+def test_the_recording_is_of_the_requests_that_are_asked() -> None:
+    assert len(LINES) == COUNT >= 200
+    assert [(line["repo"], line["request"]) for line in LINES] == requests()
+
+
+def test_compat_answers_are_feasts(clients: dict[str, Client]) -> None:
+    wrong = []
+    for i, line in enumerate(LINES):
+        status, answer = clients[line["repo"]].post("/get-online-features?compat=feast", line["request"])
+        assert status == 200, answer
+        wrong += [f"{i}: {text}" for text in differences(line["answer"], answer)]
+    assert not wrong
+
+
+def test_honest_answers_differ_in_null_and_expired_values_only(clients: dict[str, Client]) -> None:
+    seen = set()
+    for line in LINES:
+        status, answer = clients[line["repo"]].post("/get-online-features", line["request"])
+        assert status == 200, answer
+        feast = by_name(line["answer"])
+        for name, result in by_name(answer).items():
+            for value, code, theirs in zip(
+                result["values"], result["statuses"], feast[name]["values"], strict=True
+            ):
+                seen.add(code)
+                if code in ("NULL_VALUE", "OUTSIDE_MAX_AGE", "NOT_FOUND"):
+                    assert value is None
+                assert code != "NULL_VALUE" or theirs in (None, -(2**63))
+    assert seen == {"PRESENT", "NULL_VALUE", "NOT_FOUND", "OUTSIDE_MAX_AGE"}
+
+
+def test_curl_reads_the_same_bytes(ports: dict[str, int], clients: dict[str, Client], tmp_path: Path) -> None:
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    transfers = []
+    for i, line in enumerate(LINES):
+        (tmp_path / f"{i}.json").write_text(json.dumps(line["request"]))
+        url = f"http://127.0.0.1:{ports[line['repo']]}/get-online-features?compat=feast"
+        transfers.append(f'url = "{url}"\ndata = "@{tmp_path}/{i}.json"\nwrite-out = "\\n"\n')
+    (tmp_path / "config").write_text("next\n".join(transfers))
+    done = subprocess.run(
+        ["curl", "-sS", "-K", tmp_path / "config"], capture_output=True, text=True, check=True, timeout=120
+    )
+    answers = [json.loads(text) for text in done.stdout.splitlines()]
+    assert len(answers) == len(LINES)
+    for line, answer in zip(LINES, answers, strict=True):
+        assert answer == clients[line["repo"]].post("/get-online-features?compat=feast", line["request"])[1]
+
+
+def test_the_native_endpoint_agrees(clients: dict[str, Client]) -> None:
+    for line in LINES:
+        client, request = clients[line["repo"]], line["request"]
+        _, feast = client.post("/get-online-features", request)
+        columns = by_name(feast)
+        keys = {n: c["values"] for n, c in columns.items() if n.endswith("_id")}
+        body = {k: v for k, v in request.items() if k != "entities"}
+        body["entities"] = {n: values for n, values in keys.items() if n in needed(request, list(keys))}
+        status, native = client.post("/online-features/batch", body)
+        assert status == 200, native
+        assert native["names"] == [n for n in feast["metadata"]["feature_names"] if n not in keys], (
+            "the order asked for"
+        )
+        codes = native["metadata"]["status_names"]
+        for name, values, statuses in zip(native["names"], native["values"], native["statuses"], strict=True):
+            n = len(columns[name]["values"])
+            repeated = n if len(values) == 1 else 1  # of no entity: natively one row
+            assert [codes[s] for s in statuses] * repeated == columns[name]["statuses"]
+            for ours, theirs in zip(values * repeated, columns[name]["values"], strict=True):
+                assert same(ours, theirs), (name, ours, theirs)
+
+
+KEYS = {"driver_stats": ["driver_id"], "pair_stats": ["driver_id", "customer_id"], "global_stats": []}
+KEYS |= {
+    "location_stats": ["location_id"],
+    "kinds": ["item_id"],
+    "inferred": ["item_id"],
+    "clicks": ["item_id"],
+}
+
+
+def needed(request: dict[str, Any], given: list[str]) -> set[str]:
+    """The join keys that the features asked for have; the native endpoint takes no others."""
+    if "feature_service" in request:
+        return set(given)
+    return {key for ref in request["features"] for key in KEYS[ref.split(":")[0]]}
+
+
+def same(native: Any, feast: Any) -> bool:
+    """One value in the two JSON forms."""
+    if isinstance(native, list) and isinstance(feast, list):
+        return len(native) == len(feast) and all(map(same, native, feast))
+    if native == "NaN":
+        return feast is None
+    if isinstance(native, str) and type(feast) is int:
+        return parse_timestamp(native) // MICROS == feast
+    if isinstance(native, float) and isinstance(feast, float) and native != feast:
+        return math.isclose(native, feast, rel_tol=1e-6) and bool(np.float32(native) == np.float32(feast))
+    return type(native) is type(feast) and bool(native == feast)

@@ -24,11 +24,12 @@ from fastserve.types import (
     String,
     Timestamp,
 )
+from fastserve.version import VERSION
 
 if TYPE_CHECKING:
     from fastserve.store import FeatureStore
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = [
     "Array",
     "Bool",

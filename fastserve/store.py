@@ -25,9 +25,10 @@ from fastserve.registry import ApplyResult, Plan, Registry, Snapshot, open_regis
 from fastserve.timeutil import now_us, parse_timestamp
 
 if TYPE_CHECKING:
-    from fastserve.registry import RegisteredView
+    from fastserve.registry import RegisteredView, TrainingDataset
     from fastserve.serving.push import PushResult
     from fastserve.serving.sdk import OnlineFeatures
+    from materializer.datasets import Dataset, Report
     from materializer.run import Summary
     from materializer.training import TrainingSet
 
@@ -184,10 +185,56 @@ class FeatureStore:
         if (features is None) == (service is None):
             raise ConfigError("name either features or a service", hint="features=[...] or service='name'")
         if service is not None:
-            return self.snapshot.service(service).features
+            return tuple(self.snapshot.service_parts(service))
         if isinstance(features, FeatureService):
             return features.features
         return merge_refs([features] if isinstance(features, str) else features or ())
+
+    # ---- training data sets -----------------------------------------------------------------
+
+    def create_training_dataset(
+        self,
+        entity_df: Any,
+        name: str,
+        features: Features | None = None,
+        *,
+        service: str | None = None,
+        output: str | Path = "",
+        **options: Any,
+    ) -> Dataset:
+        """Make a training set as files with a manifest, and register it with its lineage.
+
+        Args:
+            entity_df: as of `get_historical_features`; or the path of a Parquet or CSV file.
+            name: of the data set; its id is the name and a hash of all it is made of.
+            features: references and views; or name a registered service.
+            output: the directory to make; by default one under `.fastserve/training` of the repo.
+            options: cutoff, full_feature_names, timestamp_column, allow_incomplete, author.
+
+        Raises:
+            RequestError: a wrong name, output or option, or as `get_historical_features`; nothing was written.
+        """
+        from materializer.datasets.opened import make_dataset  # noqa: PLC0415
+
+        parts = () if features is None else self._projections(features, None)
+        made = {"name": name, "service": service or "", "features": parts, **options}
+        return make_dataset(self.config, self.registry, entity_df, made, output)
+
+    def list_training_datasets(self, *, view: str = "", service: str = "") -> list[TrainingDataset]:
+        """Registered training data sets, newest first; those that read a view, or were made for a service."""
+        return self.registry.training_datasets(view=view, service=service)
+
+    def get_training_dataset(self, dataset: str | Path) -> Dataset:
+        """A training data set by id, name (the newest) or directory; `.to_df()` loads it."""
+        from materializer.datasets.opened import open_dataset  # noqa: PLC0415
+
+        return open_dataset(self.config, self.registry, dataset)
+
+    def verify_training_dataset(self, dataset: str | Path) -> Report:
+        """Make a data set again and compare the bytes; `print(report)` says what differs."""
+        from materializer.datasets.verify import verify  # noqa: PLC0415
+
+        return verify(self.config, self.registry, dataset)
 
     # ---- serving ----------------------------------------------------------------------------
 

@@ -130,12 +130,7 @@ def _key_value(name: str, text: str, key_type: str) -> Any:
 
 def key_types(snapshot: Snapshot) -> dict[str, str]:
     """Join key -> type over the whole registry, and the columns that services map them to."""
-    found = {k: t for rv in snapshot.views.values() for k, t in rv.join_keys.items()}
-    for service in snapshot.services.values():
-        for part in service.features:
-            for key, column in part.join_key_map.items():
-                found.setdefault(column, found.get(key, "string"))
-    return found
+    return snapshot.key_columns()
 
 
 def _cell(value: Any, status: str) -> str:

@@ -24,7 +24,7 @@ COMMANDS: Final = {
     "list": ("fastserve.cli.show", "List entities, views or services."),
     "describe": ("fastserve.cli.show", "Everything the registry knows of one object."),
     "inspect": ("fastserve.cli.get", "Decode the stored row of one entity."),
-    "training-set": ("fastserve.cli.training_set", "Join features to a file of labels, point in time."),
+    "training-set": ("fastserve.cli.training_set", "Training sets: create, list, show, verify."),
     "status": ("fastserve.cli.show", "Revision, stores and materialized ranges."),
 }
 

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from fastserve.cli.options import echo_json, echo_table, json_option, repo_option
-from fastserve.definitions import Definition
+from fastserve.definitions import Definition, FeatureService, FeatureView
 from fastserve.definitions.serde import content_hash, kind_of, to_dict
 from fastserve.errors import FastserveError, UnknownObjectError
 from fastserve.registry import RegisteredView, Snapshot
@@ -84,7 +84,7 @@ def describe_command(repo: str, as_json: bool, name: str) -> None:
         echo_json(found)
         return
     for one in found:
-        _echo_tree(one)
+        echo_tree(one)
 
 
 def _named(snapshot: Snapshot, name: str) -> list[Definition]:
@@ -115,16 +115,34 @@ def _described(store: FeatureStore, obj: Definition) -> dict[str, Any]:
         if registered.view.ttl_us is not None:
             about["ttl"] = format_duration(registered.view.ttl_us)
             del about["ttl_us"]
+    about |= _datasets(store, obj)
     return about
 
 
-def _echo_tree(value: Any, indent: int = 0) -> None:
+def _datasets(store: FeatureStore, obj: Definition) -> dict[str, Any]:
+    """The training data sets made from a view version, with the rows they need; or for a service."""
+    if isinstance(obj, FeatureService):
+        made = store.list_training_datasets(service=obj.name)
+        return {"training_datasets": [d.dataset_id for d in made]} if made else {}
+    if not isinstance(obj, FeatureView):
+        return {}
+    lines = [
+        {"id": d.dataset_id, "rows_from": used.origin["kind"], "table_version": used.origin.get("version")}
+        for d in store.list_training_datasets(view=obj.name)
+        for used in d.views
+        if used.version == obj.version
+    ]
+    return {"training_datasets": lines} if lines else {}
+
+
+def echo_tree(value: Any, indent: int = 0) -> None:
+    """Nested mappings and lists, indented."""
     pad = "  " * indent
     items = value.items() if isinstance(value, dict) else [("-", item) for item in value]
     for key, item in items:
         if isinstance(item, (dict, list, tuple)) and item:
             click.echo(f"{pad}{key}:" if key != "-" else f"{pad}-")
-            _echo_tree(item, indent + 1)
+            echo_tree(item, indent + 1)
         else:
             click.echo(f"{pad}{key}: {item}" if key != "-" else f"{pad}- {item}")
 

@@ -1,80 +1,164 @@
-"""`fastserve training-set`: a file of labels in, the same rows with features out."""
+"""`fastserve training-set`: labels in, the same rows with features out; as a plain file, or as a data set kept."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import getpass
+import sys
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from fastserve.cli.get import key_types
-from fastserve.cli.options import echo_json, json_option, parse_moment, repo_option
-from fastserve.errors import InvalidDataError, RequestError
+from fastserve.cli.options import echo_json, echo_table, json_option, parse_moment, repo_option
+from fastserve.errors import RequestError
 from fastserve.store import FeatureStore
+from fastserve.timeutil import format_timestamp
+
+if TYPE_CHECKING:
+    from fastserve.registry import TrainingDataset
 
 
-@click.command("training-set")
+@click.group("training-set")
+def training_set_command() -> None:
+    """Join features to labels, point in time; keep the result so that it can be made again to the byte."""
+
+
+@training_set_command.command("create")
 @repo_option
 @json_option
 @click.option(
     "--spine", required=True, metavar="FILE", help="Labels: join keys, time, label columns (Parquet or CSV)."
 )
-@click.option("--output", required=True, metavar="FILE", help="Where to write (.parquet or .csv).")
+@click.option("--name", default="", help="Keep it as a data set of this name, with a manifest.")
+@click.option(
+    "--output",
+    default="",
+    metavar="PATH",
+    help="With --name the directory to make, by default one in the repo; without, a .parquet or .csv file.",
+)
 @click.option("--service", default=None, help="A feature service, instead of references.")
 @click.option("--timestamp-column", default="event_timestamp", show_default=True)
 @click.option("--cutoff", default=None, metavar="TIME|label-time", help="Only rows known by then.")
 @click.option("--full-feature-names", is_flag=True, help="Name features view__feature.")
 @click.option("--allow-incomplete", is_flag=True, help="Train although not all history is materialized.")
 @click.argument("features", nargs=-1)
-def training_set_command(
-    repo: str, as_json: bool, spine: str, output: str, features: tuple[str, ...], **options: Any
-) -> None:
-    """Join features to labels, point in time: N rows in, N rows out, in their order."""
-    if Path(output).suffix not in (".parquet", ".csv"):
-        raise RequestError(f"{output!r} is neither .parquet nor .csv", where="--output")
-    if bool(features) == bool(options["service"]):
+def create_command(repo: str, as_json: bool, name: str, output: str, **options: Any) -> None:
+    """N rows in, N rows out, in their order, with FEATURES (view:feature) or those of --service."""
+    if not name and Path(output).suffix not in (".parquet", ".csv"):
+        raise RequestError(
+            f"{output!r} is neither .parquet nor .csv",
+            where="--output",
+            hint="or keep a data set with a manifest: --name NAME",
+        )
+    if bool(options["features"]) == bool(options["service"]):
         raise RequestError(
             "name either features or --service",
-            hint="fastserve training-set view:feature --spine FILE --output FILE",
+            hint="fastserve training-set create view:feature --spine FILE --output FILE",
         )
     cutoff = options.pop("cutoff")
+    options["cutoff"] = "label_time" if cutoff == "label-time" else _moment(cutoff)
+    options["features"] = list(options["features"]) or None
+    spine = options.pop("spine")
     with FeatureStore(repo) as store:
-        made = store.get_historical_features(
-            read_table(spine, key_types(store.snapshot)),
-            list(features) if features else None,
-            cutoff="label_time" if cutoff == "label-time" else _moment(cutoff),
-            **options,
-        )
-    table = made.to_arrow()
-    write_table(table, output)
-    summary = {"rows": table.num_rows, "columns": table.column_names, "output": output}
+        summary = (_keep if name else _join)(store, spine, name, output, options)
     if as_json:
         echo_json(summary)
+    elif name:
+        click.echo(f"made {summary['id']}: {summary['rows']:,} rows in {summary['uri']}")
     else:
-        click.echo(f"wrote {table.num_rows:,} rows x {table.num_columns} columns to {output}")
+        click.echo(f"wrote {summary['rows']:,} rows x {len(summary['columns'])} columns to {output}")
 
 
-def read_table(path: str, key_types: Mapping[str, str]) -> Any:
-    """A Parquet or CSV file as an Arrow table; in CSV a join key is read as the type it was declared with.
+def _keep(store: FeatureStore, spine: str, name: str, output: str, options: dict[str, Any]) -> dict[str, Any]:
+    made = store.create_training_dataset(spine, name, output=output, author=_login(), **options)
+    return _line(store.registry.training_dataset(made.id))
 
-    Raises:
-        InvalidDataError: the file is missing or not readable as what its ending says.
-    """
-    import pyarrow as pa  # noqa: PLC0415
-    from pyarrow import csv, parquet  # noqa: PLC0415
 
-    from fastserve.types import arrow_type, parse_dtype  # noqa: PLC0415
+def _join(
+    store: FeatureStore, spine: str, _name: str, output: str, options: dict[str, Any]
+) -> dict[str, Any]:
+    from materializer.datasets.labels import read_labels  # noqa: PLC0415
 
+    table = store.get_historical_features(
+        read_labels(spine, store.snapshot.key_columns()), **options
+    ).to_arrow()
+    write_table(table, output)
+    return {"rows": table.num_rows, "columns": table.column_names, "output": output}
+
+
+def _login() -> str:
     try:
-        if not path.endswith(".csv"):
-            return parquet.read_table(path)
-        # Guessing types would make 7 of the string "007".
-        types = {column: arrow_type(parse_dtype(dtype)) for column, dtype in key_types.items()}
-        return csv.read_csv(path, convert_options=csv.ConvertOptions(column_types=types))
-    except (OSError, pa.ArrowException) as error:
-        raise InvalidDataError(f"cannot be read: {error}", where=path, hint="give .parquet or .csv") from None
+        return getpass.getuser()
+    except (KeyError, OSError):  # a container's user may have no name
+        return ""
+
+
+@training_set_command.command("list")
+@repo_option
+@json_option
+@click.option("--view", default="", help="Only those that read this view.")
+@click.option("--service", default="", help="Only those made for this service.")
+def list_command(repo: str, as_json: bool, view: str, service: str) -> None:
+    """The data sets that were kept, newest first."""
+    with FeatureStore(repo) as store:
+        found = [_line(dataset) for dataset in store.list_training_datasets(view=view, service=service)]
+    if as_json:
+        echo_json(found)
+        return
+    if not found:
+        click.echo("no training data sets yet; `fastserve training-set create --name NAME` makes one")
+        return
+    rows = [
+        (d["id"], d["created_at"], d["rows"], d["service"], d["schema_fingerprint"], d["uri"]) for d in found
+    ]
+    echo_table(("ID", "CREATED", "ROWS", "SERVICE", "SCHEMA", "PLACE"), rows)
+
+
+def _line(dataset: TrainingDataset) -> dict[str, Any]:
+    return {
+        "id": dataset.dataset_id,
+        "name": dataset.name,
+        "service": dataset.service,
+        "rows": dataset.rows,
+        "schema_fingerprint": dataset.fingerprint,
+        "created_at": format_timestamp(dataset.created_us),
+        "author": dataset.author,
+        "uri": dataset.uri,
+        "views": [f"{used.view}@v{used.version}" for used in dataset.views],
+    }
+
+
+@training_set_command.command("show")
+@repo_option
+@json_option
+@click.argument("dataset")
+def show_command(repo: str, as_json: bool, dataset: str) -> None:
+    """The manifest of DATASET: an id, a name (its newest) or a directory."""
+    from fastserve.cli.show import echo_tree  # noqa: PLC0415
+
+    with FeatureStore(repo) as store:
+        manifest = store.get_training_dataset(dataset).manifest.to_dict()
+    if as_json:
+        echo_json(manifest)
+    else:
+        echo_tree(manifest)
+
+
+@training_set_command.command("verify")
+@repo_option
+@json_option
+@click.argument("dataset")
+def verify_command(repo: str, as_json: bool, dataset: str) -> None:
+    """Make DATASET again and compare the bytes; exit code 0 when equal, 1 when not."""
+    with FeatureStore(repo) as store:
+        report = store.verify_training_dataset(dataset)
+    if as_json:
+        echo_json(report.to_dict())
+    else:
+        click.echo(str(report))
+    if not report.ok:
+        sys.exit(1)
 
 
 def write_table(table: Any, path: str) -> None:

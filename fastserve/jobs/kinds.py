@@ -21,7 +21,7 @@ Function: TypeAlias = Callable[[JobContext, Mapping[str, Any]], Mapping[str, Any
 
 KINDS: Final[dict[str, str]] = {
     "materialize": "materializer.jobs:materialize",
-    "training_dataset": "materializer.jobs:training_dataset",
+    "training_dataset": "materializer.datasets:run_job",
 }
 
 

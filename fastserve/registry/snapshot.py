@@ -167,6 +167,15 @@ class Snapshot:
             found.append((part, registered))
         return found
 
+    def key_columns(self) -> dict[str, str]:
+        """Join key -> type over all views, and the columns that services map them to."""
+        found = {k: t for rv in self.views.values() for k, t in rv.join_keys.items()}
+        for service in self.services.values():
+            for part in service.features:
+                for key, column in part.join_key_map.items():
+                    found.setdefault(column, found.get(key, "string"))
+        return found
+
     def definitions(self) -> tuple[Definition, ...]:
         """Everything that was applied: entities, views, push sources, services, each sorted by name."""
         views = (r.view for r in self.views.values())

@@ -124,7 +124,7 @@ def test_ranges_are_shown_as_the_materializer_takes_them(tmp_path: Path) -> None
     def refused(time: str) -> str:
         (shop / "labels.csv").write_text(f"driver_id,event_timestamp\n1,{time}\n")
         options = ("--spine", "labels.csv", "--output", "out.csv", "--service", "driver_activity")
-        done = run("training-set", *options, cwd=shop)
+        done = run("training-set", "create", *options, cwd=shop)
         assert done.returncode == 1 and "--allow-incomplete" in done.stderr
         return done.stderr
 
@@ -144,7 +144,7 @@ def test_join_keys_in_a_csv_spine_have_their_declared_type(tmp_path: Path) -> No
     (repo / "d.csv").write_text("u,event_timestamp,x\n007,2013-01-01,1\n7,2013-01-01,2\n")
     (repo / "labels.csv").write_text("u,event_timestamp\n7,2013-01-02\n007,2013-01-02\n")
     ok("apply", cwd=repo)
-    ok("training-set", "v:x", "--spine", "labels.csv", "--output", "out.parquet", cwd=repo)
+    ok("training-set", "create", "v:x", "--spine", "labels.csv", "--output", "out.parquet", cwd=repo)
     made = pyarrow.parquet.read_table(repo / "out.parquet")
     assert made["u"].to_pylist() == ["7", "007"] and made["x"].to_pylist() == [2, 1]
 
@@ -176,6 +176,8 @@ def test_training_set_from_a_file(shop: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.parquet"
     summary = ok(
         "training-set",
+        "create",
+        "create",
         *("--service", "driver_activity", "--spine", str(tmp_path / "labels.parquet"), "--output", str(out)),
         cwd=shop,
     )
@@ -202,7 +204,11 @@ MISTAKES = [
     (["inspect", "driver_hourly"], 2, "driver_id"),
     (["inspect", "driver_hourly@vx", "-e", "driver_id=1"], 2, "VIEW@v2"),
     (["describe", "driver_hourly@v2"], 2, "driver_hourly"),
-    (["training-set", "--spine", "a.csv", "--output", "x.csv"], 2, "name either features or --service"),
+    (
+        ["training-set", "create", "--spine", "a.csv", "--output", "x.csv"],
+        2,
+        "name either features or --service",
+    ),
     (["inspect", "driver_hourly@v3", "-e", "driver_id=1"], 2, "no version 3"),
     (["list", "--repo", "/nowhere"], 2, "fastserve init"),
     (["serve", "--clock", "noon"], 2, "is not a time"),
@@ -210,12 +216,22 @@ MISTAKES = [
     (["serve", "--cert", "a.pem", "--key", "b.pem", "--port", "0"], 2, "a.pem"),
     (["serve", "--workers", "0"], 2, "workers"),
     (
-        ["training-set", "--spine", "no.parquet", "--output", "x.parquet", "--service", "driver_activity"],
+        [
+            "training-set",
+            "create",
+            "create",
+            "--spine",
+            "no.parquet",
+            "--output",
+            "x.parquet",
+            "--service",
+            "driver_activity",
+        ],
         2,
         "no.parq",
     ),
     (
-        ["training-set", "--spine", "a.csv", "--output", "x.txt", "--service", "driver_activity"],
+        ["training-set", "create", "--spine", "a.csv", "--output", "x.txt", "--service", "driver_activity"],
         2,
         ".parquet",
     ),

@@ -177,7 +177,6 @@ def test_training_set_from_a_file(shop: Path, tmp_path: Path) -> None:
     summary = ok(
         "training-set",
         "create",
-        "create",
         *("--service", "driver_activity", "--spine", str(tmp_path / "labels.parquet"), "--output", str(out)),
         cwd=shop,
     )
@@ -218,7 +217,6 @@ MISTAKES = [
     (
         [
             "training-set",
-            "create",
             "create",
             "--spine",
             "no.parquet",

@@ -280,7 +280,7 @@ class FeatureStore:
         Raises:
             InvalidDataError: a row does not fit, or lies in the future; nothing is written.
             UnknownObjectError: there is no such push source.
-            StoreError: a store failed; send it again.
+            StoreError, OfflineStoreError: a store failed; send it again.
         """
         from fastserve.serving.push import views_of  # noqa: PLC0415
 

@@ -20,6 +20,7 @@ _STATUS: Final[tuple[tuple[type[errors.FastserveError], int, str], ...]] = (
     (errors.OverloadedError, 429, "overloaded"),
     (errors.StoreTimeoutError, 503, "store_timeout"),
     (errors.StoreError, 503, "store_unavailable"),
+    (errors.OfflineStoreError, 503, "offline_store_unavailable"),
     (errors.DefinitionError, 422, "invalid_definitions"),
     (errors.BreakingChangeError, 409, "breaking_change"),
     (errors.RegistryConflictError, 409, "conflict"),

@@ -1,6 +1,7 @@
 """Tables as users hold them -> Arrow: pandas, polars, Arrow, or plain columns. Nothing is converted on the way.
 
-A NaN of a numpy float column stays a NaN; what pandas calls missing in any other column is null.
+What pandas calls missing is null, a NaN in a column of numpy floats too: just as in the Parquet file that pandas would
+write. In lists, numpy arrays, polars and Arrow a NaN is a NaN.
 """
 
 from __future__ import annotations
@@ -8,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from fastserve.errors import InvalidDataError
@@ -87,10 +87,7 @@ def _array(name: str, values: Any) -> Any:
     if type(values).__module__.partition(".")[0] == "polars":
         return values.to_arrow()
     make: Callable[[Any], pa.Array] = pa.array
-    dtype = getattr(values, "dtype", None)
-    if isinstance(dtype, np.dtype) and dtype.kind == "f":
-        values = np.asarray(values)
-    elif dtype is not None:
+    if type(values).__module__.partition(".")[0] == "pandas":
 
         def make(part: Any) -> pa.Array:
             return pa.array(part, from_pandas=True)

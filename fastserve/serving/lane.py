@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pyarrow as pa
 
-from fastserve.errors import FastserveError, MaterializeError, OverloadedError, StoreError
+from fastserve.errors import FastserveError, MaterializeError, OfflineStoreError, OverloadedError
 from fastserve.offline.latest import timestamps
 from fastserve.offline.online_rows import OnlineRows
 from fastserve.offline.schema import EVENT_TS
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 PUT_ROWS: Final = 4_096
+INLINE_ROWS: Final = 256  # more are encoded in a thread
 GROUP_ROWS: Final = 200_000
 ROUNDS: Final = 4
 COMPACT_EVERY: Final = 16
@@ -110,7 +111,7 @@ class Lane:
 
         Raises:
             StoreError: the online store failed; the rows may be offline, and part of them online.
-            MaterializeError: the offline store failed; nothing is online.
+            OfflineStoreError, MaterializeError: the offline store failed; nothing is online.
         """
         if not batch.num_rows:
             return Counts()
@@ -203,7 +204,7 @@ class Lane:
             raise
         except Exception as error:
             log.exception("pushing into %s failed", table.uri)
-            raise StoreError(
+            raise OfflineStoreError(
                 f"the offline store failed: {type(error).__name__}",
                 where=f"FeatureView {self.rv.view.name!r}",
                 hint="send it again; the server's log says more",
@@ -220,7 +221,7 @@ class Lane:
             return
         held = self._stores.registry.intervals(self.rv.view_id, "offline")
         if any(interval.rows for interval in held):
-            raise StoreError(
+            raise OfflineStoreError(
                 "the registry says that it is materialized offline, but its table is gone",
                 where=f"FeatureView {self.rv.view.name!r}",
                 hint="materialize the view again, or restore the table; then send this again",
@@ -229,13 +230,22 @@ class Lane:
     async def _put(self, batch: pa.RecordBatch) -> int:
         """Write the latest row of each entity online; the newest wins."""
         assert self._stores.online is not None
-        keys, rows, lifetimes = self._rows.survivors(batch, self._stores.now())
+        if batch.num_rows <= INLINE_ROWS:
+            keys, rows, lifetimes = self._encoded(batch)
+        else:  # readers are on this loop
+            loop = asyncio.get_running_loop()
+            keys, rows, lifetimes = await loop.run_in_executor(self._stores.threads, self._encoded, batch)
         written = 0
         for start in range(0, len(keys), PUT_ROWS):
             part = slice(start, start + PUT_ROWS)
-            encoded = self._rows.encode(keys[part], rows.slice(start, PUT_ROWS))
-            written += await self._stores.online.put_many(keys[part], encoded, lifetimes and lifetimes[part])
+            written += await self._stores.online.put_many(
+                keys[part], rows[part], lifetimes and lifetimes[part]
+            )
         return written
+
+    def _encoded(self, batch: pa.RecordBatch) -> tuple[list[bytes], list[bytes], list[int] | None]:
+        keys, latest, lifetimes = self._rows.survivors(batch, self._stores.now())
+        return keys, self._rows.encode(keys, latest), lifetimes
 
 
 def _days(batches: list[pa.RecordBatch]) -> list[date]:

@@ -171,7 +171,7 @@ class Pusher:
             InvalidDataError, TooLargeError, RequestError: the rows; nothing is written.
             OverloadedError: too many pushes wait; nothing is written.
             ConfigError: the online store belongs to another registry; nothing is written.
-            StoreError, MaterializeError: a store failed; part of it may be written. Send it again.
+            StoreError, OfflineStoreError, MaterializeError: a store failed; part of it may be written. Send it again.
         """
         return await self.submit(lambda: Push(views, data, to), getattr(data, "nbytes", 0))
 
@@ -216,13 +216,13 @@ class Pusher:
         push, batches = await loop.run_in_executor(self._preparing, self._prepare, make)
         offline, online = TARGETS[push.to]
         lanes = [self._lane(rv) for rv in push.views]
-        if offline:
-            for lane in lanes:
-                lane.check_room()
         if online and not self._claimed:
             assert self._online is not None
             await claim(self._online, self._registry_id)
             self._claimed = True
+        if offline:
+            for lane in lanes:
+                lane.check_room()
         counts = await _all(
             [lane.write(b, offline=offline, online=online) for lane, b in zip(lanes, batches, strict=True)]
         )

@@ -113,7 +113,7 @@ def push_once(
     """Open the stores, push, close. Works inside a running event loop too (a notebook's).
 
     Raises:
-        InvalidDataError, TooLargeError, RequestError, StoreError, MaterializeError: as Pusher.push.
+        InvalidDataError, TooLargeError, RequestError, StoreError, OfflineStoreError: as Pusher.push.
     """
     if to not in TARGETS:
         raise RequestError(f"unknown target {to!r}", where="to", hint=f"one of {', '.join(TARGETS)}")

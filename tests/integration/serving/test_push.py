@@ -22,6 +22,7 @@ from fastserve.errors import (
     ConfigError,
     InvalidDataError,
     MaterializeError,
+    OfflineStoreError,
     OverloadedError,
     RequestError,
     StoreError,
@@ -414,7 +415,7 @@ async def test_offline_comes_first(store: FeatureStore, monkeypatch: pytest.Monk
 
     monkeypatch.setattr(OfflineTable, "append_new", full)
     async with pushing(store) as pusher:
-        with pytest.raises(StoreError, match="offline store failed"):
+        with pytest.raises(OfflineStoreError, match="offline store failed"):
             await pusher.push([store.snapshot.view("stats")], rows([1], 1), "both")
     assert await online_bytes(store.config.online_store, store.snapshot.view("stats"), [1]) == [None]
 
@@ -453,9 +454,35 @@ def test_a_lost_table_is_not_made_anew_by_a_push(lmdb: FeatureStore) -> None:
     assert lmdb.materialize_incremental(["filed"]).status == "ok"
     shutil.rmtree(table_of(lmdb, "filed").uri)
     df = {"user_id": [1], "n": [5], "event_timestamp": [ago(1)]}
-    with pytest.raises(StoreError, match="its table is gone"):
+    with pytest.raises(OfflineStoreError, match="its table is gone"):
         lmdb.push("filed", df, "both")
     assert online(lmdb, [1], "filed") == [None]
     lmdb.materialize_incremental(["filed"])
     lmdb.push("filed", df, "both")
     assert len(history(lmdb, "filed")) == 2
+
+
+async def test_a_new_revision_of_the_view_is_written_with_its_new_field(lmdb: FeatureStore) -> None:
+    async with pushing(lmdb) as pusher:
+        await pusher.push([lmdb.snapshot.view("stats")], rows([1], 1), "both")
+        path = lmdb.config.repo / "features.py"
+        path.write_text(
+            path.read_text().replace('Field("x", "float64")', 'Field("x", "float64"), Field("y", "string")')
+        )
+        lmdb.apply()
+        view = lmdb.snapshot.view("stats")
+        with pytest.raises(InvalidDataError, match="'y'"):
+            await pusher.push([view], rows([2], 2), "both")
+        await pusher.push([view], {**rows([2], 2), "y": ["new"]}, "both")
+    assert lmdb.get_online_features(["stats:n", "stats:y"], {"user_id": [1, 2]}).to_dict()["y"] == [
+        None,
+        "new",
+    ]
+    assert sorted((r["n"], r["y"]) for r in history(lmdb)) == [(1, None), (2, "new")]
+
+
+async def test_large_pushes_are_encoded_in_a_thread_to_the_same_rows(lmdb: FeatureStore) -> None:
+    ids = list(range(5_000))
+    df = {**rows(ids), "n": ids}
+    assert (await asyncio.to_thread(lmdb.push, "clicks", df, "both")).online_new == 10_000
+    assert online(lmdb, ids) == ids

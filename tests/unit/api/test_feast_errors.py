@@ -28,6 +28,7 @@ NOT_FOUND = errors.UnknownObjectError
         (errors.OverloadedError("no"), 429, "FeastError"),
         (errors.StoreUnavailableError("no"), 503, "FeastError"),
         (errors.StoreTimeoutError("no"), 503, "FeastError"),
+        (errors.OfflineStoreError("no"), 503, "FeastError"),
         (errors.MaterializeError("no"), 503, "FeastError"),
         (errors.CodecError("no"), 500, "FeastError"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from fastserve import Array, FeatureView, Field, FileSource, PushSource
@@ -82,12 +84,12 @@ def test_every_kind_of_table_gives_the_same_rows() -> None:
     view = registered(Field("f", "float64"))
     forms = [
         columns,
-        pd.DataFrame(columns),
         pl.DataFrame(columns),
         pa.table(columns),
         pa.RecordBatch.from_pydict(columns),
         pa.table(columns).to_reader(),
         {**columns, "user_id": np.array([1, 2]), "f": np.array([0.5, np.nan])},
+        pd.DataFrame({**columns, "f": pd.arrays.ArrowExtensionArray(pa.array(columns["f"]))}),
         {**columns, "user_id": pd.Series([1, 2]), "f": pl.Series([0.5, float("nan")])},
     ]
     for form in forms:
@@ -96,8 +98,11 @@ def test_every_kind_of_table_gives_the_same_rows() -> None:
         assert batch["f"].null_count == 0 and np.isnan(batch["f"][1].as_py()), "a NaN is no null"
 
 
-def test_a_missing_value_of_pandas_is_null() -> None:
-    frame = pd.DataFrame({"user_id": [1, 2], "a": pd.array([1, None], "Int64"), "event_timestamp": [T, T]})
+@pytest.mark.parametrize("values", [pd.array([1, None], "Int64"), [1, None], [1.0, float("nan")]])
+def test_a_missing_value_of_pandas_is_null_as_in_the_file_it_writes(values: Any, tmp_path: Path) -> None:
+    frame = pd.DataFrame({"user_id": [1, 2], "a": values, "event_timestamp": [T, T]})
+    frame.to_parquet(tmp_path / "f.parquet")
+    assert given(frame)["a"].to_pylist() == given(pq.read_table(tmp_path / "f.parquet"))["a"].to_pylist()
     assert given(frame)["a"].to_pylist() == [1, None]
 
 

@@ -19,6 +19,7 @@ import uvloop
 from fastserve.api.feast import FeastReads
 from fastserve.api.feast_jobs import FeastJobs
 from fastserve.api.handlers import FeatureReads
+from fastserve.api.openapi import openapi_routes
 from fastserve.api.router import Router
 from fastserve.api.writes import FeatureWrites
 from fastserve.config import Config
@@ -104,6 +105,7 @@ class App:
             FeastReads(self.catalog, self._read_path, compat=options.compat == "feast").routes,
             FeatureWrites(self.catalog, self._pusher).routes,
             self._jobs.routes,
+            openapi_routes(),
         )
         self.server = Server(router, limits=limits, ssl_context=tls)
 

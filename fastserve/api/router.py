@@ -37,6 +37,11 @@ class Router:
             if "{" in path
         ]
 
+    @property
+    def table(self) -> dict[str, str]:
+        """Path -> method of every route."""
+        return {path: method for path, (method, _) in self._routes.items()}
+
     def __call__(self, request: Request) -> Answer:
         """Answer a request."""
         try:

@@ -125,9 +125,9 @@ class CatalogRoutes:
     async def _register(self, request: web.Request) -> web.Response:
         query_of(request, {})
         body = await read_json(request, shapes.mapping(shapes.anything))
-        objects = build([{"kind": "feature_view", **body}])
         if body.get("kind", "feature_view") != "feature_view":
             raise RequestError("is no feature_view", where="$.kind", hint="POST /apply takes other kinds")
+        objects = build([{"kind": "feature_view", **body}])
         return _applied(await self._plane.call(lambda: self._plane.registry.apply(objects)))
 
 

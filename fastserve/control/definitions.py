@@ -77,6 +77,7 @@ _FIELD: Final = shapes.members(
 _FILES: Final = shapes.members(
     _ABOUT
     | {
+        "kind": shapes.one_of("file_source"),
         "path": shapes.text,
         "timestamp_field": shapes.text,
         "created_timestamp_column": shapes.text,
@@ -85,7 +86,10 @@ _FILES: Final = shapes.members(
     },
     ("kind", "path"),
 )
-_PUSH: Final = shapes.members({**_ABOUT, "batch_source": shapes.nullable(_FILES)}, ("kind", "name"))
+_PUSH: Final = shapes.members(
+    {**_ABOUT, "kind": shapes.one_of("push_source"), "batch_source": shapes.nullable(_FILES)},
+    ("kind", "name"),
+)
 
 
 def _source(value: Any, where: str) -> Iterator[Problem]:

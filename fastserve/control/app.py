@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from fastserve.config import Config
 from fastserve.control.answers import envelope
@@ -95,7 +96,13 @@ def _work(options: ControlOptions, worker: Worker) -> None:
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
     logging.getLogger("fastserve").setLevel(logging.INFO)
+    logging.getLogger("aiohttp.server").addFilter(_is_ours)
     asyncio.run(_serve(options, worker))
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether a record is about this server: what is no HTTP is its sender's mistake, answered with 400."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 async def _serve(options: ControlOptions, worker: Worker) -> None:

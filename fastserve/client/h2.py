@@ -42,6 +42,7 @@ class Connection(asyncio.Protocol):
 
     Attributes:
         suspect_since: loop time since which the server owes a sign of life; 0.0 when it does not.
+        failure: why it ended, if it did.
     """
 
     transport: asyncio.Transport
@@ -56,6 +57,7 @@ class Connection(asyncio.Protocol):
         self._heard = 0  # data_received calls, ever
         self.lost = False
         self.suspect_since = 0.0
+        self.failure: ServerError | UnreachableError | None = None
 
     # ---- asyncio.Protocol ----
 
@@ -79,14 +81,19 @@ class Connection(asyncio.Protocol):
         self.lost = True
         self.session.close()
         why = f"the connection was lost: {exc}" if exc else "the server closed the connection"
-        self._fail_all(UnreachableError(why, where=self._pool.where, sent=True))
+        self._fail_all(UnreachableError(why, where=self._pool.where, sent=bool(self._waiting)))
         self._pool.forget(self)
 
     def _fail_all(self, error: ServerError | UnreachableError) -> None:
+        self.failure = self.failure or error
         waiting, self._waiting = self._waiting, {}
         for future in waiting.values():
             if not future.done():
                 future.set_exception(error)
+
+    def _broke(self) -> ServerError:
+        why = "the server broke the HTTP/2 protocol, or speaks another"
+        return ServerError(why, where=self._pool.where, hint='http="1.1" if it has no HTTP/2')
 
     def pause_writing(self) -> None:
         self._paused = True
@@ -111,6 +118,9 @@ class Connection(asyncio.Protocol):
             return
         if error_code == TOO_LARGE:
             future.set_exception(too_large(self._pool.max_answer))
+            return
+        if self.session.broken:  # libnghttp2 refuses by itself what it has not sent yet
+            future.set_exception(self._broke())
             return
         why = (
             "the server reset the request"
@@ -188,8 +198,7 @@ class Connection(asyncio.Protocol):
         if self.session.draining and not self.session.in_flight:
             self.close()
         elif self.session.broken:
-            why = "the server broke the HTTP/2 protocol, or speaks another"
-            self._fail_all(ServerError(why, where=self._pool.where, hint='http="1.1" if it has no HTTP/2'))
+            self._fail_all(self._broke())
             self.abort()
 
 
@@ -215,7 +224,7 @@ class H2Transport:
         self.where = str(endpoint)
         self._tls = options.ssl_context("h2") if endpoint.tls else None
         self._connections: set[Connection] = set()
-        self._connecting: asyncio.Task[None] | None = None
+        self._connecting: asyncio.Task[Connection] | None = None
         self._queue: deque[asyncio.Future[None]] = deque()  # requests waiting for room
         self._closed: asyncio.Event | None = None
         self._pseudo = [
@@ -263,14 +272,16 @@ class H2Transport:
         if self._connecting is None:
             self._connecting = asyncio.create_task(self._connect())
             self._connecting.add_done_callback(self._on_connected)
-        await asyncio.shield(self._connecting)
+        connection = await asyncio.shield(self._connecting)
+        if connection.failure is not None:  # it ended before anything could be asked
+            raise connection.failure
 
-    def _on_connected(self, task: asyncio.Task[None]) -> None:
+    def _on_connected(self, task: asyncio.Task[Connection]) -> None:
         self._connecting = None
         if not task.cancelled():
             task.exception()  # every waiter has it, and there may be none left
 
-    async def _connect(self) -> None:
+    async def _connect(self) -> Connection:
         loop = asyncio.get_running_loop()
         endpoint = self._endpoint
         try:
@@ -291,7 +302,9 @@ class H2Transport:
         if tls is not None and tls.selected_alpn_protocol() != "h2":
             transport.abort()
             raise NoHttp2Error
-        self._connections.add(connection)
+        if not connection.lost:
+            self._connections.add(connection)
+        return connection
 
     async def _room(self) -> None:
         waiter = asyncio.get_running_loop().create_future()

@@ -30,8 +30,11 @@ except ImportError:
 Make = Callable[..., AsyncClient]
 
 
-def pytest_asyncio_loop_factories(config: object, item: object) -> dict[str, Any]:
-    return {"asyncio": asyncio.new_event_loop, "uvloop": uvloop.new_event_loop}
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:
+    loops: dict[str, Any] = {"asyncio": asyncio.new_event_loop}
+    if item.path.name != "test_process.py":  # there a server process is started for every test
+        loops["uvloop"] = uvloop.new_event_loop
+    return loops
 
 
 @pytest.fixture(params=["h2-native", "h2-py", "h1"])

@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import os
 import struct
+import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from functools import partial
 from hashlib import blake2b
@@ -50,6 +51,7 @@ _MAX_END: Final = 2**63
 _WRITE_ROWS: Final = 10_000  # rows a write transaction, so that other writers get a turn
 _SCAN_ROWS: Final = 1_000
 _MAX_READERS: Final = 1_024
+_LOOK_S: Final = 1.0
 _UNITS: Final = {"MiB": 2**20, "GiB": 2**30, "TiB": 2**40}
 
 
@@ -67,6 +69,7 @@ class _Environment:
         self.users = 0
         self.reading = Lock()
         self.writing = Lock()
+        self._look_at = 0.0
         self.handle = self._open()
 
     def _open(self) -> lmdb.Environment:
@@ -83,7 +86,20 @@ class _Environment:
             except lmdb.MapResizedError:  # another process grew it between two steps of opening: look again
                 continue
             handle.reader_check()  # frees the slots of readers that were killed
+            self._file = _identity(self.path)
             return handle
+
+    def _check_file(self) -> None:
+        """Once a second: a map of a deleted file reads well for ever, and what is written to it is lost.
+
+        A new file in its place may be another registry's, so it is not opened by itself.
+        """
+        now = time.monotonic()
+        if now < self._look_at:
+            return
+        if _identity(self.path) != self._file:
+            raise lmdb.Error("the file was removed or replaced since it was opened; start again to open it")
+        self._look_at = now + _LOOK_S
 
     def make_writable(self) -> None:
         """Reopen an environment that was opened read-only."""
@@ -95,6 +111,7 @@ class _Environment:
 
     def read(self, work: Callable[[lmdb.Transaction[Any]], T], buffers: bool = False) -> T:
         """Run work in a fresh read transaction, which sees all commits so far."""
+        self._check_file()
         while True:
             try:
                 with self.reading:
@@ -107,6 +124,7 @@ class _Environment:
 
     def write(self, work: Callable[[lmdb.Transaction[bytes]], T]) -> T:
         """Run work in a write transaction, again in a larger map when it was full."""
+        self._check_file()
         with self.writing:
             while True:
                 try:
@@ -118,6 +136,15 @@ class _Environment:
                 except lmdb.MapResizedError:
                     with self.reading:
                         self.handle.set_mapsize(0)
+
+
+def _identity(path: str) -> tuple[int, int] | None:
+    """Which file is at the path; None when there is none."""
+    try:
+        found = os.stat(os.path.join(path, "data.mdb"))
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
 
 
 _OPEN: Final[dict[str, _Environment]] = {}

@@ -33,6 +33,7 @@ class Database:
         self.path = path
         self.shown = shown
         self._pid = os.getpid()
+        self._file: tuple[int, int] | None = None
         # Temporal rows make several autocommitted SELECTs consistent: a revision never changes.
         self._reader = engine if path else engine.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -40,6 +41,7 @@ class Database:
     def read(self) -> Iterator[sa.Connection]:
         """A connection for SELECTs; RegistryError on failure."""
         with self._mapped(), self._checked(self._reader).connect() as connection:
+            self._check_file()
             yield connection
 
     @contextlib.contextmanager
@@ -89,6 +91,24 @@ class Database:
             yield
         except exc.SQLAlchemyError as error:
             raise self.error(error) from None
+
+    def _check_file(self) -> None:
+        """A connection to a deleted SQLite file reads well for ever; a long-lived reader must not."""
+        if self.path is None:
+            return
+        try:
+            found = self.path.stat()
+        except OSError:
+            identity = None
+        else:
+            identity = found.st_dev, found.st_ino
+        self._file = self._file or identity
+        if identity is None or identity != self._file:
+            raise RegistryError(
+                "the file was removed or replaced since it was opened",
+                where=f"registry {self.shown}",
+                hint="put it back, or start again to open the new one",
+            )
 
     def _checked(self, engine: sa.Engine) -> sa.Engine:
         """The engine; after a fork without the parent's connections, which are not ours to use."""

@@ -278,3 +278,24 @@ async def test_a_store_that_comes_back_as_another_registrys_is_not_read(tmp_path
     finally:
         await app.stop()
         server.stop()
+
+
+def test_files_that_are_gone_are_not_served_from_memory(tmp_path: Path, repo: Path) -> None:
+    """LMDB and SQLite read a deleted file well for as long as it is open."""
+    copy = tmp_path / "repo"
+    shutil.copytree(repo, copy)
+    registry = copy / ".fastserve" / "registry.db"
+    with serving(copy) as (port, _):
+        assert post(port)[1]["values"] == RIGHT
+        registry.rename(registry.with_suffix(".old"))
+        while (answer := get(port, "/health"))[1]["registry_stale_since"] is None:
+            pass
+        assert answer[0] == 200 and post(port)[1]["values"] == RIGHT, "it goes on with what it has"
+        registry.with_suffix(".old").rename(registry)
+        while get(port, "/health")[1]["registry_stale_since"] is not None:
+            pass
+        shutil.rmtree(copy / ".fastserve" / "online")
+        while "unavailable" not in (answer := post(port))[1]["metadata"]:
+            assert answer[1]["values"] == RIGHT
+        assert "removed or replaced" in answer[1]["metadata"]["unavailable"]
+        assert answer[1]["statuses"] == [[5] * 3] * 2 and get(port, "/health")[0] == 503

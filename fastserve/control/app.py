@@ -16,6 +16,7 @@ from aiohttp.http import HttpProcessingError
 from fastserve.config import Config
 from fastserve.control.answers import envelope
 from fastserve.control.catalog import CatalogRoutes
+from fastserve.control.dataset_routes import DatasetRoutes
 from fastserve.control.health import HealthRoutes
 from fastserve.control.job_routes import JobRoutes
 from fastserve.control.metrics import Metrics
@@ -52,7 +53,8 @@ def make_app(plane: ControlPlane) -> web.Application:
     metrics = Metrics(plane)
     middlewares: list[Any] = [metrics.middleware(), envelope]
     app = web.Application(middlewares=middlewares, client_max_size=MAX_BODY)
-    for table in (CatalogRoutes(plane), JobRoutes(plane), HealthRoutes(plane), metrics):
+    tables = (CatalogRoutes(plane), JobRoutes(plane), DatasetRoutes(plane), HealthRoutes(plane), metrics)
+    for table in tables:
         app.add_routes(table.routes)
     app.router.add_get("/openapi.json", _openapi)
 

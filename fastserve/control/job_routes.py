@@ -61,7 +61,6 @@ class JobRoutes:
         return [
             web.post("/feature-views/{name}/materialize", self._materialize_view),
             web.post("/materialize", self._materialize),
-            web.post("/training-datasets", self._training_dataset),
             web.get("/jobs", self._list),
             web.get("/jobs/{id}", self._get),
             web.post("/jobs/{id}/cancel", self._cancel),
@@ -90,18 +89,7 @@ class JobRoutes:
             where=where,
             **times,
         )
-        return await self._submit(request, KIND, args)
-
-    async def _training_dataset(self, request: web.Request) -> web.Response:
-        query_of(request, {})
-        args = await read_json(request, shapes.mapping(shapes.anything))
-        return await self._submit(request, "training_dataset", args)
-
-    async def _submit(self, request: web.Request, kind: str, args: Mapping[str, Any]) -> web.Response:
-        key = idempotency_key(request)
-        job = await self._plane.call(lambda: self._plane.jobs.submit(kind, args, key=key))
-        self._plane.wake()
-        return json_answer(job_json(job), 202, location=f"/jobs/{job.job_id}")
+        return await submit(self._plane, request, KIND, args)
 
     async def _list(self, request: web.Request) -> web.Response:
         given = query_of(
@@ -127,6 +115,16 @@ class JobRoutes:
         job = await self._plane.call(partial(self._plane.jobs.cancel, path_id(request)))
         self._plane.wake()
         return json_answer(job_json(job), 200 if job.is_ended else 202)
+
+
+async def submit(
+    plane: ControlPlane, request: web.Request, kind: str, args: Mapping[str, Any]
+) -> web.Response:
+    """Queue a job: 202, with the job and its place."""
+    key = idempotency_key(request)
+    job = await plane.call(lambda: plane.jobs.submit(kind, args, key=key))
+    plane.wake()
+    return json_answer(job_json(job), 202, location=f"/jobs/{job.job_id}")
 
 
 def job_json(job: Job) -> dict[str, Any]:

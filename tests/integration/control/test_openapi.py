@@ -58,7 +58,7 @@ def test_schemathesis_finds_nothing(tmp_path: Path, command: str, options: tuple
     with running(make_repo(tmp_path / "repo"), command, *options) as plane:
         words = [sys.executable, "-m", "schemathesis.cli"]
         words += ["--config-file", str(Path(__file__).with_name("schemathesis.toml"))]
-        words += ["run", f"http://127.0.0.1:{plane.port}/openapi.json", "--max-examples", "4", "--no-color"]
+        words += ["run", f"http://127.0.0.1:{plane.port}/openapi.json", "--max-examples", "3", "--no-color"]
         words += ["--seed", "1"]
         done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=110, check=False)
         assert done.returncode == 0, done.stdout[-6_000:]

@@ -146,12 +146,30 @@ def test_jobs_over_rest(plane: Plane, repo: Path) -> None:
 
 
 def test_a_queued_job_is_cancelled_at_once(queueing: Plane) -> None:
-    _, headers, text = queueing.raw("POST", "/training-datasets", {"anything": {"goes": [1, None]}})
+    _, headers, text = queueing.raw("POST", "/training-datasets", {"name": "set", "spine": "labels.csv"})
     job = json.loads(text)
     assert headers["location"] == f"/jobs/{job['id']}" and job["kind"] == "training_dataset"
-    assert job["args"] == {"anything": {"goes": [1, None]}}
+    assert job["args"] == {"name": "set", "spine": "labels.csv"}
     status, job = queueing.ask("POST", f"{headers['location']}/cancel")
     assert (status, job["status"], job["eta_s"]) == (200, "cancelled", None)
+
+
+def test_a_training_data_set(plane: Plane, repo: Path) -> None:
+    (repo / "labels.csv").write_text("user_id,event_timestamp,label\n1,2023-11-17,0\n2,2023-11-18,1\n")
+    wait_for(plane, plane.ask("POST", "/materialize", {"views": ["v0", "v1"]})[1])
+    body = {"name": "shoppers", "spine": "labels.csv", "service": "ranking", "full_feature_names": True}
+    status, job = plane.ask("POST", "/training-datasets", body)
+    assert status == 202
+    job = wait_for(plane, job)
+    assert (job["status"], job["error"], job["rows"]) == ("complete", None, 2)
+    made = plane.ask("GET", f"/training-datasets/{job['result']['id']}")[1]
+    assert (made["name"], made["rows"], made["feature_service"]) == ("shoppers", 2, "ranking")
+    assert made["manifest"] and plane.ask("GET", "/training-datasets/shoppers")[1] == made
+    listed = plane.ask("GET", "/training-datasets?service=ranking")[1]["items"]
+    assert [one["id"] for one in listed] == [made["id"]]
+    _, job = plane.ask("POST", "/training-datasets", {**body, "spine": "nowhere.csv"})
+    job = wait_for(plane, job)
+    assert job["status"] == "failed" and "nowhere.csv" in json.dumps(job["error"])
 
 
 def test_metrics(plane: Plane) -> None:
@@ -283,6 +301,12 @@ BAD: list[tuple[str, str, Any, int]] = [
     ("POST", "/feature-views/nope/materialize", {}, 404),
     ("POST", "/feature-views/v0/materialize", {"views": ["v1"]}, 400),
     ("POST", "/training-datasets", [], 400),
+    ("POST", "/training-datasets", {}, 400),
+    ("POST", "/training-datasets", {"name": "a", "spine": "x.csv", "colour": "red"}, 400),
+    ("POST", "/training-datasets", {"name": "a", "spine": "x.csv", "features": "v0:clicks"}, 400),
+    ("GET", "/training-datasets/nothing", None, 404),
+    ("GET", "/training-datasets/%00", None, 404),
+    ("GET", "/training-datasets?view=%00", None, 400),
     ("POST", "/training-datasets", b'{"a":' + DEEP + b"}", 400),
 ]
 

@@ -89,6 +89,7 @@ class Shop:
                                         "vector": vectors}))  # fmt: skip
         with shop.store() as store:
             store.apply()
+            assert store.materialize(views=["profile"], target="online").status == "ok"
         shop.ingest()
         pq.write_table(labels(), path / "labels.parquet")
         return shop

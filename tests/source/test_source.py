@@ -57,6 +57,21 @@ def loaded_by(statement: str) -> set[str]:
     [
         ("import fastserve", {"pyarrow", "numpy", "sqlalchemy", "uvloop", "redis", "deltalake"}),
         ("import fastserve.cli.main", {"pyarrow", "numpy", "sqlalchemy", "uvloop", "redis", "deltalake"}),
+        ("import fastserve.client", {"asyncio", "ssl", "orjson", "numpy", "pyarrow", "aiohttp", "h2"}),
+        (
+            "from fastserve.client import AsyncClient, Client; Client().close()",
+            {
+                "numpy",
+                "pyarrow",
+                "pandas",
+                "polars",
+                "aiohttp",
+                "h2",
+                "sqlalchemy",
+                "uvloop",
+                "fastserve.serving",
+            },
+        ),
         ("import materializer.cli", {"pyarrow", "sqlalchemy", "deltalake", "redis", "aiohttp"}),
         ("import materializer.run", {"fastserve.serving", "fastserve.http", "fastserve.api", "aiohttp"}),
         ("import fastserve.app", {"materializer", "deltalake", "pandas", "polars", "alembic"}),

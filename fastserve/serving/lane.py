@@ -15,7 +15,7 @@ import asyncio
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
 from dataclasses import dataclass
 from datetime import date
@@ -106,22 +106,26 @@ class Lane:
                 hint="send fewer pushes with more rows each, and this one again after a moment",
             )
 
-    async def write(self, batch: pa.RecordBatch, *, offline: bool, online: bool) -> Counts:
-        """Write rows; returns when all stores asked for have them.
+    def write(self, batch: pa.RecordBatch, *, offline: bool, online: bool) -> Awaitable[Counts]:
+        """Write rows; done when all stores asked for have them. It queues at once, so that check_room holds.
 
         Raises:
             StoreError: the online store failed; the rows may be offline, and part of them online.
             OfflineStoreError, MaterializeError: the offline store failed; nothing is online.
         """
-        if not batch.num_rows:
-            return Counts()
         if not offline:
-            return Counts(online_new=await self._put(batch))
+            return self._put_only(batch)
         done: asyncio.Future[Counts] = asyncio.get_running_loop().create_future()
+        if not batch.num_rows:
+            done.set_result(Counts())
+            return done
         self._waiting.append(_Waiting(batch, online, done))
         if self._worker is None:
             self._worker = asyncio.create_task(self._work())
-        return await done
+        return done
+
+    async def _put_only(self, batch: pa.RecordBatch) -> Counts:
+        return Counts(online_new=await self._put(batch))
 
     async def idle(self) -> None:
         """Return when nothing is being written."""

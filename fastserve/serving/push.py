@@ -12,7 +12,7 @@ again as it is: a row counts once by (join keys, event time, created time), and 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
@@ -256,7 +256,7 @@ class Pusher:
         return lane
 
 
-async def _all(writes: Sequence[Any]) -> list[Counts]:
+async def _all(writes: Sequence[Awaitable[Counts]]) -> list[Counts]:
     """Wait for all of them, then raise the first error: nothing goes on unseen behind an answer."""
     done = await asyncio.gather(*writes, return_exceptions=True)
     for result in done:

@@ -316,3 +316,8 @@ def test_readers_meanwhile_see_values_that_were_pushed_in_their_order(tmp_path: 
     assert seen and all(len(values) == 2 for values in seen)
     for column in zip(*seen, strict=True):
         assert list(column) == sorted(column), "newer rows only"
+
+
+@pytest.mark.parametrize("to", ["online", "offline", "online_and_offline"])
+def test_no_rows_are_a_push_too(port: int, to: str) -> None:
+    assert push(port, {"user_id": [], "n": [], "x": [], "event_timestamp": []}, to)[0] == 200

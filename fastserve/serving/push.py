@@ -149,6 +149,7 @@ class Pusher:
         self._project, self._registry_id = snapshot.project, snapshot.registry_id
         self._online = online
         self._claimed = False
+        self._claiming = asyncio.Lock()
         # One thread: parsing holds the interpreter's lock anyway, and requests that read must get their turns.
         self._preparing = ThreadPoolExecutor(1, "fastserve-push")
         self._committing = ThreadPoolExecutor(4, "fastserve-commit")
@@ -217,9 +218,7 @@ class Pusher:
         offline, online = TARGETS[push.to]
         lanes = [self._lane(rv) for rv in push.views]
         if online and not self._claimed:
-            assert self._online is not None
-            await claim(self._online, self._registry_id)
-            self._claimed = True
+            await self._claim()
         if offline:
             for lane in lanes:
                 lane.check_room()
@@ -232,6 +231,14 @@ class Pusher:
             offline_new=sum(count.offline_new for count in counts),
             online_new=sum(count.online_new for count in counts),
         )
+
+    async def _claim(self) -> None:
+        """Make sure that the online store is ours; once, however many pushes come at the start."""
+        assert self._online is not None
+        async with self._claiming:
+            if not self._claimed:
+                await claim(self._online, self._registry_id)
+                self._claimed = True
 
     def _prepare(self, make: Callable[[], Push]) -> tuple[Push, list[pa.RecordBatch]]:
         """In a thread: the push, and its rows for each of its views."""

@@ -146,3 +146,56 @@ def test_the_quick_start_serves_what_feast_serves(tmp_path: Path) -> None:
             values = by_name(ours)["conv_rate"]["values"]
             assert status == 200 and values[-1] is None and None not in values[:-1]
         client.close()
+
+
+def test_feasts_sdk_pushes_and_writes_to_our_server(
+    world: dict[str, tuple[Path, str]], tmp_path: Path
+) -> None:
+    assert PYTHON is not None
+    at = (NOW - timedelta(minutes=5)).isoformat()
+    driver = {
+        "driver_id": [5001, 5002], "conv_rate": [0.1, None], "rating": [4.5, 1.25], "trips": [2**53 + 1, 3],
+        "level": [1, 2], "active": [True, False], "vehicle": ["żuk", ""], "event_timestamp": [at, at],
+        "created": [at, at],
+    }  # fmt: skip
+    pair = {
+        "driver_id": [5001],
+        "customer_id": ["eve|x"],
+        "rides": [7],
+        "spent": [1.5],
+        "at": [at],
+        "known_at": [at],
+    }
+    click = {"item_id": [900], "n_clicks": [12], "event_timestamp": [at]}
+    guess = {"item_id": [900], "score": [1e22], "visits": [2**53 + 1], "event_timestamp": [at]}
+    writes = {
+        "rides": [{"push_source": "driver_push", "df": driver}, {"feature_view": "pair_stats", "df": pair}],
+        "odd": [{"feature_view": "clicks", "df": click}, {"feature_view": "inferred", "df": guess}],
+    }
+    for name, rows in writes.items():
+        repo, url = world[name]
+        (tmp_path / "rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
+        run_worker(PYTHON, "write", repo, url, tmp_path / "rows.jsonl")
+    asked = {
+        "rides": {
+            "features": [
+                "driver_stats:trips",
+                "driver_stats:conv_rate",
+                "driver_stats:vehicle",
+                "pair_stats:rides",
+            ],
+            "entities": {"driver_id": [5001, 5002], "customer_id": ["eve|x", "nobody"]},
+        },
+        "odd": {
+            "features": ["clicks:n_clicks", "inferred:score", "inferred:visits"],
+            "entities": {"item_id": [900]},
+        },
+    }
+    found = {name: ask(PYTHON, world[name][0], [asked[name]], world[name][1])[0] for name in asked}
+    rides = {name: result["values"] for name, result in by_name(found["rides"]["answer"]).items()}
+    assert (
+        rides["trips"] == [2**53 + 1, 3] and rides["vehicle"] == ["żuk", ""] and rides["rides"] == [7, None]
+    )
+    assert rides["conv_rate"] == [0.10000000149011612, None]
+    odd = {name: result["values"][0] for name, result in by_name(found["odd"]["answer"]).items()}
+    assert odd == {"item_id": 900, "n_clicks": 12, "score": 1e22, "visits": 2**53 + 1}

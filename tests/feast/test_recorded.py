@@ -138,3 +138,24 @@ def same(native: Any, feast: Any) -> bool:
     if isinstance(native, float) and isinstance(feast, float) and native != feast:
         return math.isclose(native, feast, rel_tol=1e-6) and bool(np.float32(native) == np.float32(feast))
     return type(native) is type(feast) and bool(native == feast)
+
+
+def test_writes_in_the_form_of_feasts_sdk(clients: dict[str, Client]) -> None:
+    """What `online_store: {type: remote}` sends: naive UTC times, timestamps as whole seconds, a `created` column."""
+    df = {
+        "item_id": [901], "flag": [True], "big": [2**53 + 1], "single": [0.10000000149011612], "text": ["é"],
+        "moment": [1_768_000_000], "moments": [[1_768_000_000, 0]], "singles": [[0.5]], "texts": [["a", ""]],
+        "event_timestamp": ["2026-01-10T11:55:00"], "created": [None],
+        "small": [-1], "double": [1e22], "blob": ["AP8="], "config": ["{}"], "flags": [[True]], "smalls": [[1]],
+        "bigs": [[2]], "doubles": [[0.25]], "blobs": [["AP8="]],
+    }  # fmt: skip
+    body = {"feature_view_name": "kinds", "df": df, "allow_registry_cache": False}
+    assert clients["odd"].post("/write-to-online-store", body) == (200, None)
+    refs = [f"kinds:{name}" for name in df if name not in ("item_id", "event_timestamp", "created")]
+    status, answer = clients["odd"].post(
+        "/get-online-features", {"features": refs, "entities": {"item_id": [901]}}
+    )
+    assert status == 200
+    found = {name: result["values"] for name, result in by_name(answer).items()}
+    assert found == {name: df[name] for name in found} and len(found) == len(refs) + 1
+    assert by_name(answer)["big"]["event_timestamps"] == ["2026-01-10T11:55:00Z"]

@@ -86,7 +86,7 @@ def write(repo: Path, url: str, source: str) -> None:
     for line in Path(source).read_text().splitlines():
         rows = json.loads(line)
         frame = pd.DataFrame(rows["df"])
-        for column in ("event_timestamp", "created"):
+        for column in ("event_timestamp", "created", "at", "known_at", "moment"):
             if column in frame:
                 frame[column] = pd.to_datetime(frame[column], utc=True)
         if "push_source" in rows:

@@ -22,11 +22,14 @@ from fastserve.http.message import Request, Response
 from fastserve.registry import RegisteredView
 from fastserve.serving.catalog import Catalog
 from fastserve.serving.push import TARGETS, Push, Pusher, view_named, views_of
+from fastserve.timeutil import MAX_US, MICROS, MIN_US, format_timestamp
 from fastserve.types import parse_dtype
 
 log = logging.getLogger(__name__)
 
 _FLOATS: Final = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
+_NULL_TIME: Final = -(2**63)
+"""Feast's client has no other word for a null timestamp."""
 _EXAMPLE: Final = (
     '{"push_source_name": "clicks", "to": "online", '
     '"df": {"user_id": [1], "clicks": [3], "event_timestamp": ["2026-01-01T00:00:00Z"]}}'
@@ -136,6 +139,8 @@ def _column(name: str, values: Any, item: str) -> Any:
         return [_each(value, _unbase64, name, i) for i, value in enumerate(values)]
     if item in ("float32", "float64"):
         return [_each(value, _named_float, name, i) for i, value in enumerate(values)]
+    if item == "timestamp":
+        return [_each(value, _seconds, name, i) for i, value in enumerate(values)]
     return values
 
 
@@ -148,6 +153,19 @@ def _each(value: Any, decode: Callable[[Any, str], Any], name: str, i: int) -> A
 
 def _named_float(value: Any, place: str) -> Any:
     return _FLOATS.get(value, value) if isinstance(value, str) else value
+
+
+def _seconds(value: Any, place: str) -> Any:
+    """Whole seconds since 1970, as Feast's client sends the timestamps of features, as text; the rest as it is."""
+    if value.__class__ is not int:
+        return value
+    if value == _NULL_TIME:
+        return None
+    if not MIN_US <= value * MICROS <= MAX_US:
+        raise InvalidDataError(
+            "the time is outside the years 1 to 9999", where=place, hint="seconds since 1970"
+        )
+    return format_timestamp(value * MICROS)
 
 
 def _unbase64(value: Any, place: str) -> Any:

@@ -159,3 +159,10 @@ def test_writes_in_the_form_of_feasts_sdk(clients: dict[str, Client]) -> None:
     found = {name: result["values"] for name, result in by_name(answer).items()}
     assert found == {name: df[name] for name in found} and len(found) == len(refs) + 1
     assert by_name(answer)["big"]["event_timestamps"] == ["2026-01-10T11:55:00Z"]
+    body["df"] = df | {"item_id": [902], "moment": [-(2**63)]}
+    assert clients["odd"].post("/write-to-online-store", body) == (200, None)
+    asked = {"features": ["kinds:moment"], "entities": {"item_id": [902]}}
+    moment = by_name(clients["odd"].post("/get-online-features", asked)[1])["moment"]
+    assert (moment["values"], moment["statuses"]) == ([None], ["NULL_VALUE"])
+    body["df"] = df | {"moment": [2**62]}
+    assert clients["odd"].post("/write-to-online-store", body)[0] == 422

@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml setup.py $(wildcard _ext/*)
-NATIVE := tests/unit/codec tests/unit/http tests/integration/http
+NATIVE := tests/unit/codec tests/unit/http tests/unit/client tests/integration/http
 
 .PHONY: demo test build debug lint docs clean serve-dev
 

@@ -74,6 +74,8 @@ def _read(body: bytes | bytearray) -> tuple[str, str, str, str]:
             found[name] if isinstance(found.get(name), str) else ""
             for name in ("code", "message", "where", "hint")
         )
+        if str(data.get("class", "")).endswith("NotFoundException"):  # Feast's, whatever its status is
+            code = "not_found"
         if not message and isinstance(envelope or data.get("detail"), str):
             message = envelope or data["detail"]
         return code, message, where, hint

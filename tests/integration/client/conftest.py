@@ -32,7 +32,10 @@ Make = Callable[..., AsyncClient]
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> dict[str, Any]:
     loops: dict[str, Any] = {"asyncio": asyncio.new_event_loop}
-    if item.path.name != "test_process.py":  # there a server process is started for every test
+    if item.path.name not in (
+        "test_process.py",
+        "test_writes.py",
+    ):  # there a server process is started for every test
         loops["uvloop"] = uvloop.new_event_loop
     return loops
 

@@ -287,6 +287,9 @@ def test_what_the_server_raises_the_client_raises(error: errors.FastserveError) 
         assert found.retry_after_s == 7
     with pytest.raises(errors.FastserveError) as caught:
         wire.raise_for_status(answer_of(feast_errors.feast_error(error)))
+    missing = errors.UnknownObjectError.of("push source", "clicsk", ["clicks"])
+    with pytest.raises(errors.UnknownObjectError, match="did you mean 'clicks'"):
+        wire.raise_for_status(answer_of(feast_errors.feast_error(missing)))
     assert "m" in caught.value.message and isinstance(
         caught.value, (errors.RequestError, errors.FastserveError)
     )

@@ -7,7 +7,8 @@ files. A version is read as it was; files are what their bytes hash to, and rows
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -47,6 +48,7 @@ class Origin:
         uri: the table's, or the source's path as declared.
         source: the source's name; '' for the offline table.
         version, table_id: of a Delta table.
+        pushed_version, pushed_table_id: of the offline table with pushed rows, which are read beside a source.
         files: of a source of files, by ascending path.
     """
 
@@ -55,6 +57,8 @@ class Origin:
     source: str = ""
     version: int | None = None
     table_id: str = ""
+    pushed_version: int | None = None
+    pushed_table_id: str = ""
     files: tuple[SourceFile, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -93,12 +97,19 @@ class Recorder:
 
     def _decide(self, rv: RegisteredView, times: Ints) -> Origin:
         source = self._history.source_for(rv, times)
-        if source is None:
-            table = self._history.table(rv)
+        table = self._history.table(rv)
+        if source is not None:
+            origin = self._of_source(source, rv)
             if not table.exists:
-                return Origin(kind="nothing", uri=table.uri)
+                return origin
             table_id, version = table_state(table.uri)
-            return Origin(kind="offline_table", uri=table.uri, version=version, table_id=table_id)
+            return replace(origin, pushed_version=version, pushed_table_id=table_id)
+        if not table.exists:
+            return Origin(kind="nothing", uri=table.uri)
+        table_id, version = table_state(table.uri)
+        return Origin(kind="offline_table", uri=table.uri, version=version, table_id=table_id)
+
+    def _of_source(self, source: FileSource, rv: RegisteredView) -> Origin:
         if source.format == "delta":
             table_id, version = table_state(delta_uri(source, self._config.repo))
             return Origin(
@@ -128,7 +139,7 @@ class Recorder:
                         where=f"source {source.name!r}, file {file.path!r}",
                         hint="make it again when nobody writes to the source",
                     )
-            found[view_id] = Origin(kind="files", uri=source.path, source=source.name, files=hashed)
+            found[view_id] = replace(found[view_id], files=hashed)
         return found
 
 
@@ -164,21 +175,25 @@ def read_origin(
     if not len(times) or origin.kind == "nothing":
         return iter(())
     start, end = visible_range(times, rv.view.ttl_us)
+    table = OfflineTable(config.offline_store, config.project, rv)
     if origin.kind == "offline_table":
-        table = OfflineTable(config.offline_store, config.project, rv)
         return table.read(columns, start, end, version=origin.version)
     source = batch_source(rv.view.source)
     if source is None:
         raise InvalidDataError("has no batch source", where=f"FeatureView {rv.view.name!r}")
     wanted = None if only is None else frozenset(only)
     files = open_files(source, config.repo, only=wanted, version=origin.version)
-    return scan_files(files, source, rv, Window(start, end), columns=columns)
+    scanned = scan_files(files, source, rv, Window(start, end), columns=columns)
+    if origin.pushed_version is None:
+        return scanned
+    return chain(scanned, table.read(columns, start, end, version=origin.pushed_version))  # as History.read
 
 
 @dataclass(frozen=True, slots=True)
 class Trouble:
     """Something about an origin that is no longer as recorded; `fatal` when its rows cannot be read at all."""
 
+    kind: Literal["source", "history"]
     where: str
     message: str
     fatal: bool
@@ -186,21 +201,26 @@ class Trouble:
 
 def troubles(origin: Origin, rv: RegisteredView, config: Config) -> Iterator[Trouble]:
     """What keeps the rows of an origin from being read again as they were; nothing when all is there."""
-    if origin.kind == "nothing":
-        return
-    if origin.kind != "files":
-        uri = OfflineTable(config.offline_store, config.project, rv).uri
-        if origin.kind == "delta_source":
-            uri = origin.uri if "://" in origin.uri else str(config.repo / origin.uri)
-        reason = why_unreadable(uri, origin.version or 0, origin.table_id)
-        if reason:
-            yield Trouble(_view(rv), reason, fatal=True)
-        return
+    table = OfflineTable(config.offline_store, config.project, rv).uri
+    tables = [(table, origin.pushed_version, origin.pushed_table_id)]
+    if origin.kind == "offline_table":
+        tables.append((table, origin.version, origin.table_id))
+    elif origin.kind == "delta_source":
+        uri = origin.uri if "://" in origin.uri else str(config.repo / origin.uri)
+        tables.append((uri, origin.version, origin.table_id))
+    for uri, version, table_id in tables:
+        if version is not None and (reason := why_unreadable(uri, version, table_id)):
+            yield Trouble("history", _view(rv), reason, fatal=True)
+    if origin.kind == "files":
+        yield from _source_troubles(origin, rv, config)
+
+
+def _source_troubles(origin: Origin, rv: RegisteredView, config: Config) -> Iterator[Trouble]:
     source = batch_source(rv.view.source)
     try:
         present = {} if source is None else {f.path: f for f in list_files(source, config.repo)}
     except InvalidDataError as error:
-        yield Trouble(f"source {origin.source!r} of {_view(rv)}", error.message, fatal=True)
+        yield Trouble("source", f"source {origin.source!r} of {_view(rv)}", error.message, fatal=True)
         return
     for file in origin.files:
         yield from _file_troubles(file, present.get(file.path), f"source {origin.source!r} of {_view(rv)}")
@@ -209,14 +229,14 @@ def troubles(origin: Origin, rv: RegisteredView, config: Config) -> Iterator[Tro
 def _file_troubles(file: SourceFile, now: ListedFile | None, source: str) -> Iterator[Trouble]:
     where = f"{source}, file {file.path!r}"
     if now is None:
-        yield Trouble(where, "is gone", fatal=True)
+        yield Trouble("source", where, "is gone", fatal=True)
     elif now.size != file.size:
-        yield Trouble(where, f"changed: it had {file.size:,} bytes, now {now.size:,}", fatal=False)
+        yield Trouble("source", where, f"changed: it had {file.size:,} bytes, now {now.size:,}", fatal=False)
     else:
         found = now.sha256()
         if found != file.sha256:
             message = f"changed: same size, but SHA-256 {found[:12]}… instead of {file.sha256[:12]}…"
-            yield Trouble(where, message, fatal=False)
+            yield Trouble("source", where, message, fatal=False)
 
 
 def _view(rv: RegisteredView) -> str:

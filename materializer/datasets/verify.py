@@ -55,8 +55,7 @@ def verify(config: Config, registry: Registry, dataset: str | Path) -> Report:
     fatal = False
     for view_id, rv in views.items():
         for trouble in troubles(origins[view_id], rv, config):
-            kind = "source" if origins[view_id].kind == "files" else "history"
-            findings.append(Finding(kind, trouble.where, trouble.message))  # type: ignore[arg-type]
+            findings.append(Finding(trouble.kind, trouble.where, trouble.message))
             fatal = fatal or trouble.fatal
     spine = _spine(opened)
     if spine is None:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from deltalake import DeltaTable
+from deltalake import DeltaTable, write_deltalake
 
-from tests.integration.datasets.kit import Shop, activity, kinds
+from tests.integration.datasets.kit import Shop, activity, kinds, labels, ts
 
 
 @pytest.fixture
@@ -67,9 +67,37 @@ def test_it_holds_after_later_ingests_late_rows_and_new_files(shop: Shop, made: 
     assert now["city"].to_pylist()[0] == "Paris"
 
 
-def shop_profile() -> pa.Table:
-    from tests.integration.datasets.kit import ts
+@pytest.mark.parametrize("format", ["files", "delta"])
+def test_pushed_rows_beside_a_source_are_part_of_it(format: str, shop: Shop) -> None:
+    if format == "delta":
+        write_deltalake(str(shop.path / "data/lake"), pq.read_table(shop.path / "data/profile/p.parquet"))
+        shop.define('FileSource("data/profile", "ts", name="crm")',
+                    'FileSource("data/lake", "ts", name="crm", format="delta")')  # fmt: skip
+    with shop.store() as store:
+        push = shop_profile().rename_columns(["user_id", "event_timestamp", "city", "vector"])
+        store.write_to_offline_store("profile", push)
+        made = store.create_training_dataset(labels(), "pushed", service="ranking")
+        plain = store.get_historical_features(labels(), service="ranking").to_arrow()
+        assert made.to_arrow()["city"].to_pylist() == plain["city"].to_pylist()
+        assert made.to_arrow()["city"].to_pylist()[0] == "Paris"
+        origin = next(v["origin"] for v in made.manifest.views if v["view"] == "profile")
+        version = origin["pushed_version"]
+        assert shop.verify(made.id).ok
+        later = push.set_column(2, "city", pa.array(["Roma"])).set_column(1, "event_timestamp", ts([4]))
+        store.write_to_offline_store("profile", later)
+        if format == "delta":
+            write_deltalake(str(shop.path / "data/lake"), shop_profile(), mode="append")
+    assert shop.verify(made.id).ok, "later pushes and commits do not matter"
+    lake = DeltaTable(str(shop.path / ".fastserve/offline/shop/profile/v1"))
+    lake.optimize.compact()
+    lake.vacuum(0, dry_run=False, enforce_retention_duration=False)
+    report = shop.verify(made.id)
+    assert (
+        report.outcome == "cannot_be_remade" and f"version {version} vacuumed" in report.findings[0].message
+    )
 
+
+def shop_profile() -> pa.Table:
     vectors = pa.array([[9.0, 9.0]], pa.list_(pa.float32(), 2))
     return pa.table({"user_id": [1], "ts": ts([3]), "city": ["Paris"], "vector": vectors})
 

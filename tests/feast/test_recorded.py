@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from fastserve.client import Client as OwnClient
 from fastserve.timeutil import MICROS, format_timestamp, parse_timestamp
 from tests.feast.cases import COUNT, by_name, differences, requests
 from tests.feast.data import NOW
@@ -24,12 +27,17 @@ LINES = recorded()
 
 
 @pytest.fixture(scope="module")
-def ports(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, int]]:
-    """Repo -> port of its server."""
+def repos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The imported repos, materialized."""
     folder = tmp_path_factory.mktemp("feast")
+    return {name: import_recorded(folder, name) for name in REPOS}
+
+
+@pytest.fixture(scope="module")
+def ports(repos: dict[str, Path]) -> Iterator[dict[str, int]]:
+    """Repo -> port of its server."""
     with ExitStack() as stack:
-        made = {name: import_recorded(folder, name) for name in REPOS}
-        yield {name: stack.enter_context(serving(repo, "--clock", CLOCK)) for name, repo in made.items()}
+        yield {name: stack.enter_context(serving(repo, "--clock", CLOCK)) for name, repo in repos.items()}
 
 
 @pytest.fixture
@@ -52,6 +60,15 @@ def test_compat_answers_are_feasts(clients: dict[str, Client]) -> None:
         assert status == 200, answer
         wrong += [f"{i}: {text}" for text in differences(line["answer"], answer)]
     assert not wrong
+
+
+def test_a_server_can_be_told_to_answer_all_as_feast_does(repos: dict[str, Path]) -> None:
+    with serving(repos["rides"], "--clock", CLOCK, "--compat", "feast") as port:
+        client = Client(port)
+        for line in [each for each in LINES if each["repo"] == "rides"][:40]:
+            status, answer = client.post("/get-online-features", line["request"])
+            assert status == 200 and not list(differences(line["answer"], answer))
+        client.close()
 
 
 def test_honest_answers_differ_in_null_and_expired_values_only(clients: dict[str, Client]) -> None:
@@ -109,6 +126,43 @@ def test_the_native_endpoint_agrees(clients: dict[str, Client]) -> None:
             assert [codes[s] for s in statuses] * repeated == columns[name]["statuses"]
             for ours, theirs in zip(values * repeated, columns[name]["values"], strict=True):
                 assert same(ours, theirs), (name, ours, theirs)
+
+
+def test_the_projects_own_client_agrees(ports: dict[str, int], clients: dict[str, Client]) -> None:
+    with ExitStack() as stack:
+        own = {
+            name: stack.enter_context(OwnClient(f"http://127.0.0.1:{port}")) for name, port in ports.items()
+        }
+        for i, line in enumerate(LINES):
+            request = line["request"]
+            columns = by_name(clients[line["repo"]].post("/get-online-features", request)[1])
+            keys = {n: c["values"] for n, c in columns.items() if n.endswith("_id")}
+            found = own[line["repo"]].get_online_features(
+                request.get("features"),
+                {n: values for n, values in keys.items() if n in needed(request, list(keys))},
+                service=request.get("feature_service"),
+                full_feature_names=request.get("full_feature_names", False),
+                format=("json", "arrow")[i % 2],
+            )
+            assert list(found.names) == [n for n in columns if n not in keys]
+            for name, values in found.to_dict().items():
+                repeated = len(columns[name]["values"]) if len(values) == 1 else 1
+                assert found.statuses[name] * repeated == columns[name]["statuses"]
+                for ours, theirs in zip(values * repeated, columns[name]["values"], strict=True):
+                    assert same(as_json(ours), theirs), (name, ours, theirs)
+
+
+def as_json(value: Any) -> Any:
+    """An exact Python value in the native JSON form."""
+    if isinstance(value, (list, np.ndarray)):
+        return [as_json(item) for item in value]
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode()
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, float) and not math.isfinite(value):
+        return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
+    return value
 
 
 KEYS = {"driver_stats": ["driver_id"], "pair_stats": ["driver_id", "customer_id"], "global_stats": []}

@@ -10,7 +10,7 @@ The job goes on when the client leaves, or this server ends.
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import logging
 from collections.abc import Callable, Coroutine, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -29,6 +29,8 @@ from fastserve.jobs.supervisor import Supervisor
 from fastserve.registry import Job, Registry, Snapshot
 from fastserve.serving.catalog import Catalog
 from fastserve.timeutil import parse_timestamp
+
+log = logging.getLogger(__name__)
 
 JSON: Final = "application/json"
 MAX_JOBS: Final = 2
@@ -106,9 +108,13 @@ class FeastJobs:
 
     async def _follow(self) -> None:
         while self._waiting:
-            with contextlib.suppress(RegistryError):  # it may come back; the job itself does not need us
+            try:
                 for job in await self._call(partial(self._round, list(self._waiting))):
                     self._waiting.pop(job.job_id).set_result(job)
+            except RegistryError as error:  # it may come back; a job that runs does not need us
+                log.warning("the registry does not answer, jobs wait: %s", error.message)
+            except Exception:  # whoever waits for a job must not wait for ever
+                log.exception("a round of the supervisor failed")
             await asyncio.sleep(_POLL_S)
 
     def _round(self, job_ids: list[int]) -> list[Job]:

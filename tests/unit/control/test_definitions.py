@@ -1,0 +1,92 @@
+"""Definitions from strangers' JSON: what serde writes is read back, what is handy is taken, the rest is named."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from fastserve import Array, Entity, FeatureService, FeatureView, Field, FileSource, PushSource
+from fastserve.control.definitions import build, shown
+from fastserve.errors import DefinitionError
+
+USER = Entity(
+    "user", ["user_id", "country"], ["int64", "string"], description="d", tags={"a": "b"}, owner="o"
+)
+FILES = FileSource("s3://b/x.csv", "ts", "created", field_mapping={"a": "b"})
+VIEW = FeatureView(
+    "stats",
+    entities=[USER],
+    schema=[
+        Field("n", "int64", default=0),
+        Field("blob", "bytes", default=b"\x00\xff"),
+        Field("vector", Array("float32", 2), default=[1.0, 2.0]),
+    ],
+    source=PushSource("clicks", FILES),
+    ttl="1h30m",
+    version=3,
+    online=False,
+)
+SERVICE = FeatureService(
+    "ranking", [VIEW[["n"]].with_name("x").with_join_key_map({"user_id": "u"}), "stats:blob"]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
+    max_leaves=8,
+)
+NAMES = (
+    "name",
+    "schema",
+    "source",
+    "ttl",
+    "ttl_us",
+    "version",
+    "entities",
+    "features",
+    "join_keys",
+    "dtypes",
+    "tags",
+)
+
+
+@pytest.mark.parametrize("obj", [USER, VIEW, SERVICE, PushSource("clicks", FILES), PushSource("bare")])
+def test_what_is_shown_can_be_sent_back(obj: Any) -> None:
+    assert build([shown(obj)]) == [obj]
+
+
+def test_handy_forms() -> None:
+    made = build(
+        [
+            {"kind": "entity", "name": "user"},
+            {
+                "kind": "feature_view",
+                "name": "v",
+                "schema": [{"name": "a", "dtype": "int64"}],
+                "ttl": "2h",
+                "source": {"kind": "file_source", "path": "data/x.csv"},
+            },
+            {"kind": "feature_service", "name": "s", "features": ["v:a", "v:b", "w@v2:c"]},
+        ]
+    )
+    view = FeatureView("v", schema=[Field("a", "int64")], ttl="2h", source=FileSource("data/x.csv"))
+    assert made == [Entity("user"), view, FeatureService("s", ["v:a", "v:b", "w@v2:c"])]
+
+
+@settings(
+    deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)  # the first draw builds tables of Unicode
+@given(
+    st.sampled_from(["entity", "feature_view", "feature_service", "push_source"]),
+    st.dictionaries(st.sampled_from(NAMES), JSON, max_size=5),
+)
+def test_anything_is_built_or_refused_with_reasons(kind: str, body: dict[str, Any]) -> None:
+    try:
+        build([{"kind": kind, **body}])
+    except DefinitionError as error:
+        assert error.problems
+        assert all(
+            one.where.startswith("$.definitions[0]") and one.message and one.fix for one in error.problems
+        )

@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := pyproject.toml setup.py $(wildcard _ext/*)
 NATIVE := tests/unit/codec tests/unit/http tests/unit/client tests/integration/http
 
-.PHONY: demo test build debug lint docs clean serve-dev
+.PHONY: demo test build debug lint docs feast-conformance clean serve-dev
 
 demo: .venv/.example  ## the flights example, end to end, on embedded stores
 	$(BIN)/python examples/flights/demo.py
@@ -29,6 +29,15 @@ lint: .venv/.dev
 docs: .venv/.dev  ## build/site; warnings are errors
 	$(BIN)/python deploy/render_cli.py
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build -q -f deploy/mkdocs.yml
+
+FASTSERVE_FEAST_VENV ?= .venv-feast
+feast-conformance: .venv/.test $(FASTSERVE_FEAST_VENV)/.feast  ## the real Feast, its SDK and its quick start, beside ours
+	FASTSERVE_FEAST_VENV=$(FASTSERVE_FEAST_VENV) $(BIN)/python -m pytest -m feast tests/feast $(ARGS)
+
+$(FASTSERVE_FEAST_VENV)/.feast:  # some 600 MB
+	$(PYTHON) -m venv $(FASTSERVE_FEAST_VENV)
+	$(FASTSERVE_FEAST_VENV)/bin/python -m pip install -q --disable-pip-version-check 'feast==0.67.*'
+	@touch $@
 
 serve-dev: .venv/.example  ## the flights example's server, as of the end of 2013
 	$(BIN)/fastserve serve --repo examples/flights --clock 2013-12-31T23:00:00Z

@@ -27,7 +27,8 @@ def render() -> str:
 
 
 def _sections(name: str, command: click.Command, parent: click.Context | None) -> list[str]:
-    context = click.Context(command, info_name=name, parent=parent, terminal_width=100, max_content_width=100)
+    widths = {"terminal_width": 100, "max_content_width": 100}
+    context = click.Context(command, parent, name, **{**command.context_settings, **widths})
     found = [f"## {context.command_path}\n\n```text\n{command.get_help(context).strip()}\n```\n"]
     if isinstance(command, click.Group):
         for each in command.list_commands(context):

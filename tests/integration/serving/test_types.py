@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pyarrow as pa
 import pyarrow.parquet
 import pytest
 
 from fastserve import Entity, FeatureStore, FeatureView, Field, FileSource
 from fastserve.api import wire
+from fastserve.api.feast import feast_column
 from fastserve.types import SCALARS, arrow_type, parse_dtype
 from tests.oracles.bits import bits
 from tests.support import make_repo
@@ -100,6 +103,56 @@ def test_source_training_and_serving_are_the_same_bits(store: FeatureStore) -> N
             == served.schema.field(name).type
             == arrow_type(parse_dtype(dtype))
         )
+
+
+# what a source may hold instead of the declared type, and what that is in it
+TAKEN: list[tuple[str, pa.Array, list[Any]]] = [
+    ("int64", pa.array([Decimal("7.00"), Decimal(-(2**63))], pa.decimal128(38, 2)), [7, -(2**63)]),
+    ("float64", pa.array([Decimal("0.10"), None], pa.decimal128(20, 2)), [0.1, None]),
+    ("float32", pa.array([Decimal("0.5"), Decimal("1.25")], pa.decimal256(40, 2)), [0.5, 1.25]),
+    ("string", pa.array(["x" * 100_000, None], pa.large_string()), ["x" * 100_000, None]),
+    ("string", pa.array(["a", "b"]).dictionary_encode(), ["a", "b"]),
+    ("bytes", pa.array([b"\xff", None], pa.large_binary()), [b"\xff", None]),
+    ("list<float32>[2]", pa.array([[0.5, 1.0], None], pa.large_list(pa.float64())), [[0.5, 1.0], None]),
+]
+
+
+@pytest.mark.parametrize(
+    ("dtype", "given", "expected"), TAKEN, ids=[f"{d} from {a.type}" for d, a, _ in TAKEN]
+)
+def test_wider_columns_are_taken_as_declared(
+    tmp_path: Path, dtype: str, given: pa.Array, expected: list[Any]
+) -> None:
+    repo = make_repo(tmp_path / "repo", "")
+    times = pa.array([1_704_067_200_000_000] * 2, pa.timestamp("us", "UTC"))
+    pyarrow.parquet.write_table(
+        pa.table({"user": ["a", "b"], "event_timestamp": times, "x": given}), repo / "x.parquet"
+    )
+    view = FeatureView("v", entities=["user"], schema=[Field("x", dtype)], source=FileSource("x.parquet"))
+    with FeatureStore(repo) as store:
+        store.apply([Entity("user"), view])
+        assert store.materialize(now=NOW).status == "ok"
+        spine = pa.table({"user": ["a", "b"], "event_timestamp": times})
+        assert store.get_historical_features(spine, ["v:x"]).to_arrow()["x"].to_pylist() == expected
+        assert store.get_online_features(["v:x"], {"user": ["a", "b"]}, now=NOW).to_dict()["x"] == expected
+
+
+# where Feast's form is another than ours
+FEAST: dict[str, list[Any]] = {
+    "float32": [-0.0, None],
+    "timestamp": [-1, 1_700_000_000],
+    "list<timestamp>": [[0], []],
+}
+
+
+def test_feast_json_has_the_documented_forms(store: FeatureStore) -> None:
+    batch = store.get_online_features(features(), {"user": ["a", "b", "c"]}, now=NOW).batch
+    rows = batch.reads[0]
+    for output in batch.plan.columns:
+        made = feast_column(rows.columns[output.column], output.dtype)
+        found = json.loads(orjson.dumps(made, option=wire.DUMP))
+        dtype = next(d for d, name in NAMES.items() if name == output.name)
+        assert found == [*FEAST.get(dtype, VALUES[dtype][1]), None], dtype
 
 
 def test_json_has_the_documented_forms(store: FeatureStore) -> None:

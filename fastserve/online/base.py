@@ -7,15 +7,17 @@ unsigned bytes. The larger is newer, and only a newer row replaces a stored one.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Final, Protocol, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 
+from fastserve.batch import ReadBatch
 from fastserve.errors import InvalidDataError, StoreError, StoreUnavailableError
 
 Rows: TypeAlias = list[bytes | None]
+OnRows: TypeAlias = Callable[[StoreError | None], None]
 Lifetimes: TypeAlias = Sequence[int | None] | npt.NDArray[np.int64] | None
 
 ORDER: Final = slice(8, 24)
@@ -39,6 +41,38 @@ class OnlineStore(Protocol):
 
         An embedded store answers at once with the list. A store across a socket returns a future
         which it resolves itself, so that no caller needs a task; cancelling it harms nobody else.
+        """
+        ...
+
+    def fetch(self, batch: ReadBatch, done: OnRows, now_us: int) -> bool:
+        """Find the missing rows of a batch: the hot path's get_many.
+
+        Rows may lie in memory that is valid only until `done` returns, or until the caller of `fetch` returns
+        to the event loop when it answered True: decode them there and then, or `batch.own()` them.
+
+        Args:
+            batch: its UNKNOWN rows are filled in. Keep it until `done` is called; `batch.abandon()` says that
+                nobody waits any more, and then nobody is called.
+            done: called once, on the event loop, when the last row is in (with None) or the store failed (with the
+                error; rows that came before it are in). It must not raise. Not called when True was answered.
+            now_us: the time to note as each row's `fetched_us`.
+
+        Returns:
+            True when the rows are in already, as an embedded store's are.
+
+        Raises:
+            StoreError: an embedded store failed, or the store was closed.
+        """
+        ...
+
+    def on_changes(self, told: Callable[[bytes], None], listening: Callable[[bool], None]) -> None:
+        """Listen to what any writer of this store changes, where the store can tell; else do nothing.
+
+        Args:
+            told: called on the event loop with each change message (see `ReadBatch.from_packed`). The store has by
+                then forgotten that it was asking for these keys: rows on their way are flagged CHANGED.
+            listening: called with True when the feed is established, and with False when it is lost: changes from
+                then on until the next True are not told.
         """
         ...
 

@@ -30,9 +30,11 @@ from urllib.parse import parse_qsl
 
 import lmdb
 
+from fastserve.batch import ReadBatch
 from fastserve.errors import ConfigError, StoreError, StoreUnavailableError
 from fastserve.online.base import (
     Lifetimes,
+    OnRows,
     Rows,
     check_batch,
     closed_error,
@@ -216,6 +218,14 @@ class LmdbStore:
     def get_many(self, keys: Sequence[bytes]) -> Rows:
         """See OnlineStore."""
         return self._run(lambda environment: environment.read(partial(_get, keys)))
+
+    def fetch(self, batch: ReadBatch, done: OnRows, now_us: int) -> bool:
+        """See OnlineStore."""
+        batch.fill(self.get_many(batch.missing_keys()), now_us)
+        return True
+
+    def on_changes(self, told: Callable[[bytes], None], listening: Callable[[bool], None]) -> None:
+        """See OnlineStore: its writers tell nobody."""
 
     async def put_many(
         self, keys: Sequence[bytes], rows: Sequence[bytes], lifetimes_us: Lifetimes = None

@@ -6,14 +6,16 @@ without a name has its own. Nothing is seen by another process.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from threading import Lock
 from typing import Final
 
+from fastserve.batch import ReadBatch
 from fastserve.errors import ConfigError
 from fastserve.online.base import (
     ORDER,
     Lifetimes,
+    OnRows,
     Rows,
     check_batch,
     closed_error,
@@ -51,6 +53,14 @@ class MemoryStore:
         now = now_us()
         held = map(self._space.rows.get, keys)
         return [e[1] if e is not None and (not e[0] or e[0] > now) else None for e in held]
+
+    def fetch(self, batch: ReadBatch, done: OnRows, now_us: int) -> bool:
+        """See OnlineStore."""
+        batch.fill(self.get_many(batch.missing_keys()), now_us)
+        return True
+
+    def on_changes(self, told: Callable[[bytes], None], listening: Callable[[bool], None]) -> None:
+        """See OnlineStore: its writers tell nobody."""
 
     async def put_many(
         self, keys: Sequence[bytes], rows: Sequence[bytes], lifetimes_us: Lifetimes = None

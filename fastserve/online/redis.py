@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import re
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
@@ -29,9 +29,11 @@ from redis.asyncio.connection import SSLConnection, parse_url
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
-from fastserve.errors import ConfigError, StoreTimeoutError, StoreUnavailableError
+from fastserve.batch import ReadBatch
+from fastserve.errors import ConfigError, StoreError, StoreTimeoutError, StoreUnavailableError
 from fastserve.online.base import (
     Lifetimes,
+    OnRows,
     Rows,
     check_batch,
     closed_error,
@@ -95,6 +97,26 @@ class RedisStore:
     def get_many(self, keys: Sequence[bytes]) -> asyncio.Future[Rows]:
         """See OnlineStore."""
         return self._pump.get_many(keys)
+
+    def fetch(self, batch: ReadBatch, done: OnRows, now_us: int) -> bool:
+        """See OnlineStore."""
+        rows = self._pump.get_many(batch.missing_keys())
+
+        def settle(answer: asyncio.Future[Rows]) -> None:
+            if batch.abandoned or answer.cancelled():
+                return
+            error = answer.exception()
+            if error is None:
+                batch.fill(answer.result(), now_us)
+            elif not isinstance(error, StoreError):
+                raise error
+            done(error)
+
+        rows.add_done_callback(settle)
+        return False
+
+    def on_changes(self, told: Callable[[bytes], None], listening: Callable[[bool], None]) -> None:
+        """See OnlineStore."""
 
     async def put_many(
         self, keys: Sequence[bytes], rows: Sequence[bytes], lifetimes_us: Lifetimes = None

@@ -1,0 +1,181 @@
+# The keys of one read and the rows found for them; header only: each module compiles its own copy.
+#
+#     text   1a:7 1a:9 2c:7 …            the keys, end to end
+#     keys   {end, hash} x n             key i is text[keys[i - 1].end : keys[i].end]
+#     rows   {data, size, state, …} x n  where row i lies; whose memory that is, Row says
+#
+# batch.pyx makes a Batch and owns it; other modules reach it through ReadBatch.capsule. They change it in
+# place, on the event loop's thread, and keep the ReadBatch alive for as long as they hold the pointer.
+
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memset
+
+from buffers cimport Buffer, put
+
+cdef extern from * nogil:
+    """
+    #include <stdint.h>
+    #include <string.h>
+    /* Multiply and fold, 8 bytes a step (wyhash's idea); seeded per process, never stored or sent. */
+    static inline uint64_t fs_fold(uint64_t a, uint64_t b) {
+        __uint128_t p = (__uint128_t) a * b;
+        return (uint64_t) p ^ (uint64_t) (p >> 64);
+    }
+    static inline uint64_t fs_hash(uint64_t seed, const char *data, size_t size) {
+        uint64_t h = seed ^ size, w;
+        while (size > 8) {
+            memcpy(&w, data, 8);
+            h = fs_fold(h ^ w, 0x9E3779B97F4A7C15u);
+            data += 8;
+            size -= 8;
+        }
+        w = 0;
+        memcpy(&w, data, size);
+        return fs_fold(h ^ w ^ 0xA0761D6478BD642Fu, 0xE7037ED1A0B428DBu);
+    }
+    """
+    uint64_t fs_hash(uint64_t seed, const char* data, size_t size)
+
+
+cdef enum State:
+    UNKNOWN = 0     # nobody has answered yet; decoded as UNAVAILABLE
+    ABSENT = 1      # the store has no row
+    FOUND = 2
+
+cdef enum Flag:
+    CACHED = 1      # the row, or its absence, comes from the cache, which takes only rows that were decoded once
+    CHANGED = 2     # a writer changed the key while its row was on the way: do not cache it
+    STALE = 4       # older than the view allows; answered because the store is down
+    BORROWED = 8    # data is valid only until whoever set it returns to the event loop; own() copies
+
+
+cdef struct Key:
+    int64_t end
+    uint64_t hash
+
+cdef struct Row:
+    const char* data        # FOUND: the row; else NULL
+    uint32_t size
+    uint8_t state           # State
+    uint8_t flags           # Flag
+    int64_t fetched_us      # no later than when the store was asked for it; the cache's time base
+
+cdef struct Block:          # memory of owned rows; blocks never move
+    Block* next
+    Py_ssize_t size
+    Py_ssize_t capacity
+
+cdef struct Batch:
+    Py_ssize_t n
+    Py_ssize_t capacity     # of keys and rows
+    Py_ssize_t missing      # rows that are UNKNOWN
+    Buffer text
+    Key* keys
+    Row* rows
+    Block* blocks
+    uint64_t seed
+    bint abandoned          # nobody waits for it: drop replies, call nobody
+
+
+cdef inline Batch* batch_of(object batch) except NULL:
+    """The Batch of a ReadBatch; borrowed."""
+    return <Batch*> PyCapsule_GetPointer(batch.capsule, "fastserve.batch")
+
+
+cdef inline const char* key_at(const Batch* batch, Py_ssize_t i) noexcept nogil:
+    return batch.text.data + (batch.keys[i - 1].end if i else 0)
+
+
+cdef inline Py_ssize_t key_size(const Batch* batch, Py_ssize_t i) noexcept nogil:
+    return batch.keys[i].end - (batch.keys[i - 1].end if i else 0)
+
+
+# ---- keys --------------------------------------------------------------------------------------
+
+
+cdef inline int reserve_keys(Batch* batch, Py_ssize_t extra) except -1:
+    """Make room for `extra` more keys and their rows."""
+    cdef Py_ssize_t wanted = batch.n + extra
+    cdef Key* keys
+    cdef Row* rows
+    if wanted <= batch.capacity:
+        return 0
+    keys = <Key*> realloc(batch.keys, wanted * sizeof(Key))
+    if keys == NULL:
+        raise MemoryError
+    batch.keys = keys
+    rows = <Row*> realloc(batch.rows, wanted * sizeof(Row))
+    if rows == NULL:
+        raise MemoryError
+    batch.rows = rows
+    batch.capacity = wanted
+    return 0
+
+
+cdef inline void close_key(Batch* batch) noexcept nogil:
+    """What was put into text since the last key is the next one. reserve_keys has made room."""
+    cdef Py_ssize_t i = batch.n, start = batch.keys[i - 1].end if i else 0
+    batch.keys[i].end = batch.text.size
+    batch.keys[i].hash = fs_hash(batch.seed, batch.text.data + start, batch.text.size - start)
+    memset(&batch.rows[i], 0, sizeof(Row))
+    batch.n = i + 1
+    batch.missing += 1
+
+
+cdef inline int add_key(Batch* batch, const char* data, Py_ssize_t size) except -1:
+    reserve_keys(batch, 1)
+    put(&batch.text, data, size)
+    close_key(batch)
+    return 0
+
+
+# ---- rows --------------------------------------------------------------------------------------
+
+
+cdef inline void set_row(
+    Batch* batch, Py_ssize_t i, const char* data, Py_ssize_t size, uint8_t flags, int64_t fetched_us
+) noexcept nogil:
+    """Row i is known now: data NULL for none. With BORROWED in flags it must be own()ed to outlive the call."""
+    cdef Row* row = &batch.rows[i]
+    if row.state == UNKNOWN:
+        batch.missing -= 1
+    row.data = data
+    row.size = <uint32_t> size
+    row.state = ABSENT if data == NULL else FOUND
+    row.flags = flags
+    row.fetched_us = fetched_us
+
+
+cdef inline char* owned_bytes(Batch* batch, Py_ssize_t size) except NULL:
+    """Memory that lives as long as the batch."""
+    cdef Block* block = batch.blocks
+    cdef Py_ssize_t capacity
+    cdef char* out
+    if block == NULL or block.size + size > block.capacity:
+        capacity = size if size > 32_768 else 32_768
+        block = <Block*> malloc(sizeof(Block) + capacity)
+        if block == NULL:
+            raise MemoryError
+        block.next, block.size, block.capacity = batch.blocks, 0, capacity
+        batch.blocks = block
+    out = <char*> (block + 1) + block.size
+    block.size += size
+    return out
+
+
+cdef inline int own_rows(Batch* batch) except -1:
+    """Copy what is borrowed."""
+    cdef Py_ssize_t i
+    cdef Row* row
+    cdef char* copy
+    for i in range(batch.n):
+        row = &batch.rows[i]
+        if row.flags & BORROWED:
+            if row.data != NULL:
+                copy = owned_bytes(batch, row.size + (row.size == 0))
+                memcpy(copy, row.data, row.size)
+                row.data = copy
+            row.flags = row.flags & <uint8_t> ~BORROWED
+    return 0

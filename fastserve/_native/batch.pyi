@@ -1,0 +1,1 @@
+from fastserve.batch.batch_py import ReadBatch as ReadBatch

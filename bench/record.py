@@ -1,7 +1,7 @@
 """A results file: what was measured, on what, by which command. bench/render.py makes the tables in docs/ of them.
 
 {"name", "title", "command", "stamp": {…},
- "tables": [{"title", "columns": [{"name", "unit"}], "rows": [{"label": …, "<column>": {"median", "worst", "rounds"}}]}],
+ "tables": [{"title", "columns": [{"name", "unit"}], "rows": [{"label": …, "<column>": {"median", "worst", …}}]}],
  "targets": [{"what", "measured", "at_least" | "at_most", "reach", "holds"}],
  "notes": […]}
 """

@@ -16,10 +16,12 @@ from typing import Final
 
 import uvloop
 
+from fastserve.api.admission import Admission
 from fastserve.api.feast import FeastReads
 from fastserve.api.feast_jobs import FeastJobs
 from fastserve.api.handlers import FeatureReads
 from fastserve.api.openapi import openapi_routes
+from fastserve.api.reader import Reader
 from fastserve.api.router import Router
 from fastserve.api.writes import FeatureWrites
 from fastserve.config import Config
@@ -33,6 +35,7 @@ from fastserve.registry import open_registry
 from fastserve.serving.catalog import Catalog
 from fastserve.serving.push import Pusher
 from fastserve.serving.read_path import ReadPath
+from fastserve.serving.row_cache import ViewCache
 from fastserve.timeutil import now_us
 
 log = logging.getLogger(__name__)
@@ -53,6 +56,10 @@ class ServeOptions:
         clock_us: a frozen clock, to replay a moment of the past; None for the wall clock.
         deadline_ms: how long a request waits for the online store.
         drain_s: how long a stopping server lets requests in flight finish.
+        cache_mb: memory of each worker for rows read lately; 0 for none. Only before a store that tells of
+            changes (Redis): the embedded ones are as near as a cache.
+        stale_if_down_s: how old a cached row may be that is answered, flagged, while the store is down; 0 for never.
+        max_queue_ms: estimated work a worker queues; beyond it requests are refused with 429.
         compat: 'feast' answers every Feast request as `?compat=feast` does; '' only those.
     """
 
@@ -65,6 +72,9 @@ class ServeOptions:
     clock_us: int | None = None
     deadline_ms: int = 1_000
     drain_s: float = 10.0
+    cache_mb: int = 64
+    stale_if_down_s: float = 300.0
+    max_queue_ms: int = 100
     compat: str = ""
 
     @property
@@ -90,7 +100,12 @@ class App:
         registry = open_registry(config.registry, config.project)
         self.catalog = Catalog(registry)
         self._jobs = FeastJobs(self.catalog, registry, config)
-        self._read_path = ReadPath(self._store, options.clock, deadline_us=options.deadline_ms * 1_000)
+        self._cache = _cache(self._store, options)
+        self._read_path = ReadPath(
+            self._store, options.clock, cache=self._cache, deadline_us=options.deadline_ms * 1_000
+        )
+        self._admission = Admission(options.max_queue_ms)
+        reader = Reader(self._read_path, self._admission)
         self._pusher = Pusher(
             registry,
             self.catalog.snapshot,
@@ -101,8 +116,8 @@ class App:
         self._started = False
         self._owner_checks: asyncio.Task[None] | None = None
         router = Router(
-            FeatureReads(self.catalog, self._read_path).routes,
-            FeastReads(self.catalog, self._read_path, compat=options.compat == "feast").routes,
+            FeatureReads(self.catalog, reader).routes,
+            FeastReads(self.catalog, reader, compat=options.compat == "feast").routes,
             FeatureWrites(self.catalog, self._pusher).routes,
             self._jobs.routes,
             openapi_routes(),
@@ -159,6 +174,12 @@ class App:
             await asyncio.gather(self._owner_checks, return_exceptions=True)
         await self.catalog.close()
         await self._store.close()
+
+
+def _cache(store: OnlineStore, options: ServeOptions) -> ViewCache | None:
+    if not (options.cache_mb and store.tells_changes):
+        return None
+    return ViewCache(store, options.cache_mb << 20, stale_if_down_us=int(options.stale_if_down_s * 1_000_000))
 
 
 def serve(options: ServeOptions, announce: Announce | None = None) -> int:

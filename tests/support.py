@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,12 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from fastserve.batch import ReadBatch
 from fastserve.codec.keys import KeyEncoder
 from fastserve.codec.rows import RowEncoder
+from fastserve.errors import StoreError
 from fastserve.online import OnlineStore
+from fastserve.online.base import OnRows
 from fastserve.registry import RegisteredView
 from fastserve.timeutil import MICROS
 from fastserve.types import arrow_type
@@ -50,3 +54,37 @@ async def put(
         for name, dtype in zip(layout.names, layout.dtypes, strict=True)
     ]
     return await store.put_many(keys, RowEncoder(layout).encode(keys, columns, events, created))
+
+
+class HandStore:
+    """The store's side of a read, answered by hand.
+
+    Attributes:
+        asked: (batch, done) of each fetch, in order.
+        failure: raised, or handed to done, by every fetch where it is set.
+        at_once: raise the failure rather than hand it over later.
+    """
+
+    tells_changes = False
+
+    def __init__(self, failure: StoreError | None = None, *, at_once: bool = False) -> None:
+        self.asked: list[tuple[ReadBatch, OnRows]] = []
+        self.failure = failure
+        self.at_once = at_once
+
+    def fetch(self, batch: ReadBatch, done: OnRows, now_us: int) -> bool:
+        if self.failure is not None:
+            if self.at_once:
+                raise self.failure
+            asyncio.get_running_loop().call_soon(done, self.failure)
+            return False
+        self.asked.append((batch, done))
+        return False
+
+    def get_many(self, keys: list[bytes]) -> asyncio.Future[list[bytes | None]]:
+        assert self.failure is not None
+        if self.at_once:
+            raise self.failure
+        answer: asyncio.Future[list[bytes | None]] = asyncio.get_running_loop().create_future()
+        answer.set_exception(self.failure)
+        return answer

@@ -22,15 +22,16 @@ import orjson
 
 from fastserve.api import wire
 from fastserve.api.feast_errors import feast_error
-from fastserve.api.router import Answer, Routes, then
+from fastserve.api.reader import Reader
+from fastserve.api.router import Answer, Routes
 from fastserve.codec.decoded import DecodedRows
 from fastserve.codec.status import Status
 from fastserve.errors import FastserveError, InvalidEntityError, RequestError, StoreUnavailableError
 from fastserve.http.message import Request, Response
 from fastserve.registry import Snapshot
-from fastserve.serving.catalog import Catalog
+from fastserve.serving.catalog import MAX_PLANS, Catalog
 from fastserve.serving.plan import ReadPlan
-from fastserve.serving.read_path import FeatureBatch, ReadPath
+from fastserve.serving.read_path import FeatureBatch, Found, decode_columns
 from fastserve.timeutil import MICROS, to_us
 from fastserve.types import DType, parse_dtype
 
@@ -63,14 +64,15 @@ class FeastReads:
 
     Args:
         catalog: plans.
-        read_path: the store behind them.
+        reader: reads them.
         compat: answer every request as `?compat=feast` does.
     """
 
-    def __init__(self, catalog: Catalog, read_path: ReadPath, *, compat: bool = False) -> None:
+    def __init__(self, catalog: Catalog, reader: Reader, *, compat: bool = False) -> None:
         self._catalog = catalog
-        self._read_path = read_path
+        self._reader = reader
         self._compat = compat
+        self._lasting: dict[int, tuple[ReadPlan, ReadPlan]] = {}  # id -> the plan itself, and without ttl
 
     @property
     def routes(self) -> Routes:
@@ -90,11 +92,24 @@ class FeastReads:
         columns = entity_columns(asked.entities, plan, self._catalog.snapshot)
         wanted = {name: columns[name] for name in plan.entity_columns if name in columns}
         keys = wire.json_keys(plan, wanted)
-        batch = self._read_path.read(
-            _without_ttl(plan) if compat else plan, keys, deadline_us=wire.deadline_us(request)
+        return self._reader.read(
+            self._without_ttl(plan) if compat else plan,
+            keys,
+            partial(_response, asked=asked, columns=columns, compat=compat),
+            form="feast",
+            deadline_us=wire.deadline_us(request),
+            refuse=feast_error,
         )
-        render = partial(_response, asked=asked, columns=columns, compat=compat)
-        return render(batch) if isinstance(batch, FeatureBatch) else then(batch, render, feast_error)
+
+    def _without_ttl(self, plan: ReadPlan) -> ReadPlan:
+        """The plan with rows that hold for ever: Feast does not look at the ttl when it serves."""
+        found = self._lasting.get(id(plan))
+        if found is None:
+            if len(self._lasting) >= MAX_PLANS:
+                self._lasting.clear()
+            lasting = replace(plan, reads=tuple(replace(read, ttl_us=None) for read in plan.reads))
+            found = self._lasting[id(plan)] = plan, lasting
+        return found[1]
 
 
 # ---- the request --------------------------------------------------------------------------------
@@ -218,17 +233,13 @@ def _integer(value: Any) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-def _without_ttl(plan: ReadPlan) -> ReadPlan:
-    """The plan with rows that hold for ever: Feast does not look at the ttl when it serves."""
-    return replace(plan, reads=tuple(replace(read, ttl_us=None) for read in plan.reads))
-
-
 # ---- the answer ---------------------------------------------------------------------------------
 
 
 def _response(
-    batch: FeatureBatch, *, asked: FeastRequest, columns: Mapping[str, list[Any]], compat: bool
+    found: Found, *, asked: FeastRequest, columns: Mapping[str, list[Any]], compat: bool
 ) -> Response:
+    batch = decode_columns(found)
     if batch.unavailable:  # a null would be a lie, and Feast has no status for it
         raise StoreUnavailableError(batch.unavailable, hint="try again")
     headers = (

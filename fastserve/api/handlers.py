@@ -7,14 +7,14 @@ and holds no state but the App's.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any, Final, TypeAlias
+from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
 import orjson
 
 from fastserve.api import wire
 from fastserve.api.errors import json_error
+from fastserve.api.reader import Reader
 from fastserve.api.router import Answer, Routes, segment_of, then
 from fastserve.codec.status import Status
 from fastserve.errors import FastserveError, InvalidEntityError, RequestError, StoreError
@@ -22,10 +22,8 @@ from fastserve.http.message import Request, Response
 from fastserve.serving.catalog import Catalog
 from fastserve.serving.entities import missing_column, unknown_column
 from fastserve.serving.plan import ReadPlan
-from fastserve.serving.read_path import FeatureBatch, ReadPath
+from fastserve.serving.read_path import Finish, Found, decode_columns
 from fastserve.timeutil import format_timestamp
-
-Render: TypeAlias = Callable[[FeatureBatch], Response]
 
 ONE_ENTITY: Final = "/feature-views/{name}/online-features"
 _VIEW: Final = re.compile(r"([^@]*)(?:@v([0-9]{1,9}))?")
@@ -37,12 +35,12 @@ class FeatureReads:
 
     Args:
         catalog: plans.
-        read_path: the store behind them.
+        reader: reads them.
     """
 
-    def __init__(self, catalog: Catalog, read_path: ReadPath) -> None:
+    def __init__(self, catalog: Catalog, reader: Reader) -> None:
         self._catalog = catalog
-        self._read_path = read_path
+        self._reader = reader
 
     @property
     def routes(self) -> Routes:
@@ -69,8 +67,14 @@ class FeatureReads:
             error.where = error.where or ("$.feature_service" if asked.service else "$.features")
             raise
         wire.check_fingerprint(plan, asked)
-        render = _arrow if media == wire.ARROW else _json
-        return self._read(plan, wire.json_keys(plan, asked.entities), render, wire.deadline_us(request))
+        render: Finish[Response] = _arrow if media == wire.ARROW else _json
+        return self._reader.read(
+            plan,
+            wire.json_keys(plan, asked.entities),
+            render,
+            form=media,
+            deadline_us=wire.deadline_us(request),
+        )
 
     def _one_entity(self, request: Request) -> Answer:
         name = segment_of(request.path, ONE_ENTITY)
@@ -84,19 +88,17 @@ class FeatureReads:
             raise
         refs = tuple(f"{name}:{feature}" for feature in registered.view.feature_names)
         plan = self._catalog.plan("", refs, False)
-        return self._read(plan, _query_entity(request.query, plan), _one_row, wire.deadline_us(request))
-
-    def _read(
-        self, plan: ReadPlan, entities: dict[str, list[Any]], render: Render, deadline_us: int | None
-    ) -> Answer:
-        batch = self._read_path.read(plan, entities, deadline_us=deadline_us)
-        if isinstance(batch, FeatureBatch):
-            return render(batch)
-        return then(batch, render)
+        return self._reader.read(
+            plan,
+            _query_entity(request.query, plan),
+            _one_row,
+            form="row",
+            deadline_us=wire.deadline_us(request),
+        )
 
     def _health(self, request: Request) -> Answer:
         try:
-            rows = self._read_path.probe()
+            rows = self._reader.read_path.probe()
         except StoreError as error:
             return self._health_answer(error)
         if isinstance(rows, list):
@@ -114,23 +116,26 @@ class FeatureReads:
         return Response(200 if error is None else 503, wire.JSON, orjson.dumps(body))
 
 
-def _json(batch: FeatureBatch) -> Response:
-    return Response(200, wire.JSON, wire.render_json(batch))
+def _json(found: Found) -> Response:
+    return Response(200, wire.JSON, wire.render_json(decode_columns(found)))
 
 
-def _arrow(batch: FeatureBatch) -> Response:
-    return Response(200, wire.ARROW, memoryview(wire.render_arrow(batch)))
+def _arrow(found: Found) -> Response:
+    return Response(200, wire.ARROW, memoryview(wire.render_arrow(decode_columns(found))))
 
 
-def _one_row(batch: FeatureBatch) -> Response:
+def _one_row(found: Found) -> Response:
     """The row-shaped answer of GET /feature-views/{name}/online-features."""
+    batch = decode_columns(found)
     read, decoded = batch.plan.reads[0], batch.reads[0]
-    known = not batch.unavailable and decoded.row_status[0] != Status.NOT_FOUND
+    known = bool(wire.known_rows(decoded)[0])
     event_ts = int(decoded.event_ts[0])
     columns = batch.plan.columns
     metadata: dict[str, Any] = {"revision": batch.plan.revision, "schema_fingerprint": batch.plan.fingerprint}
     if batch.unavailable:
         metadata["unavailable"] = batch.unavailable
+    if batch.stale:
+        metadata["stale_rows"] = batch.stale
     body = {
         "feature_view": read.view,
         "version": read.version,

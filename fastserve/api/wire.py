@@ -209,6 +209,8 @@ def render_json(batch: FeatureBatch) -> bytes:
     }
     if batch.unavailable:
         metadata["unavailable"] = batch.unavailable
+    if batch.stale:
+        metadata["stale_rows"] = batch.stale
     answer = {
         "names": [c.name for c in plan.columns],
         "dtypes": [c.dtype for c in plan.columns],
@@ -288,9 +290,7 @@ def json_value(value: Any) -> Any:
 
 def _json_view(batch: FeatureBatch, i: int) -> dict[str, Any]:
     read, decoded = batch.plan.reads[i], batch.reads[i]
-    known = decoded.row_status != Status.NOT_FOUND
-    if batch.unavailable:
-        known = np.zeros(batch.n, dtype=bool)
+    known = known_rows(decoded)
     age_ms = (batch.now_us - decoded.event_ts) // 1_000
     times = decoded.event_ts.astype("datetime64[us]")
     return {
@@ -299,6 +299,11 @@ def _json_view(batch: FeatureBatch, i: int) -> dict[str, Any]:
         "event_timestamps": _masked(np.datetime_as_string(times, timezone="UTC").tolist(), known),
         "freshness_ms": _masked(age_ms.tolist(), known),
     }
+
+
+def known_rows(decoded: DecodedRows) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """bool[n]: the entity has a row, fresh or expired, and so an event time."""
+    return (decoded.row_status == Status.PRESENT) | (decoded.row_status == Status.OUTSIDE_MAX_AGE)
 
 
 def _masked(values: list[Any], known: np.ndarray[Any, np.dtype[np.bool_]]) -> list[Any]:
@@ -342,8 +347,7 @@ def render_arrow(batch: FeatureBatch) -> pa.Buffer:
 
 def _arrow_times(batch: FeatureBatch, i: int) -> pa.Array:
     decoded = batch.reads[i]
-    unknown = (decoded.row_status == Status.NOT_FOUND) | bool(batch.unavailable)
-    return pa.array(decoded.event_ts, mask=unknown).cast(pa.timestamp("us", "UTC"))
+    return pa.array(decoded.event_ts, mask=~known_rows(decoded)).cast(pa.timestamp("us", "UTC"))
 
 
 def choose(accept: bytes | None, offered: Sequence[str] = (JSON, ARROW)) -> str | None:

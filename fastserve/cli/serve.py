@@ -36,6 +36,27 @@ from fastserve.cli.options import json_option, parse_moment, repo_option
     show_default=True,
     help="Longest wait for requests when stopping.",
 )
+@click.option(
+    "--cache-mb",
+    type=click.IntRange(0),
+    default=64,
+    show_default=True,
+    help="Memory of each worker for rows read lately from Redis; 0 for none.",
+)
+@click.option(
+    "--stale-if-down-s",
+    type=click.FloatRange(0, 86_400),
+    default=300.0,
+    show_default=True,
+    help="Age of cached rows that are answered, flagged, while the store is down.",
+)
+@click.option(
+    "--max-queue-ms",
+    type=click.IntRange(1),
+    default=100,
+    show_default=True,
+    help="Work that a worker queues; more requests are refused with 429.",
+)
 @click.option("--clock", default=None, metavar="TIME", help="Answer as of this instant: replay the past.")
 @click.option(
     "--compat",

@@ -112,9 +112,10 @@ def _described(store: FeatureStore, obj: Definition) -> dict[str, Any]:
             for layout in registered.layouts
         }
         about["materialized"] = _ranges(store, registered)
-        if registered.view.ttl_us is not None:
-            about["ttl"] = format_duration(registered.view.ttl_us)
-            del about["ttl_us"]
+    for name in ("ttl", "max_staleness", "deadline"):
+        value_us = about.pop(f"{name}_us", None)
+        if value_us is not None:
+            about[name] = format_duration(value_us)
     about |= _datasets(store, obj)
     return about
 

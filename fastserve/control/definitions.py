@@ -120,6 +120,8 @@ _VIEW: Final = shapes.members(
         "source": shapes.nullable(_source),
         "ttl_us": shapes.nullable(shapes.integer(-MAX_US, 2 * MAX_US)),
         "ttl": shapes.nullable(_ttl),
+        "max_staleness_us": shapes.nullable(shapes.integer(-MAX_US, 2 * MAX_US)),
+        "max_staleness": shapes.nullable(_ttl),
         "version": shapes.integer(-_MAX_VERSION, _MAX_VERSION),
         "online": shapes.flag,
         "offline": shapes.flag,
@@ -130,7 +132,13 @@ _KINDS: Final[Mapping[str, Shape]] = {
     "entity": shapes.members({**_ABOUT, "join_keys": _NAMES, "dtypes": _NAMES}, ("name",)),
     "feature_view": _VIEW,
     "feature_service": shapes.members(
-        {**_ABOUT, "features": shapes.items(shapes.either((dict, _PART), (str, _ref)))}, ("name", "features")
+        {
+            **_ABOUT,
+            "features": shapes.items(shapes.either((dict, _PART), (str, _ref))),
+            "deadline_us": shapes.nullable(shapes.integer(-MAX_US, 2 * MAX_US)),
+            "deadline": shapes.nullable(_ttl),
+        },
+        ("name", "features"),
     ),
     "push_source": _PUSH,
 }
@@ -164,6 +172,10 @@ def build(values: list[dict[str, Any]]) -> list[Definition]:
 def _built(value: dict[str, Any]) -> Definition:
     kind = value["kind"]
     data = {name: item for name, item in value.items() if name != "kind"}
+    for name in ("ttl", "max_staleness", "deadline"):
+        text = data.pop(name, None)
+        if text is not None:
+            data[f"{name}_us"] = parse_duration(text)
     if kind == "entity":
         return Entity(data.pop("name"), data.pop("join_keys", None), data.pop("dtypes", "string"), **data)
     if kind == "feature_view":
@@ -176,9 +188,6 @@ def _built(value: dict[str, Any]) -> Definition:
 
 
 def _view(data: dict[str, Any]) -> dict[str, Any]:
-    ttl = data.pop("ttl", None)
-    if ttl is not None:
-        data["ttl_us"] = parse_duration(ttl)
     source = data.get("source")
     if source and source["kind"] == "file_source":
         data["source"] = _files(source)

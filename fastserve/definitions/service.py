@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 
 from fastserve.definitions.freeze import freeze, frozen_tags
 from fastserve.definitions.view import FeatureView, FeatureViewProjection
 from fastserve.display import html_table
 from fastserve.errors import RequestError
+from fastserve.timeutil import parse_duration
 
 _REF = re.compile(r"([^:@\s]+)(?:@v(\d+))?:([^:@\s]+)")
 
@@ -24,6 +26,8 @@ class FeatureService:
             A whole view stands for the features it has now: a field added later does not change the service.
         pinned_to: id of a training data set. The service then reads the view versions that the data set did, and
             is refused rather than answered with another schema than the data set's.
+        deadline: how long a read waits for the online store (``"20ms"``); then what is there is answered, and the rest
+            is UNAVAILABLE. A request's own deadline, and the server's, hold where they are shorter.
     """
 
     name: str
@@ -32,6 +36,7 @@ class FeatureService:
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
     owner: str = ""
     pinned_to: str = ""
+    deadline_us: int | None = None
 
     def __init__(
         self,
@@ -45,6 +50,7 @@ class FeatureService:
         tags: Mapping[str, str] | None = None,
         owner: str = "",
         pinned_to: str = "",
+        deadline: timedelta | str | None = None,
     ) -> None:
         if isinstance(features, (FeatureView, FeatureViewProjection, str)):
             features = (features,)
@@ -56,6 +62,7 @@ class FeatureService:
             tags=frozen_tags(tags),
             owner=owner,
             pinned_to=pinned_to,
+            deadline_us=None if deadline is None else parse_duration(deadline),
         )
 
     def _repr_html_(self) -> str:

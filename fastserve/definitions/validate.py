@@ -17,7 +17,7 @@ from fastserve.definitions.service import FeatureService
 from fastserve.definitions.source import FORMATS, FileSource, PushSource, batch_source
 from fastserve.definitions.view import FeatureView, FeatureViewProjection
 from fastserve.errors import DefinitionError, Problem
-from fastserve.timeutil import MAX_US
+from fastserve.timeutil import DAY_US, MAX_US, format_duration
 from fastserve.types import KEY_TYPES, parse_dtype
 
 NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -144,6 +144,7 @@ def _check_view(where: str, view: FeatureView, entities: dict[str, Entity]) -> I
     if view.ttl_us is not None and not 0 < view.ttl_us <= MAX_US:
         problem = "is not positive" if view.ttl_us <= 0 else "is longer than time itself"
         yield Problem(where, f"ttl {problem}", "leave ttl out for rows that hold for ever")
+    yield from _check_limit(where, "max_staleness", view.max_staleness_us, 0)
     if not view.schema:
         yield Problem(where, "has no features", "list at least one Field in schema=")
     yield from _check_fields(where, view, join_keys_of(view, entities))
@@ -151,6 +152,13 @@ def _check_view(where: str, view: FeatureView, entities: dict[str, Entity]) -> I
         place = f"{where}, source {view.source.name!r}"
         yield from _check_name(place, view.source)
         yield from _check_source(place, view.source)
+
+
+def _check_limit(where: str, name: str, value_us: int | None, least_us: int) -> Iterator[Problem]:
+    if value_us is None or least_us <= value_us <= DAY_US:
+        return
+    what = f"{name} is {format_duration(value_us)}" if value_us > 0 else f"{name} is not positive"
+    yield Problem(where, what, f"from {format_duration(least_us)} to a day, or leave it out for the default")
 
 
 def _check_key_types(where: str, view: FeatureView, entities: dict[str, Entity]) -> Iterator[Problem]:
@@ -211,6 +219,7 @@ def _check_service(
     views: dict[tuple[str, int], FeatureView],
     entities: dict[str, Entity],
 ) -> Iterator[Problem]:
+    yield from _check_limit(where, "deadline", service.deadline_us, 1_000)
     if not isinstance(service.pinned_to, str):
         kind = type(service.pinned_to).__name__
         yield Problem(where, f"pinned_to is a {kind}", "write the id of a training data set as text")

@@ -60,6 +60,9 @@ class FeatureView:
         schema: the features.
         source: where rows come from; None for views only ever written to.
         ttl: how long after its event time a row holds (``"2h"`` or a timedelta); None for ever.
+        max_staleness: how long a server may answer a copy of a row without asking the online store again (``"5s"``);
+            ``"0s"`` for never. Servers hear of changes within milliseconds; this bounds what a lost message
+            costs. None: a minute.
         version: declare the next one for a breaking change; versions are served side by side.
         online, offline: which stores materialization fills by default.
     """
@@ -69,6 +72,7 @@ class FeatureView:
     schema: tuple[Field, ...] = ()
     source: Source | None = None
     ttl_us: int | None = None
+    max_staleness_us: int | None = None
     version: int = 1
     online: bool = True
     offline: bool = True
@@ -84,6 +88,7 @@ class FeatureView:
         schema: Sequence[Field] = (),
         source: Source | None = None,
         ttl: timedelta | str | None = None,
+        max_staleness: timedelta | str | None = None,
         version: int = 1,
         online: bool = True,
         offline: bool = True,
@@ -100,6 +105,7 @@ class FeatureView:
             schema=tuple(schema),
             source=source,
             ttl_us=None if ttl is None else parse_duration(ttl),
+            max_staleness_us=None if max_staleness is None else parse_duration(max_staleness),
             version=version,
             online=online,
             offline=offline,

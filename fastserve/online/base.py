@@ -32,9 +32,11 @@ class OnlineStore(Protocol):
 
     Attributes:
         url: where the data is, without password; for messages.
+        tells_changes: whether `on_changes` tells anything: what is kept of its rows can be kept right.
     """
 
     url: str
+    tells_changes: bool
 
     def get_many(self, keys: Sequence[bytes]) -> Rows | asyncio.Future[Rows]:
         """The rows of the keys, None where there is none; the same key may come up twice.

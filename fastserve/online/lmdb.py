@@ -202,6 +202,7 @@ class LmdbStore:
 
     def __init__(self, url: str, path: str, *, read_only: bool, map_size: int, sync: bool = True) -> None:
         self.url = url
+        self.tells_changes = False
         self._read_only = read_only
         self._pid = os.getpid()
         options = {"map_size": map_size, "sync": sync, "readonly": read_only}

@@ -43,6 +43,7 @@ class MemoryStore:
         if "?" in name:
             raise ConfigError("memory:// takes no options", where=url)
         self.url = url
+        self.tells_changes = False
         self._read_only = read_only
         self._space = _SPACES.setdefault(name, _Space()) if name else _Space()
         self._closed = False

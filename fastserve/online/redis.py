@@ -86,6 +86,7 @@ class RedisStore:
 
     def __init__(self, url: str, endpoint: Endpoint, settings: dict[str, Any], *, read_only: bool) -> None:
         self.url = url
+        self.tells_changes = True
         self._label = endpoint.label
         self._read_only = read_only
         self._pump = Pump(endpoint)

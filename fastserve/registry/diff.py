@@ -46,6 +46,7 @@ def flatten(obj: Definition) -> dict[str, Any]:
     elif isinstance(obj, FeatureService):
         flat["features"] = [ref_text(part) for part in obj.features]
         flat["pinned to"] = obj.pinned_to or None
+        flat["deadline"] = ttl_text(obj.deadline_us)
     else:
         flat |= _source("", obj)
     return flat | _common(obj)
@@ -83,6 +84,7 @@ def _view(view: FeatureView) -> dict[str, Any]:
             flat[f"feature {field.name} description"] = field.description
         flat |= {f"feature {field.name} tag {tag}": value for tag, value in field.tags.items()}
     flat["ttl"] = ttl_text(view.ttl_us)
+    flat["max staleness"] = ttl_text(view.max_staleness_us)
     flat |= _source("source", view.source)
     flat["online"] = view.online
     flat["offline"] = view.offline

@@ -29,6 +29,7 @@ class ViewRead:
         key_columns: request columns in the key's canonical order; empty for an entity-less view.
         key_types: their types.
         ttl_us: how long a row holds, or None for ever.
+        max_staleness_us: how long a cached row may be answered; None for the default.
         names: features decoded, in the decoder's order.
     """
 
@@ -37,6 +38,7 @@ class ViewRead:
     key_columns: tuple[str, ...]
     key_types: tuple[str, ...]
     ttl_us: int | None
+    max_staleness_us: int | None
     names: tuple[str, ...]
     keys: KeyEncoder
     rows: RowDecoder
@@ -62,6 +64,7 @@ class ReadPlan:
         columns: what is answered, in order.
         reads: what is read from the store.
         entity_columns: request columns needed -> key type.
+        deadline_us: the service's; None without one.
         fingerprint: 16 hex digits that change when a name, type, view version or the order changes.
     """
 
@@ -71,6 +74,7 @@ class ReadPlan:
     reads: tuple[ViewRead, ...]
     entity_columns: Mapping[str, str]
     fingerprint: str
+    deadline_us: int | None = None
 
 
 def compile_plan(
@@ -122,6 +126,7 @@ def compile_plan(
         reads=reads,
         entity_columns=_entity_columns(reads),
         fingerprint=fingerprint,
+        deadline_us=snapshot.service(service).deadline_us if service else None,
     )
 
 
@@ -134,6 +139,7 @@ def _view_read(registered: RegisteredView, columns: tuple[str, ...], names: list
         key_columns=columns,
         key_types=key_types,
         ttl_us=view.ttl_us,
+        max_staleness_us=view.max_staleness_us,
         names=tuple(names),
         keys=KeyEncoder(registered.view_id, key_types),
         rows=RowDecoder(

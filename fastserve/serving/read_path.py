@@ -1,39 +1,71 @@
 """START HERE. One batch read, top to bottom; the functions stand in the order they run.
 
-A read answers at once (a FeatureBatch) when the store does, as the embedded ones do: no task, no future. A store
-behind a socket answers by a future; then the read does, with callbacks only.
+    keys   [read 0: key of entity 0 … n-1, read 1: …]    one ReadBatch; n keys for each ViewRead of the plan
+    rows   from the cache where they are fresh enough, the rest by one round trip to the store
 
-Data: `keys` and `rows` are the views' keys one after another, n for each ViewRead of the plan:
-[read 0: key of entity 0 … n-1, read 1: …]; one store round trip fetches them all.
+A read answers at once when the cache or an embedded store has all rows: no task, no future. Else it answers by a
+future, which the store's last reply, its failure or the deadline resolves; rows still unknown then are answered as
+UNAVAILABLE, rows that came are answered. `finish` makes the answer of the rows where they lie, before they go.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias
+from typing import Any, Final, Generic, TypeAlias, TypeVar
 
+from fastserve.batch import ReadBatch
 from fastserve.codec.decoded import DecodedRows
 from fastserve.errors import StoreError
 from fastserve.online import OnlineStore
+from fastserve.serving.breaker import Breaker
 from fastserve.serving.entities import check_columns, key_columns
 from fastserve.serving.plan import ReadPlan
+from fastserve.serving.row_cache import ViewCache
 
-Rows: TypeAlias = Sequence[bytes | None]
+T = TypeVar("T")
+
 PROBE_KEY: Final = b"!probe"
+LATE: Final = "the online store did not answer in time"
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """The rows of one read, before anything is made of them.
+
+    Attributes:
+        plan: what was asked.
+        n: number of entities.
+        rows: n keys and rows for each of plan.reads, one read after the other.
+        now_us: the instant the answer holds for.
+        unavailable: why rows are UNKNOWN ('' when none is).
+        stale: how many rows are older than their view allows, answered because the store is down.
+    """
+
+    plan: ReadPlan
+    n: int
+    rows: ReadBatch
+    now_us: int
+    unavailable: str = ""
+    stale: int = 0
+
+
+Finish: TypeAlias = Callable[[Found], T]
 
 
 @dataclass(frozen=True, slots=True)
 class FeatureBatch:
-    """The answer to one read.
+    """The answer to one read as columns.
 
     Attributes:
         plan: what was asked.
         n: number of entities, i.e. rows.
         reads: decoded rows for each of plan.reads.
         now_us: the instant it holds for.
-        unavailable: why the store did not answer ('' when it did); then every status is UNAVAILABLE.
+        unavailable: why rows are UNAVAILABLE ('' when none is).
+        stale: how many rows come from the cache, older than their view allows, because the store is down.
     """
 
     plan: ReadPlan
@@ -41,6 +73,21 @@ class FeatureBatch:
     reads: tuple[DecodedRows, ...]
     now_us: int
     unavailable: str = ""
+    stale: int = 0
+
+
+def decode_columns(found: Found) -> FeatureBatch:
+    """The Finish that decodes every read into columns.
+
+    Raises:
+        CodecError: a row is corrupt.
+    """
+    n = found.n
+    reads = tuple(
+        read.rows.decode_batch(found.rows, i * n, (i + 1) * n, now_us=found.now_us, ttl_us=read.ttl_us)
+        for i, read in enumerate(found.plan.reads)
+    )
+    return FeatureBatch(found.plan, n, reads, found.now_us, found.unavailable, found.stale)
 
 
 class ReadPath:
@@ -49,6 +96,7 @@ class ReadPath:
     Args:
         store: where the rows are.
         now: the clock, microseconds UTC; a frozen one replays the past.
+        cache: rows read lately; None for a store that is as near as a cache.
         deadline_us: how long a read waits for the store before it answers UNAVAILABLE, at most.
 
     Attributes:
@@ -56,36 +104,48 @@ class ReadPath:
             answer is then UNAVAILABLE, for this reason.
     """
 
-    def __init__(self, store: OnlineStore, now: Callable[[], int], *, deadline_us: int = 1_000_000) -> None:
+    def __init__(
+        self,
+        store: OnlineStore,
+        now: Callable[[], int],
+        *,
+        cache: ViewCache | None = None,
+        deadline_us: int = 1_000_000,
+    ) -> None:
         self._store = store
         self._now = now
-        self._deadline_s = deadline_us / 1e6
+        self._cache = cache
+        self._deadline_us = deadline_us
+        self.breaker = Breaker()
         self.blocked = ""
 
     def read(
-        self, plan: ReadPlan, entities: Mapping[str, Sequence[Any]], *, deadline_us: int | None = None
-    ) -> FeatureBatch | asyncio.Future[FeatureBatch]:
-        """Values and statuses of the plan's features for these entities.
+        self,
+        plan: ReadPlan,
+        entities: Mapping[str, Sequence[Any]],
+        finish: Finish[T],
+        *,
+        deadline_us: int | None = None,
+    ) -> T | asyncio.Future[T]:
+        """What `finish` makes of the rows of these entities.
 
         Args:
             entities: request column -> one value per entity; the plan's columns, all of one length.
-            deadline_us: a shorter wait for this read alone; a longer one changes nothing.
+            finish: for example decode_columns; it gets rows that are gone once it has returned.
+            deadline_us: a shorter wait for this read alone; a longer one changes nothing. Default: the service's.
 
         Raises:
             InvalidEntityError: columns are missing, unknown or ragged, or a value is no key of its type.
+            CodecError: a row is corrupt.
         """
         n = check_columns(plan, entities)
-        keys = self._encode(plan, entities, n)
+        batch = self._encode(plan, entities, n)
         if self.blocked:
-            return self._unavailable(plan, n, self.blocked)
-        try:
-            rows = self._store.get_many(keys)
-        except StoreError as error:
-            return self._unavailable(plan, n, error.message)
-        if isinstance(rows, asyncio.Future):
-            wait_s = self._deadline_s if deadline_us is None else min(self._deadline_s, deadline_us / 1e6)
-            return self._when_answered(rows, plan, keys, n, wait_s)
-        return self._decode(plan, keys, rows, n)
+            return finish(Found(plan, n, batch, self._now(), self.blocked))
+        moment = time.monotonic_ns() // 1_000
+        if self._cache is not None and not self._cache.look_up(plan, batch, n, moment):
+            return finish(Found(plan, n, batch, self._now()))
+        return self._fetch(_Pending(self, plan, batch, n, finish), moment, deadline_us)
 
     def probe(self) -> asyncio.Future[list[bytes | None]] | list[bytes | None]:
         """Ask the store for one key: does it answer? Raises, or fails the future with, StoreError if not."""
@@ -93,64 +153,98 @@ class ReadPath:
             raise StoreError(self.blocked)
         return self._store.get_many([PROBE_KEY])
 
-    def _encode(self, plan: ReadPlan, entities: Mapping[str, Sequence[Any]], n: int) -> list[bytes]:
-        keys: list[bytes] = []
+    def _encode(self, plan: ReadPlan, entities: Mapping[str, Sequence[Any]], n: int) -> ReadBatch:
+        batch = ReadBatch()
         for read in plan.reads:
-            keys += read.keys.encode(key_columns(read, entities), n, names=read.key_columns)
-        return keys
+            read.keys.encode_into(batch, key_columns(read, entities), n, names=read.key_columns)
+        return batch
 
-    def _when_answered(
-        self,
-        rows: asyncio.Future[list[bytes | None]],
-        plan: ReadPlan,
-        keys: list[bytes],
-        n: int,
-        wait_s: float,
-    ) -> asyncio.Future[FeatureBatch]:
-        """Decode when the store answers; at the deadline, or if it fails, say UNAVAILABLE."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[FeatureBatch] = loop.create_future()
-
-        def settle(done: asyncio.Future[list[bytes | None]]) -> None:
-            timer.cancel()
-            if answer.done() or done.cancelled():
-                return
-            error = done.exception()
-            if isinstance(error, StoreError):
-                answer.set_result(self._unavailable(plan, n, error.message))
-            elif error is not None:
-                answer.set_exception(error)
-            else:
-                try:
-                    answer.set_result(self._decode(plan, keys, done.result(), n))
-                except Exception as broken:
-                    answer.set_exception(broken)
-
-        def give_up() -> None:
-            if not answer.done():
-                answer.set_result(self._unavailable(plan, n, "the online store did not answer in time"))
-            rows.cancel()
-
-        def stop(done: asyncio.Future[FeatureBatch]) -> None:
-            if done.cancelled():
-                timer.cancel()
-                rows.cancel()
-
-        timer = loop.call_later(wait_s, give_up)
-        rows.add_done_callback(settle)
-        answer.add_done_callback(stop)
-        return answer
-
-    def _decode(self, plan: ReadPlan, keys: list[bytes], rows: Rows, n: int) -> FeatureBatch:
-        now = self._now()
-        decoded = tuple(
-            read.rows.decode(
-                keys[i * n : (i + 1) * n], rows[i * n : (i + 1) * n], now_us=now, ttl_us=read.ttl_us
-            )
-            for i, read in enumerate(plan.reads)
+    def _fetch(self, pending: _Pending[T], moment: int, deadline_us: int | None) -> T | asyncio.Future[T]:
+        refusal = self.breaker.refusal(moment)
+        if refusal:
+            return pending.without_store(refusal)
+        pending.batch.own()
+        try:
+            if self._store.fetch(pending.batch, pending.settle, moment):
+                return pending.answer()
+        except StoreError as error:
+            self.breaker.failed(error, moment)
+            return pending.without_store(error.message)
+        wait_us = min(
+            self._deadline_us,
+            deadline_us or self._deadline_us,
+            pending.plan.deadline_us or self._deadline_us,
         )
-        return FeatureBatch(plan, n, decoded, now)
+        return pending.wait(wait_us)
 
-    def _unavailable(self, plan: ReadPlan, n: int, why: str) -> FeatureBatch:
-        reads = tuple(read.rows.unavailable(n) for read in plan.reads)
-        return FeatureBatch(plan, n, reads, self._now(), why)
+
+class _Pending(Generic[T]):
+    """A read between the question to the store and its answer."""
+
+    __slots__ = ("_future", "_path", "_timer", "_wait_us", "batch", "finish", "n", "plan")
+
+    def __init__(self, path: ReadPath, plan: ReadPlan, batch: ReadBatch, n: int, finish: Finish[T]) -> None:
+        self._path = path
+        self.plan = plan
+        self.batch = batch
+        self.n = n
+        self.finish = finish
+
+    def wait(self, wait_us: int) -> asyncio.Future[T]:
+        """The future answer: whichever comes first of settle and give_up makes it."""
+        loop = asyncio.get_running_loop()
+        self._wait_us = wait_us
+        self._timer = loop.call_later(wait_us / 1e6, self.give_up)
+        self._future: asyncio.Future[T] = loop.create_future()
+        self._future.add_done_callback(self.stop)
+        return self._future
+
+    def settle(self, error: StoreError | None) -> None:
+        """The store has answered: all rows are in, or `error` says why not."""
+        if self._future.done():
+            return
+        moment = time.monotonic_ns() // 1_000
+        try:
+            if error is None:
+                self._path.breaker.succeeded()
+                self._future.set_result(self.answer())
+            else:
+                self._path.breaker.failed(error, moment)
+                self._future.set_result(self.without_store(error.message))
+        except Exception as broken:
+            self._future.set_exception(broken)
+
+    def give_up(self) -> None:
+        """The deadline: what is there is answered."""
+        if self._future.done():
+            return
+        self.batch.abandon()
+        if self._wait_us >= self._path._deadline_us:  # a caller in a hurry says nothing about the store
+            self._path.breaker.failed(None, time.monotonic_ns() // 1_000)
+        try:
+            self._future.set_result(self.without_store(LATE))
+        except Exception as broken:
+            self._future.set_exception(broken)
+
+    def stop(self, future: asyncio.Future[T]) -> None:
+        """It is answered, or nobody waits any more."""
+        self._timer.cancel()
+        if future.cancelled():
+            self.batch.abandon()
+
+    def answer(self) -> T:
+        """Of all rows; what could be decoded goes into the cache."""
+        path = self._path
+        made = self.finish(Found(self.plan, self.n, self.batch, path._now()))
+        if path._cache is not None:
+            path._cache.keep(self.batch)
+        return made
+
+    def without_store(self, why: str) -> T:
+        """Of the rows that came, and of stale ones from the cache; the rest is UNAVAILABLE."""
+        path = self._path
+        stale = 0
+        if path._cache is not None:
+            stale = path._cache.look_up_stale(self.batch, time.monotonic_ns() // 1_000)
+        why = why if self.batch.missing else ""
+        return self.finish(Found(self.plan, self.n, self.batch, path._now(), why, stale))

@@ -19,7 +19,7 @@ from fastserve.online import open_store
 from fastserve.registry import RegisteredView, Registry, Snapshot
 from fastserve.serving.plan import compile_plan
 from fastserve.serving.push import TARGETS, Pusher, PushLimits, PushResult
-from fastserve.serving.read_path import FeatureBatch, ReadPath
+from fastserve.serving.read_path import FeatureBatch, ReadPath, decode_columns
 from fastserve.timeutil import format_timestamp, now_us
 
 T = TypeVar("T")
@@ -99,7 +99,7 @@ def read_once(
     async def read() -> FeatureBatch:
         store = open_store(online_store, read_only=True)
         try:
-            batch = ReadPath(store, lambda: now_us).read(plan, entities)
+            batch = ReadPath(store, lambda: now_us).read(plan, entities, decode_columns)
             return batch if isinstance(batch, FeatureBatch) else await batch
         finally:
             await store.close()

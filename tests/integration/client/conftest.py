@@ -13,6 +13,7 @@ import pytest
 import uvloop
 
 from fastserve.api.handlers import FeatureReads
+from fastserve.api.reader import Reader
 from fastserve.api.router import Router
 from fastserve.client import AsyncClient, Options
 from fastserve.client import h2 as client_h2
@@ -104,7 +105,7 @@ async def serve() -> AsyncIterator[Callable[..., Any]]:
 @pytest.fixture
 async def features(world: World, serve: Callable[..., Any]) -> Server:
     """A server of the world of tests/unit/serving/world.py."""
-    server: Server = await serve(Router(FeatureReads(world.catalog, world.read_path).routes))
+    server: Server = await serve(Router(FeatureReads(world.catalog, Reader(world.read_path)).routes))
     return server
 
 

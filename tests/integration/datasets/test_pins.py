@@ -9,6 +9,7 @@ import pytest
 
 from fastserve import FeatureService
 from fastserve.api.handlers import FeatureReads
+from fastserve.api.reader import Reader
 from fastserve.api.router import Router
 from fastserve.errors import DefinitionError, SchemaMismatchError
 from fastserve.http.message import Request, Response
@@ -43,7 +44,7 @@ def post(shop: Shop, body: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         config = store.config
     registry = open_registry(config.registry, config.project)
     try:
-        reads = FeatureReads(Catalog(registry), ReadPath(open_store("memory://pins"), lambda: 0))
+        reads = FeatureReads(Catalog(registry), Reader(ReadPath(open_store("memory://pins"), lambda: 0)))
         answer = Router(reads.routes)(
             Request("POST", "/online-features/batch", "", (), json.dumps(body).encode())
         )

@@ -12,12 +12,13 @@ import pyarrow as pa
 import pytest
 
 from fastserve.api.handlers import FeatureReads
+from fastserve.api.reader import Reader
 from fastserve.api.router import Router
 from fastserve.api.wire import ARROW, MAX_ENTITIES
 from fastserve.errors import StoreUnavailableError
 from fastserve.http.server import Server
 from fastserve.serving.read_path import ReadPath
-from tests.support import NOW_US, put
+from tests.support import NOW_US, HandStore, put
 from tests.unit.serving.world import World
 
 Ask: TypeAlias = Callable[..., Any]
@@ -26,7 +27,7 @@ BATCH = "/online-features/batch"
 
 @pytest.fixture
 async def server(world: World) -> AsyncIterator[Server]:
-    server = Server(Router(FeatureReads(world.catalog, world.read_path).routes))
+    server = Server(Router(FeatureReads(world.catalog, Reader(world.read_path)).routes))
     await server.start("127.0.0.1", 0)
     yield server
     await server.drain(5)
@@ -115,16 +116,9 @@ async def test_health(server: Server) -> None:
 
 @pytest.mark.parametrize("at_once", [False, True], ids=["by future", "at once"])
 async def test_a_dead_store_is_503_health_and_unavailable_values(world: World, at_once: bool) -> None:
-    class Dead:
-        def get_many(self, keys: list[bytes]) -> asyncio.Future[list[bytes | None]]:
-            if at_once:
-                raise StoreUnavailableError("connection refused")
-            answer = asyncio.get_running_loop().create_future()
-            answer.set_exception(StoreUnavailableError("connection refused"))
-            return answer
-
-    path = ReadPath(Dead(), lambda: NOW_US)  # type: ignore[arg-type]
-    server = Server(Router(FeatureReads(world.catalog, path).routes))
+    dead = HandStore(StoreUnavailableError("connection refused"), at_once=at_once)
+    path = ReadPath(dead, lambda: NOW_US)  # type: ignore[arg-type]
+    server = Server(Router(FeatureReads(world.catalog, Reader(path)).routes))
     await server.start("127.0.0.1", 0)
     try:
         status, _, data = await ask(server, "GET", "/health")

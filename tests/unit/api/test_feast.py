@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 
 from fastserve.api.feast import FeastReads
+from fastserve.api.reader import Reader
 from fastserve.api.router import Router
 from fastserve.api.wire import MAX_ENTITIES
 from fastserve.errors import StoreUnavailableError
 from fastserve.http.message import Request, Response
 from fastserve.serving.read_path import ReadPath
 from fastserve.timeutil import MICROS
-from tests.support import NOW_US, put
+from tests.support import NOW_US, HandStore, put
 from tests.unit.serving.world import KINDS, World
 
 PATH = "/get-online-features"
@@ -24,7 +25,7 @@ EVENT = "2023-11-14T22:13:19Z"
 
 
 def ask(world: World, body: Any, query: str = "", *, compat: bool = False) -> Response:
-    router = Router(FeastReads(world.catalog, world.read_path, compat=compat).routes)
+    router = Router(FeastReads(world.catalog, Reader(world.read_path), compat=compat).routes)
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     answer = router(Request("POST", PATH, query, [], data))
     assert isinstance(answer, Response)
@@ -212,14 +213,9 @@ def test_what_is_wrong_is_told_in_feasts_words(
 
 
 async def test_a_store_that_does_not_answer_is_503_never_a_null(world: World) -> None:
-    class Dead:
-        def get_many(self, keys: list[bytes]) -> asyncio.Future[list[bytes | None]]:
-            answer = asyncio.get_running_loop().create_future()
-            answer.set_exception(StoreUnavailableError("connection refused"))
-            return answer
-
+    dead = HandStore(StoreUnavailableError("connection refused"))
     for query in ("", "compat=feast"):
-        reads = FeastReads(world.catalog, ReadPath(Dead(), lambda: NOW_US))  # type: ignore[arg-type]
+        reads = FeastReads(world.catalog, Reader(ReadPath(dead, lambda: NOW_US)))  # type: ignore[arg-type]
         body = json.dumps({"features": ["kinds:big"], "entities": {"user_id": [1]}}).encode()
         future = Router(reads.routes)(Request("POST", PATH, query, [], body))
         assert isinstance(future, asyncio.Future)

@@ -9,8 +9,8 @@ import pytest
 
 from fastserve.codec.status import Status
 from fastserve.errors import InvalidEntityError, RequestError, StoreUnavailableError, UnknownObjectError
-from fastserve.serving.read_path import FeatureBatch, ReadPath
-from tests.support import NOW_US, put
+from fastserve.serving.read_path import FeatureBatch, ReadPath, decode_columns
+from tests.support import NOW_US, HandStore, put
 from tests.unit.serving.world import World
 
 
@@ -18,7 +18,7 @@ def read(
     world: World, features: list[str], entities: dict[str, list[Any]], *, full: bool = False
 ) -> FeatureBatch:
     plan = world.catalog.plan("", tuple(features), full)
-    batch = world.read_path.read(plan, entities)
+    batch = world.read_path.read(plan, entities, decode_columns)
     assert isinstance(batch, FeatureBatch), "an embedded store answers at once"
     return batch
 
@@ -54,7 +54,7 @@ def test_features_come_in_the_order_asked_for(world: World) -> None:
 def test_a_service_reads_aliases_and_global_views(world: World) -> None:
     plan = world.catalog.plan("mixed", (), True)
     entities = {"user_id": [1, 9], "home_city": ["a|b", "x"], "home_country": ["%", "y"]}
-    batch = world.read_path.read(plan, entities)
+    batch = world.read_path.read(plan, entities, decode_columns)
     assert isinstance(batch, FeatureBatch)
     assert values(batch) == {
         "kinds__big": [2**53 + 1, 7],
@@ -126,7 +126,7 @@ async def test_a_new_revision_is_served_without_touching_the_old_plan(world: Wor
     assert values(batch) == {"added": [5, 5], "big": [2**53 + 1, 7]}
     assert statuses(batch)["added"] == ["PRESENT", "NOT_FOUND"]
     assert world.catalog.plan("", ("kinds:big",), False).fingerprint == before.fingerprint
-    old = world.read_path.read(before, {"user_id": [1]})
+    old = world.read_path.read(before, {"user_id": [1]}, decode_columns)
     assert isinstance(old, FeatureBatch) and values(old) == {"big": [2**53 + 1]}
 
 
@@ -143,59 +143,49 @@ async def test_two_versions_are_served_side_by_side(world: World) -> None:
     assert values(both) == {"kinds@v1__big": [2**53 + 1], "kinds@v2__big": ["new"]}
 
 
-class SlowStore:
-    """The seam, answered by hand: futures that the test settles."""
-
-    def __init__(self) -> None:
-        self.asked: list[asyncio.Future[list[bytes | None]]] = []
-
-    def get_many(self, keys: list[bytes]) -> asyncio.Future[list[bytes | None]]:
-        self.asked.append(asyncio.get_running_loop().create_future())
-        return self.asked[-1]
-
-
 async def test_at_the_deadline_everything_is_unavailable(world: World) -> None:
-    store = SlowStore()
+    store = HandStore()
     path = ReadPath(store, lambda: NOW_US, deadline_us=1_000)  # type: ignore[arg-type]
     answer = path.read(world.catalog.plan("", ("kinds:big",), False), {"user_id": [1, 2]})
     assert isinstance(answer, asyncio.Future)
     batch = await answer
     assert statuses(batch) == {"big": ["UNAVAILABLE"] * 2}
     assert values(batch) == {"big": [None, None]}, "a default never stands in for a failure"
-    assert "in time" in batch.unavailable and store.asked[0].cancelled()
+    assert "in time" in batch.unavailable and store.asked[0][0].abandoned
 
 
 async def test_a_request_may_wait_for_less_but_not_for_more(world: World) -> None:
-    store = SlowStore()
+    store = HandStore()
     plan = world.catalog.plan("", ("kinds:big",), False)
     patient = ReadPath(store, lambda: NOW_US, deadline_us=3_600_000_000)  # type: ignore[arg-type]
-    answer = patient.read(plan, {"user_id": [1]}, deadline_us=1_000)
+    answer = patient.read(plan, {"user_id": [1]}, decode_columns, deadline_us=1_000)
     assert isinstance(answer, asyncio.Future)
     assert statuses(await asyncio.wait_for(answer, 20)) == {"big": ["UNAVAILABLE"]}
     hasty = ReadPath(store, lambda: NOW_US, deadline_us=1_000)  # type: ignore[arg-type]
-    answer = hasty.read(plan, {"user_id": [1]}, deadline_us=3_600_000_000)
+    answer = hasty.read(plan, {"user_id": [1]}, decode_columns, deadline_us=3_600_000_000)
     assert isinstance(answer, asyncio.Future)
     assert statuses(await asyncio.wait_for(answer, 20)) == {"big": ["UNAVAILABLE"]}
 
 
 async def test_a_failing_store_is_unavailable_not_absent(world: World) -> None:
-    store = SlowStore()
+    store = HandStore()
     path = ReadPath(store, lambda: NOW_US)  # type: ignore[arg-type]
     answer = path.read(world.catalog.plan("", ("kinds:big",), False), {"user_id": [1]})
     assert isinstance(answer, asyncio.Future)
-    store.asked[0].set_exception(StoreUnavailableError("connection refused"))
+    store.asked[0][1](StoreUnavailableError("connection refused"))
     batch = await answer
     assert statuses(batch) == {"big": ["UNAVAILABLE"]} and batch.unavailable == "connection refused"
 
 
 async def test_a_cancelled_read_cancels_its_question(world: World) -> None:
-    store = SlowStore()
+    store = HandStore()
     path = ReadPath(store, lambda: NOW_US)  # type: ignore[arg-type]
     answer = path.read(world.catalog.plan("", ("kinds:big",), False), {"user_id": [1]})
     assert isinstance(answer, asyncio.Future)
     answer.cancel()
     with pytest.raises(asyncio.CancelledError):
-        await store.asked[0]
+        await answer
+    assert store.asked[0][0].abandoned
 
 
 def test_the_fingerprint_sees_names_types_versions_and_order(world: World) -> None:

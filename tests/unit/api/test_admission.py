@@ -1,0 +1,182 @@
+"""Admission: what is begun, queued and refused; driven by turns of the loop, not by time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+import pytest
+
+from fastserve.api import admission as module
+from fastserve.api.admission import Admission, Answer
+from fastserve.errors import OverloadedError, RequestError
+from fastserve.http.message import Response
+
+
+class Clock:
+    """perf_counter, moved by the work itself."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+    def work(self, us: float, log: list[int] | None = None, mark: int = 0) -> Callable[[], Response]:
+        def run() -> Response:
+            self.now += us / 1e6
+            if log is not None:
+                log.append(mark)
+            return Response(200, "text/plain", b"%d" % mark)
+
+        return run
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    made = Clock()
+    monkeypatch.setattr(module, "perf_counter", made)
+    return made
+
+
+def trained(admission: Admission, us: float) -> module.Kind:
+    kind = admission.kind("shape", 1)
+    kind.work_us = us
+    return kind
+
+
+async def test_an_idle_server_answers_where_it_parsed(clock: Clock) -> None:
+    admission = Admission()
+    answer = admission.run(admission.kind("a", 1), 1, clock.work(10))
+    assert isinstance(answer, Response)
+
+
+async def test_a_busy_turn_queues_and_later_turns_answer_in_order(clock: Clock) -> None:
+    admission = Admission(max_queue_ms=100)
+    kind = trained(admission, 1_000)
+    log: list[int] = []
+    answers = [admission.run(kind, 1, clock.work(1_000, log, i), None) for i in range(8)]
+    assert [isinstance(a, Response) for a in answers] == [True, True] + [False] * 6, "a slice is 2 ms"
+    assert log == [0, 1]
+    done = [await a for a in answers if not isinstance(a, Response)]
+    assert [bytes(r.body) for r in done] == [b"%d" % i for i in range(2, 8)]
+    assert log == list(range(8))
+    assert admission.counters()["queued"] == 0 and admission.counters()["queued_ms"] == 0
+
+
+async def test_sockets_are_read_between_slices(clock: Clock) -> None:
+    admission = Admission(max_queue_ms=100)
+    kind = trained(admission, 2_000)
+    log: list[int] = []
+    answers = [admission.run(kind, 1, clock.work(2_000, log, i)) for i in range(4)]
+    seen: list[int] = []
+
+    def other() -> None:
+        seen.append(len(log))
+        if len(log) < 4:
+            asyncio.get_running_loop().call_soon(other)
+
+    other()
+    await asyncio.gather(*(a for a in answers if isinstance(a, asyncio.Future)))
+    assert seen[:3] == [1, 2, 3] or seen[:3] == [1, 1, 2], "one slice a turn"
+
+
+async def test_beyond_the_limit_it_refuses_at_once(clock: Clock) -> None:
+    admission = Admission(max_queue_ms=10)
+    kind = trained(admission, 2_000)
+    log: list[int] = []
+    admitted: list[Answer] = []
+    with pytest.raises(OverloadedError, match="10 ms of work are queued") as refused:
+        for i in range(100):
+            admitted.append(admission.run(kind, 1, clock.work(2_000, log, i)))
+    assert len(admitted) == 6 and log == [0], "one begun, five of 2 ms queued"
+    assert refused.value.retry_after_s >= 1
+    assert admission.counters()["refused"] == 1
+    await asyncio.gather(*(a for a in admitted if isinstance(a, asyncio.Future)))
+    assert isinstance(admission.run(kind, 1, clock.work(1)), Response), "back to normal"
+
+
+async def test_what_nobody_waits_for_any_more_is_not_done(clock: Clock) -> None:
+    admission = Admission()
+    kind = trained(admission, 2_000)
+    log: list[int] = []
+    answers = [admission.run(kind, 1, clock.work(2_000, log, i)) for i in range(3)]
+    assert isinstance(answers[1], asyncio.Future) and isinstance(answers[2], asyncio.Future)
+    answers[1].cancel()
+    await answers[2]
+    assert log == [0, 2]
+
+
+async def test_work_whose_deadline_passed_in_the_queue_is_refused(clock: Clock) -> None:
+    admission = Admission()
+    kind = trained(admission, 2_000)
+    admission.run(kind, 1, clock.work(2_000))
+    log: list[int] = []
+    late = admission.run(kind, 1, clock.work(1, log), 1)  # a microsecond: it has passed by the next turn
+    assert isinstance(late, asyncio.Future)
+    assert (await late).status == 429 and log == []
+
+
+async def test_errors_of_queued_work_become_answers(clock: Clock) -> None:
+    admission = Admission()
+    kind = trained(admission, 2_000)
+    admission.run(kind, 1, clock.work(2_000))
+
+    def bad() -> Response:
+        raise RequestError("no such thing")
+
+    def broken() -> Response:
+        raise ZeroDivisionError
+
+    answers = [admission.run(kind, 1, bad), admission.run(kind, 1, broken)]
+    assert isinstance(answers[0], asyncio.Future) and isinstance(answers[1], asyncio.Future)
+    assert (await answers[0]).status == 400
+    with pytest.raises(ZeroDivisionError):
+        await answers[1]
+
+
+async def test_reads_that_wait_for_the_store_are_bounded_by_keys(clock: Clock) -> None:
+    admission = Admission(max_waiting_keys=150)
+    kind = admission.kind("a", 100)
+    store: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+    assert admission.run(kind, 100, lambda: store) is store
+    with pytest.raises(OverloadedError, match="reads of 100 keys wait"):
+        admission.run(kind, 100, lambda: store)
+    store.set_result(Response(200, "", b""))
+    await asyncio.sleep(0)
+    assert isinstance(admission.run(kind, 100, clock.work(1)), Response)
+
+
+async def test_one_request_larger_than_the_bound_is_answered(clock: Clock) -> None:
+    admission = Admission(max_waiting_keys=150)
+    assert isinstance(admission.run(admission.kind("a", 10_000), 10_000, clock.work(1)), Response)
+
+
+async def test_the_estimate_learns_both_halves_of_a_read(clock: Clock) -> None:
+    admission = Admission()
+    kind = admission.kind("a", 1)
+    for _ in range(100):
+        store: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+        admission.run(kind, 1, lambda store=store: store)
+        store.set_result(admission.metered(kind, lambda _: clock.work(400)())(None))
+        await asyncio.sleep(0)
+    assert kind.work_us == pytest.approx(0, abs=1) and kind.late_us == pytest.approx(400, rel=0.01)
+
+
+async def test_a_cancelled_answer_of_queued_work_cancels_its_read(clock: Clock) -> None:
+    admission = Admission()
+    kind = trained(admission, 2_000)
+    admission.run(kind, 1, clock.work(2_000))
+    store: asyncio.Future[Response] = asyncio.get_running_loop().create_future()
+    begun = asyncio.Event()
+
+    def read() -> asyncio.Future[Response]:
+        begun.set()
+        return store
+
+    answer = admission.run(kind, 1, read)
+    assert isinstance(answer, asyncio.Future)
+    await begun.wait()
+    answer.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await store

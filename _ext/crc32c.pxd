@@ -1,6 +1,5 @@
 # CRC-32C and what it covers in a row; header only.
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from libc.stdint cimport uint32_t
 
 
@@ -10,7 +9,9 @@ cdef extern from "crc32c.h" nogil:
     void fs_crc32c_choose()
 
 
-cdef inline uint32_t row_crc(bytes key, const char* row, Py_ssize_t size) noexcept:
+cdef inline uint32_t row_crc(
+    const char* key, Py_ssize_t key_size, const char* row, Py_ssize_t size
+) noexcept nogil:
     """Over key ++ row[0:4] ++ row[8:]."""
-    cdef uint32_t crc = fs_crc32c(0, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key))
+    cdef uint32_t crc = fs_crc32c(0, key, key_size)
     return fs_crc32c(fs_crc32c(crc, row, 4), row + 8, size - 8)

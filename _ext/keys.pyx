@@ -3,22 +3,24 @@
     <view id, base 36>:<value>|<value>…        b"1a:1042", b"7:a%7Cb|-1"
 
 Each join key column becomes one Source: a Python list, or the plain memory of a numpy or Arrow array.
-Keys are written row by row into one buffer. A value that is not exactly what its key type wants goes
+Keys are written row by row into the batch's text. A value that is not exactly what its key type wants goes
 to the twin's key_text, which either writes it (a numpy scalar, a subclass) or says what is wrong.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.long cimport PyLong_CheckExact
 from cpython.ref cimport PyObject
 from cpython.unicode cimport PyUnicode_CheckExact
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 
-from buffers cimport Buffer, put, release, reserve
+from buffers cimport Buffer, put, reserve
+from read_batch cimport Batch, add_key, batch_of, close_key, reserve_keys
 
 import numpy as np
 import pyarrow as pa
 
+from fastserve._native.batch import ReadBatch
 from fastserve.codec.keys_py import as_list, base36, check_columns, check_types, decode_key
 from fastserve.codec.keys_py import key_text, place
 
@@ -212,11 +214,21 @@ cdef class KeyEncoder:
 
     def encode(self, columns, Py_ssize_t n, names=None):
         """The keys of n entities, as a list of bytes."""
+        batch = ReadBatch()
+        self.encode_into(batch, columns, n, names)
+        return batch.keys()
+
+    def encode_into(self, batch, columns, Py_ssize_t n, names=None):
+        """Append the keys of n entities to a batch."""
         cdef list plains, held = []
         cdef Py_ssize_t i, k = len(self.key_types)
+        cdef Batch* out = batch_of(batch)
         cdef Source* sources
+        reserve_keys(out, n)
         if not k and not len(columns):
-            return [self.prefix] * n
+            for _ in range(n):
+                add_key(out, PyBytes_AS_STRING(self.prefix), PyBytes_GET_SIZE(self.prefix))
+            return
         if len(columns) != k:
             check_columns(self.key_types, columns, n, names)
         plains = [
@@ -232,26 +244,22 @@ cdef class KeyEncoder:
             for i in range(k):
                 sources[i] = Source(LIST, _KEY_TYPES[self.key_types[i]], NULL, NULL, NULL)
                 describe(&sources[i], plains[i], held)
-            return self.write(sources, k, n, names)
+            self.write(out, sources, k, n, names)
         finally:
             free(sources)
 
-    cdef list write(self, Source* sources, Py_ssize_t k, Py_ssize_t n, object names):
-        cdef Buffer out = Buffer(NULL, 0, 0)
+    cdef int write(self, Batch* out, Source* sources, Py_ssize_t k, Py_ssize_t n, object names) except -1:
+        """reserve_keys has made room for n."""
         cdef Py_ssize_t i, c, head = PyBytes_GET_SIZE(self.prefix)
-        cdef list keys = [None] * n
-        try:
-            put(&out, PyBytes_AS_STRING(self.prefix), head)
-            for i in range(n):
-                out.size = head
-                for c in range(k):
-                    if c:
-                        put(&out, b"|", 1)
-                    self.write_value(&out, &sources[c], c, i, names)
-                keys[i] = PyBytes_FromStringAndSize(out.data, out.size)
-        finally:
-            release(&out)
-        return keys
+        cdef const char* prefix = PyBytes_AS_STRING(self.prefix)
+        for i in range(n):
+            put(&out.text, prefix, head)
+            for c in range(k):
+                if c:
+                    put(&out.text, b"|", 1)
+                self.write_value(&out.text, &sources[c], c, i, names)
+            close_key(out)
+        return 0
 
     cdef int write_value(
         self, Buffer* out, Source* source, Py_ssize_t c, Py_ssize_t i, object names

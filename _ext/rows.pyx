@@ -3,39 +3,42 @@
     0  version  1  flags  2  layout id  4  CRC-32C  8  event time  16  created time
     24 presence bitmap | fixed section | ends of the heap fields | heap
 
-Encoding reads Arrow memory through the C data interface: per row, measure the heap, allocate the row
-once, fill it. Decoding writes into numpy arrays allocated beforehand: per row, check the header, the
-checksum and the ends of the heap, then per wanted field copy its bytes to row i of its column. The
-heap fields are only noted as spans in that pass and put end to end after it.
+Decoding writes into numpy arrays allocated beforehand, BLOCK rows at a time: per row, check the header,
+the checksum and the ends of the heap. Neighbouring fields of one width that are neighbours in the answer
+too make a Run; of the rows of a block that have all of a run, it is copied column by column, so that each
+column is written in one place. What is left goes field by field. Heap fields are only noted as spans in
+that pass, and put end to end after it.
 """
 
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
-from arrow cimport BLOB, BLOBS, FIXED, ITEMS, ArrowArray, Column, attach, bit, heap_size
-from arrow cimport items_present, write_fixed, write_heap
-from buffers cimport is_blob_list, load32, load_stamp, store32, store_stamp
+from arrow cimport BLOB, BLOBS, FIXED, ITEMS, bit
+from columns cimport Answer, Field, Run, Source, Span, all_set, copy_run, take
+from buffers cimport is_blob_list, load32, load_stamp
 from crc32c cimport fs_crc32c, fs_crc32c_choose, fs_crc32c_portable, row_crc
+from read_batch cimport CACHED, FOUND, UNKNOWN, Batch, Row, batch_of, key_at, key_size
 
 import numpy as np
 
 from fastserve.codec import status
-from fastserve.codec.decoded import _NUMPY, DecodedRows, corrupt, field_kind, make_plan, unavailable_rows
-from fastserve.codec.fields import check_columns, encode_defaults, null_item
+from fastserve.codec.decoded import _NUMPY, DecodedRows, corrupt, make_plan, unavailable_rows
+from fastserve._native.batch import ReadBatch
+from fastserve.codec.fields import encode_defaults
 from fastserve.codec.layout import FORMAT_VERSION
-from fastserve.codec.rows_py import TORN, bad_list, check_stamps
+from fastserve.codec.rows_py import TORN, bad_list
 from fastserve.codec.rows_py import read_header as read_header_py
-from fastserve.errors import CodecError, TooLargeError
+from fastserve.errors import CodecError
 
 fs_crc32c_choose()
 
 cdef enum:
     HEADER = 24
     VERSION = 1
+    BLOCK = 16      # rows whose runs are copied together
 
 assert VERSION == FORMAT_VERSION
 
@@ -43,160 +46,72 @@ cdef uint8_t PRESENT = status.PRESENT
 cdef uint8_t NULL_VALUE = status.NULL_VALUE
 cdef uint8_t NOT_FOUND = status.NOT_FOUND
 cdef uint8_t OUTSIDE_MAX_AGE = status.OUTSIDE_MAX_AGE
-cdef int64_t U32_MAX = 0xFFFFFFFF
-
-
-# ---- encoder -----------------------------------------------------------------------------------
-
-
-cdef class RowEncoder:
-    """Writes rows of one layout; see the twin for arguments and errors."""
-
-    cdef readonly object layout
-    cdef Column* columns
-    cdef Py_ssize_t n_fields, heap_start, ends_start
-    cdef uint16_t layout_id
-
-    def __init__(self, layout):
-        cdef Py_ssize_t f
-        self.layout = layout
-        self.layout_id = layout.layout_id
-        self.n_fields = len(layout.names)
-        self.ends_start = layout.ends_start
-        self.heap_start = layout.heap_start
-        free(self.columns)
-        self.columns = <Column*> calloc(self.n_fields + 1, sizeof(Column))
-        if self.columns == NULL:
-            raise MemoryError
-        for f, dtype in enumerate(layout.dtypes):
-            self.columns[f].kind = field_kind(dtype)
-            self.columns[f].boolean = dtype.item == "bool"
-            self.columns[f].width = dtype.width or dtype.scalar.width
-            self.columns[f].length = dtype.length or 0
-            self.columns[f].place = layout.offsets[f] if dtype.width else layout.heap_slots[f]
-
-    def __dealloc__(self):
-        free(self.columns)
-
-    def encode(self, keys, columns, event_ts, created_ts):
-        """One row per key."""
-        cdef Py_ssize_t i, f, n = len(keys)
-        cdef const int64_t[:] events, created
-        cdef list rows = [None] * n, held = []
-        check_columns(self.layout, columns, n)
-        events = check_stamps("event_ts", event_ts, n)
-        created = check_stamps("created_ts", created_ts, n)
-        if not n:
-            return rows
-        for f in range(self.n_fields):
-            _, array = columns[f].__arrow_c_array__()
-            held.append(array)
-            attach(&self.columns[f], <const ArrowArray*> PyCapsule_GetPointer(array, "arrow_array"))
-        for i in range(n):
-            rows[i] = self.row(keys[i], i, events[i], created[i])
-        return rows
-
-    cdef bytes row(self, bytes key, Py_ssize_t i, int64_t event_ts, int64_t created_ts):
-        cdef int64_t heap = 0, size
-        cdef Py_ssize_t f
-        cdef Column* c
-        cdef bytes row
-        cdef char* out
-        for f in range(self.n_fields):
-            c = &self.columns[f]
-            if c.present != NULL and not bit(c.present, c.offset + i):
-                continue
-            if not items_present(c, i):
-                raise null_item(self.layout.names[f], i)
-            if c.kind != FIXED:
-                heap += heap_size(c, i)
-        if heap > U32_MAX:
-            raise TooLargeError("a row's heap is more than 4 GiB", where=f"key {key!r}")
-        row = PyBytes_FromStringAndSize(NULL, self.heap_start + heap)
-        out = PyBytes_AS_STRING(row)
-        memset(out, 0, self.heap_start)
-        out[0] = VERSION
-        memcpy(out + 2, &self.layout_id, 2)
-        store_stamp(out + 8, event_ts)
-        store_stamp(out + 16, created_ts)
-        heap = 0
-        for f in range(self.n_fields):
-            c = &self.columns[f]
-            size = 0
-            if c.present == NULL or bit(c.present, c.offset + i):
-                out[HEADER + (f >> 3)] |= <char> (1 << (f & 7))
-                if c.kind == FIXED:
-                    write_fixed(c, i, out + c.place)
-                else:
-                    size = heap_size(c, i)
-                    write_heap(c, i, out + self.heap_start + heap, size)
-            if c.kind != FIXED:
-                heap += size
-                store32(out + self.ends_start + 4 * c.place, <uint32_t> heap)
-        store32(out + 4, row_crc(key, out, PyBytes_GET_SIZE(row)))
-        return row
+cdef uint8_t UNAVAILABLE = status.UNAVAILABLE
 
 
 # ---- decoder -----------------------------------------------------------------------------------
-
-cdef struct Span:
-    const char* data      # NULL for null
-    Py_ssize_t size
-
-cdef struct Field:
-    int kind
-    bint boolean
-    Py_ssize_t width      # FIXED: bytes in the row; ITEMS: bytes of an item
-    Py_ssize_t length     # of a fixed list, else -1
-    Py_ssize_t heap       # its number among the wanted heap fields, or -1
-    Span default
-    char* target          # FIXED: where entity 0's value goes; set for each batch
-
-cdef struct Source:
-    Py_ssize_t bit        # the field's position in the layout, or -1: written before it existed
-    Py_ssize_t offset     # FIXED: row offset
-    Py_ssize_t slot       # heap: its number among the layout's heap fields
-
 
 cdef class Reading:
     """A layout as the decoder needs it: where each wanted field is."""
 
     cdef Source* sources
+    cdef Run* runs          # together they hold every field that is alike enough; a field is in one at most
+    cdef uint8_t* in_run    # bool[fields]
+    cdef Py_ssize_t n_runs, n_single
     cdef Py_ssize_t ends_start, heap_start, n_heap
 
-    def __cinit__(self, layout, sources):
+    def __cinit__(self, layout, sources, fields):
         cdef Py_ssize_t f, at
         self.ends_start = layout.ends_start
         self.heap_start = layout.heap_start
         self.n_heap = layout.n_heap
         self.sources = <Source*> calloc(len(sources) + 1, sizeof(Source))
-        if self.sources == NULL:
+        self.runs = <Run*> calloc(len(sources) + 1, sizeof(Run))
+        self.in_run = <uint8_t*> calloc(len(sources) + 1, 1)
+        if self.sources == NULL or self.runs == NULL or self.in_run == NULL:
             raise MemoryError
         for f, at in enumerate(sources):
             self.sources[f].bit = at
             if at >= 0:
                 self.sources[f].offset = layout.offsets[at]
                 self.sources[f].slot = layout.heap_slots[at]
+        for f, field in enumerate(fields):
+            if field.slot < 0 or sources[f] < 0 or field.dtype.width not in (4, 8):
+                self.n_single += 1
+            else:
+                self.in_run[f] = 1
+                self.extend(f, field.dtype.width, fields)
+
+    cdef int extend(self, Py_ssize_t f, Py_ssize_t width, object fields) except -1:
+        """Field f goes on the last run, or begins one."""
+        cdef Source* source = &self.sources[f]
+        cdef Run* run = &self.runs[self.n_runs - 1]
+        if self.n_runs and run.first + run.count == f and run.width == width:
+            if (
+                source.bit == run.bit + run.count
+                and source.offset == run.offset + run.count * width
+                and fields[f].dtype.item == fields[run.first].dtype.item
+            ):
+                run.count += 1
+                return 0
+        self.runs[self.n_runs] = Run(f, 1, width, source.bit, source.offset)
+        self.n_runs += 1
+        return 0
 
     def __dealloc__(self):
         free(self.sources)
+        free(self.runs)
+        free(self.in_run)
 
 
-cdef struct Batch:
-    Py_ssize_t n
-    int64_t now
-    int64_t oldest        # a row counts when its event_ts is larger; ignored unless bounded
-    bint bounded
-    uint8_t* row_status
-    uint8_t* statuses
-    uint8_t* valid
-    int64_t* event_ts
-    int64_t* created_ts
-    Span* spans           # [heap fields, n]
+cdef bytes key_of(const Batch* source, Py_ssize_t i):
+    return PyBytes_FromStringAndSize(key_at(source, i), key_size(source, i))
 
 
-cdef inline list as_list(object values):
-    return values if type(values) is list else list(values)
+cdef uint16_t layout_of(const char* row) noexcept:
+    cdef uint16_t layout_id
+    memcpy(&layout_id, row + 2, 2)
+    return layout_id
 
 
 cdef char* memory(object array) except? NULL:
@@ -207,26 +122,6 @@ cdef char* memory(object array) except? NULL:
     return <char*> view.buf
 
 
-cdef inline void take(Field* field, Batch* batch, Py_ssize_t i, const char* data, Py_ssize_t size) \
-        noexcept nogil:
-    """Copy one value to its column, or note where it is."""
-    cdef Py_ssize_t j
-    cdef char* out
-    if field.kind != FIXED:
-        batch.spans[field.heap * batch.n + i] = Span(data, size)
-        return
-    out = field.target + i * field.width
-    if field.boolean:
-        for j in range(size):
-            out[j] = data[j] != 0
-    elif size == 4:
-        memcpy(out, data, 4)
-    elif size == 8:
-        memcpy(out, data, 8)
-    else:
-        memcpy(out, data, size)
-
-
 cdef class RowDecoder:
     """Reads the rows of one view version; see the twin for arguments and errors."""
 
@@ -234,6 +129,8 @@ cdef class RowDecoder:
     cdef Field* fields
     cdef Py_ssize_t n_fields, n_heap
     cdef dict readings      # layout id -> Reading
+    cdef Reading last       # the one used last; rows of a batch are mostly of one layout
+    cdef uint16_t last_id
 
     def __init__(self, layouts, names, defaults):
         cdef Py_ssize_t f
@@ -258,7 +155,7 @@ cdef class RowDecoder:
             if one.default is not None:  # kept alive by the plan
                 field.default = Span(PyBytes_AS_STRING(one.default), len(one.default))
         self.readings = {
-            layout_id: Reading(layout, self.plan.sources[layout_id])
+            layout_id: Reading(layout, self.plan.sources[layout_id], self.plan.fields)
             for layout_id, layout in self.plan.layouts.items()
         }
 
@@ -271,155 +168,223 @@ cdef class RowDecoder:
 
     def decode(self, keys, rows, *, now_us, ttl_us):
         """Values and statuses of n entities."""
-        cdef Batch batch
-        cdef Py_ssize_t i, n = len(rows)
-        if len(keys) != n:
-            raise CodecError(f"{len(keys)} keys but {n} rows")
-        keys, rows = as_list(keys), as_list(rows)  # spans point into the rows, so hold on to them
+        if len(keys) != len(rows):
+            raise CodecError(f"{len(keys)} keys but {len(rows)} rows")
+        batch = ReadBatch(keys)
+        batch.fill(rows, 0)
+        return self.decode_batch(batch, 0, len(keys), now_us=now_us, ttl_us=ttl_us)
+
+    def decode_batch(self, batch, Py_ssize_t start, Py_ssize_t stop, *, now_us, ttl_us):
+        """The same for a range of a batch."""
+        cdef Answer to
+        cdef const Batch* source = batch_of(batch)
+        cdef Py_ssize_t at, n = stop - start
+        if not 0 <= start <= stop <= source.n:
+            raise IndexError(f"keys {start} to {stop} of {source.n}")
         out = DecodedRows(self.plan, n)
-        batch.n = n
-        batch.now = now_us
-        batch.bounded = ttl_us is not None and now_us - ttl_us >= INT64_MIN
-        batch.oldest = now_us - ttl_us if batch.bounded else 0
-        self.point(&batch, out)
-        batch.spans = <Span*> calloc(self.n_heap * n + 1, sizeof(Span))
-        if batch.spans == NULL:
+        to.n = n
+        to.now = now_us
+        to.bounded = ttl_us is not None and now_us - ttl_us >= INT64_MIN
+        to.oldest = now_us - ttl_us if to.bounded else 0
+        self.point(&to, out)
+        to.spans = <Span*> calloc(self.n_heap * n + 1, sizeof(Span))
+        if to.spans == NULL:
             raise MemoryError
         try:
-            for i in range(n):
-                self.one(&batch, i, keys[i], rows[i])
+            for at in range(start, stop, BLOCK):
+                self.block(&to, source, at, min(at + BLOCK, stop), start)
             if self.n_heap:
-                self.fill_heap(&batch, out, keys)
+                self.fill_heap(&to, out, batch.keys(start, stop))
         finally:
-            free(batch.spans)
+            free(to.spans)
         return out
 
-    cdef int point(self, Batch* batch, object out) except -1:
+    cdef int point(self, Answer* to, object out) except -1:
         """Take the addresses of the arrays; assume PRESENT, and write down what is not."""
-        cdef Py_ssize_t f, values = self.n_fields * batch.n
+        cdef Py_ssize_t f, values = self.n_fields * to.n
         cdef Field* field
-        batch.row_status = <uint8_t*> memory(out.row_status)
-        batch.statuses = <uint8_t*> memory(out.statuses)
-        batch.valid = <uint8_t*> memory(out.valid)
-        batch.event_ts = <int64_t*> memory(out.event_ts)
-        batch.created_ts = <int64_t*> memory(out.created_ts)
-        memset(batch.statuses, PRESENT, values)
-        memset(batch.valid, 1, values)
+        to.row_status = <uint8_t*> memory(out.row_status)
+        to.statuses = <uint8_t*> memory(out.statuses)
+        to.valid = <uint8_t*> memory(out.valid)
+        to.event_ts = <int64_t*> memory(out.event_ts)
+        to.created_ts = <int64_t*> memory(out.created_ts)
+        memset(to.statuses, PRESENT, values)
+        memset(to.valid, 1, values)
         bases = {item: <size_t> memory(block) for item, block in out.blocks.items()}
         for f, one in enumerate(self.plan.fields):
             field = &self.fields[f]
             if field.kind == FIXED and one.slot >= 0:
                 field.target = <char*> <size_t> bases[one.dtype.item]
-                field.target += <Py_ssize_t> one.slot * batch.n * field.width
+                field.target += <Py_ssize_t> one.slot * to.n * field.width
             elif field.kind == FIXED:
                 field.target = memory(out._others[f][0])
         return 0
 
-    cdef int one(self, Batch* batch, Py_ssize_t i, bytes key, bytes row) except -1:
-        """Entity i: its statuses, stamps and values."""
-        cdef Reading reading
-        cdef const char* data
-        cdef int64_t event_ts
-        cdef uint8_t found = NOT_FOUND
-        if row is not None:
-            data = PyBytes_AS_STRING(row)
-            reading = self.check(key, row)
-            event_ts = load_stamp(data + 8)
-            if event_ts <= batch.now:
-                batch.event_ts[i] = event_ts
-                batch.created_ts[i] = load_stamp(data + 16)
-                found = PRESENT
-                if batch.bounded and event_ts <= batch.oldest:
-                    found = OUTSIDE_MAX_AGE
-        batch.row_status[i] = found
-        if found == PRESENT:
-            self.check_heap(reading, key, row)
-            self.present(batch, i, reading, data)
-        else:
-            self.absent(batch, i, found)
+    cdef int block(
+        self, Answer* to, const Batch* source, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t first
+    ) except -1:
+        """Rows start … stop - 1 of the batch, BLOCK at most; row `first` is entity 0."""
+        cdef Reading reading, before = None
+        cdef const char* rows[BLOCK]
+        cdef Py_ssize_t places[BLOCK]
+        cdef Py_ssize_t i, m = 0
+        cdef uint8_t found
+        for i in range(start, stop):
+            reading = self.look(to, source, i, i - first, &found)
+            to.row_status[i - first] = found
+            if reading is None:
+                self.absent(to, i - first, found)
+                continue
+            if reading is not before and m:
+                self.copy_runs(to, before, rows, places, m)
+                m = 0
+            before = reading
+            rows[m] = source.rows[i].data
+            places[m] = i - first
+            m += 1
+            if reading.n_single:
+                self.singles(to, i - first, reading, source.rows[i].data)
+        if m:
+            self.copy_runs(to, before, rows, places, m)
         return 0
 
-    cdef void absent(self, Batch* batch, Py_ssize_t i, uint8_t found) noexcept:
-        cdef Py_ssize_t f
-        cdef Field* field
-        for f in range(self.n_fields):
-            field = &self.fields[f]
-            batch.statuses[f * batch.n + i] = found
-            if field.default.data != NULL:
-                take(field, batch, i, field.default.data, field.default.size)
-            else:
-                batch.valid[f * batch.n + i] = 0
-
-    cdef void present(self, Batch* batch, Py_ssize_t i, Reading reading, const char* row) noexcept:
-        """Every offset used here lies inside the row: check_heap has seen to it."""
-        cdef Py_ssize_t f, start
-        cdef Source* source
-        cdef Field* field
-        cdef const char* ends = row + reading.ends_start
-        for f in range(self.n_fields):
-            field = &self.fields[f]
-            source = &reading.sources[f]
-            if source.bit >= 0 and bit(<const uint8_t*> row + HEADER, source.bit):
-                if field.kind == FIXED:
-                    take(field, batch, i, row + source.offset, field.width)
-                else:
-                    start = load32(ends + 4 * source.slot - 4) if source.slot else 0
-                    take(field, batch, i, row + reading.heap_start + start,
-                         load32(ends + 4 * source.slot) - start)
-            elif source.bit < 0 and field.default.data != NULL:
-                take(field, batch, i, field.default.data, field.default.size)
-            else:
-                batch.statuses[f * batch.n + i] = NULL_VALUE
-                batch.valid[f * batch.n + i] = 0
-
-    cdef Reading check(self, bytes key, bytes row):
-        """The row's layout, once format, checksum and layout are known to be right."""
-        cdef const char* data = PyBytes_AS_STRING(row)
-        cdef uint16_t layout_id
-        if PyBytes_GET_SIZE(row) < HEADER:
-            raise corrupt(key, f"the row is cut short: {len(row)} bytes", None, 0)
-        if data[0] != VERSION or data[1]:
-            raise corrupt(key, f"unknown row format, version {row[0]}, flags {row[1]}", None, 0)
-        memcpy(&layout_id, data + 2, 2)
-        if load32(data + 4) != row_crc(key, data, PyBytes_GET_SIZE(row)):
-            raise corrupt(key, TORN, layout_id, 4)
-        reading = self.readings.get(layout_id)
-        if reading is None:
-            raise corrupt(key, "the layout is unknown", layout_id, 2)
+    cdef Reading look(
+        self, Answer* to, const Batch* source, Py_ssize_t i, Py_ssize_t at, uint8_t* found
+    ):
+        """Check the row of key i and note its stamps; its layout where it is PRESENT, else None."""
+        cdef const Row* row = &source.rows[i]
+        cdef Reading reading
+        cdef int64_t event_ts
+        found[0] = UNAVAILABLE if row.state == UNKNOWN else NOT_FOUND
+        if row.state != FOUND:
+            return None
+        reading = self.check(source, i)
+        event_ts = load_stamp(row.data + 8)
+        if event_ts > to.now:
+            return None
+        to.event_ts[at] = event_ts
+        to.created_ts[at] = load_stamp(row.data + 16)
+        if to.bounded and event_ts <= to.oldest:
+            found[0] = OUTSIDE_MAX_AGE
+            return None
+        found[0] = PRESENT
+        self.check_heap(reading, source, i)
         return reading
 
-    cdef int check_heap(self, Reading reading, bytes key, bytes row) except -1:
+    cdef Reading check(self, const Batch* source, Py_ssize_t i):
+        """The row's layout, once format, checksum and layout are known to be right."""
+        cdef const Row* row = &source.rows[i]
+        cdef const char* data = row.data
+        cdef uint16_t layout_id
+        if row.size < HEADER:
+            raise corrupt(key_of(source, i), f"the row is cut short: {row.size} bytes", None, 0)
+        if data[0] != VERSION or data[1]:
+            wrong = f"unknown row format, version {<uint8_t> data[0]}, flags {<uint8_t> data[1]}"
+            raise corrupt(key_of(source, i), wrong, None, 0)
+        memcpy(&layout_id, data + 2, 2)
+        if not row.flags & CACHED:  # the cache takes only rows that were looked at
+            if load32(data + 4) != row_crc(key_at(source, i), key_size(source, i), data, row.size):
+                raise corrupt(key_of(source, i), TORN, layout_id, 4)
+        if self.last is not None and self.last_id == layout_id:
+            return self.last
+        reading = self.readings.get(layout_id)
+        if reading is None:
+            raise corrupt(key_of(source, i), "the layout is unknown", layout_id, 2)
+        self.last, self.last_id = reading, layout_id
+        return reading
+
+    cdef int check_heap(self, Reading reading, const Batch* source, Py_ssize_t i) except -1:
         """The row reaches to its heap, and the heap's ends rise to the row's end."""
-        cdef Py_ssize_t slot, size = PyBytes_GET_SIZE(row)
-        cdef const char* data = PyBytes_AS_STRING(row)
+        cdef Py_ssize_t slot, size = source.rows[i].size
+        cdef const char* data = source.rows[i].data
         cdef uint32_t end = 0, last = 0
         cdef bint rising = True
         if size < reading.heap_start:
-            raise corrupt(key, f"the row is cut short: {size} bytes", read_header_py(row)[0], size)
+            raise corrupt(key_of(source, i), f"the row is cut short: {size} bytes", layout_of(data), size)
         for slot in range(reading.n_heap):
             end = load32(data + reading.ends_start + 4 * slot)
             rising &= end >= last
             last = end
         if not rising or reading.heap_start + <Py_ssize_t> last != size:
-            raise corrupt(key, "the heap does not fit the row", read_header_py(row)[0], reading.ends_start)
+            wrong = "the heap does not fit the row"
+            raise corrupt(key_of(source, i), wrong, layout_of(data), reading.ends_start)
         return 0
+
+    cdef void absent(self, Answer* to, Py_ssize_t i, uint8_t found) noexcept:
+        cdef Py_ssize_t f
+        cdef Field* field
+        for f in range(self.n_fields):
+            field = &self.fields[f]
+            to.statuses[f * to.n + i] = found
+            if field.default.data != NULL and found != UNAVAILABLE:
+                take(field, to, i, field.default.data, field.default.size)
+            else:
+                to.valid[f * to.n + i] = 0
+
+    # Every offset used below lies inside the row: check_heap has seen to it.
+
+    cdef void copy_runs(
+        self, Answer* to, Reading reading, const char** rows, const Py_ssize_t* places, Py_ssize_t m
+    ) noexcept:
+        """The runs of m rows of one layout; field by field those of a row that has a null in them."""
+        cdef Py_ssize_t k, r, f, whole
+        cdef Run* run
+        cdef const char* all_rows[BLOCK]
+        cdef Py_ssize_t all_places[BLOCK]
+        for k in range(reading.n_runs):
+            run = &reading.runs[k]
+            whole = 0
+            for r in range(m):
+                if all_set(<const uint8_t*> rows[r] + HEADER, run.bit, run.count):
+                    all_rows[whole] = rows[r]
+                    all_places[whole] = places[r]
+                    whole += 1
+                else:
+                    for f in range(run.first, run.first + run.count):
+                        self.one(to, places[r], reading, f, rows[r])
+            copy_run(run, all_rows, all_places, whole, self.fields[run.first].target, to.n)
+
+    cdef void singles(self, Answer* to, Py_ssize_t i, Reading reading, const char* row) noexcept:
+        """The fields that are in no run."""
+        cdef Py_ssize_t f
+        for f in range(self.n_fields):
+            if not reading.in_run[f]:
+                self.one(to, i, reading, f, row)
+
+    cdef void one(self, Answer* to, Py_ssize_t i, Reading reading, Py_ssize_t f, const char* row) noexcept:
+        """Field f of entity i."""
+        cdef Field* field = &self.fields[f]
+        cdef Source* source = &reading.sources[f]
+        cdef const char* ends = row + reading.ends_start
+        cdef Py_ssize_t start
+        if source.bit >= 0 and bit(<const uint8_t*> row + HEADER, source.bit):
+            if field.kind == FIXED:
+                take(field, to, i, row + source.offset, field.width)
+            else:
+                start = load32(ends + 4 * source.slot - 4) if source.slot else 0
+                take(field, to, i, row + reading.heap_start + start, load32(ends + 4 * source.slot) - start)
+        elif source.bit < 0 and field.default.data != NULL:
+            take(field, to, i, field.default.data, field.default.size)
+        else:
+            to.statuses[f * to.n + i] = NULL_VALUE
+            to.valid[f * to.n + i] = 0
 
     # ---- heap fields: spans -> arrays ----
 
-    cdef int fill_heap(self, Batch* batch, object out, object keys) except -1:
+    cdef int fill_heap(self, Answer* to, object out, object keys) except -1:
         cdef Py_ssize_t f
         cdef Field* field
         for f in range(self.n_fields):
             field = &self.fields[f]
             if field.kind == FIXED:
                 continue
-            spans = batch.spans + field.heap * batch.n
+            spans = to.spans + field.heap * to.n
             name = self.plan.fields[f].name
             if field.kind == BLOBS:
-                out._others[f] = blob_lists(field, spans, batch.n, name, keys)
+                out._others[f] = blob_lists(field, spans, to.n, name, keys)
             else:
                 kind = np.uint8 if field.kind == BLOB else _NUMPY[self.plan.fields[f].dtype.item]
-                out._others[f] = joined(field, spans, batch.n, kind, name, keys)
+                out._others[f] = joined(field, spans, to.n, kind, name, keys)
         return 0
 
 

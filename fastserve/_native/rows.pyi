@@ -1,22 +1,8 @@
 from collections.abc import Mapping, Sequence
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-
+from fastserve.batch import ReadBatch
 from fastserve.codec.decoded import DecodedRows, DecodePlan
 from fastserve.codec.layout import Layout
-
-class RowEncoder:
-    layout: Layout
-    def __init__(self, layout: Layout) -> None: ...
-    def encode(
-        self,
-        keys: Sequence[bytes],
-        columns: Sequence[pa.Array],
-        event_ts: npt.NDArray[np.int64],
-        created_ts: npt.NDArray[np.int64],
-    ) -> list[bytes]: ...
 
 class RowDecoder:
     plan: DecodePlan
@@ -31,6 +17,9 @@ class RowDecoder:
         *,
         now_us: int,
         ttl_us: int | None,
+    ) -> DecodedRows: ...
+    def decode_batch(
+        self, batch: ReadBatch, start: int, stop: int, *, now_us: int, ttl_us: int | None
     ) -> DecodedRows: ...
 
 def crc32c(data: bytes, crc: int = 0) -> int: ...

@@ -303,7 +303,7 @@ def _json_view(batch: FeatureBatch, i: int) -> dict[str, Any]:
 
 def known_rows(decoded: DecodedRows) -> np.ndarray[Any, np.dtype[np.bool_]]:
     """bool[n]: the entity has a row, fresh or expired, and so an event time."""
-    return (decoded.row_status == Status.PRESENT) | (decoded.row_status == Status.OUTSIDE_MAX_AGE)
+    return np.isin(decoded.row_status, (Status.PRESENT, Status.OUTSIDE_MAX_AGE))
 
 
 def _masked(values: list[Any], known: np.ndarray[Any, np.dtype[np.bool_]]) -> list[Any]:

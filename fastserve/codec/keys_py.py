@@ -15,6 +15,7 @@ from typing import Any, Final, NoReturn
 import numpy as np
 import pyarrow as pa
 
+from fastserve.batch.batch_py import ReadBatch
 from fastserve.errors import CodecError, InvalidEntityError
 from fastserve.types import KEY_TYPES
 
@@ -80,6 +81,16 @@ class KeyEncoder:
             parts = [key_text(row[c], kind, names, c, i) for c, kind in enumerate(self.key_types)]
             keys.append(self.prefix + b"|".join(parts))
         return keys
+
+    def encode_into(
+        self, batch: ReadBatch, columns: Sequence[object], n: int, names: Sequence[str] | None = None
+    ) -> None:
+        """Append the keys of n entities to a batch; arguments and errors as `encode`.
+
+        After an error part of them may be there: throw the batch away.
+        """
+        for key in self.encode(columns, n, names):
+            batch.add(key)
 
     def decode(self, key: bytes) -> tuple[object, ...]:
         """The join key values of a key, in canonical order; for people, not for the hot path.

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from fastserve.batch.batch_py import ReadBatch
 from fastserve.codec.decoded import (
     BLOB,
     BLOBS,
@@ -28,7 +29,7 @@ from fastserve.codec.decoded import (
 )
 from fastserve.codec.fields import check_columns, encode_defaults, field_bytes
 from fastserve.codec.layout import FORMAT_VERSION, HEADER_BYTES, Layout
-from fastserve.codec.status import NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT, Status
+from fastserve.codec.status import NOT_FOUND, NULL_VALUE, OUTSIDE_MAX_AGE, PRESENT, UNAVAILABLE, Status
 from fastserve.errors import CodecError, InvalidDataError, TooLargeError
 
 _SIGN: Final = 1 << 63
@@ -190,9 +191,22 @@ class RowDecoder:
         """
         if len(keys) != len(rows):
             raise CodecError(f"{len(keys)} keys but {len(rows)} rows")
+        batch = ReadBatch(keys)
+        batch.fill(rows, 0)
+        return self.decode_batch(batch, 0, len(keys), now_us=now_us, ttl_us=ttl_us)
+
+    def decode_batch(
+        self, batch: ReadBatch, start: int, stop: int, *, now_us: int, ttl_us: int | None
+    ) -> DecodedRows:
+        """The same for the keys and rows of a range of a batch, where they lie.
+
+        A row that is UNKNOWN yet is UNAVAILABLE and null, whatever the default. The checksum of a row that comes from
+        the cache was looked at before it went there.
+        """
+        keys, rows, states = batch.keys(start, stop), batch.rows(start, stop), batch.states(start, stop)
         out = DecodedRows(self.plan, len(rows))
         values: list[list[bytes | None]] = [
-            self._one(out, i, key, row, now_us, ttl_us)
+            self._one(out, i, key, row, now_us, ttl_us) if states[i] else self._unknown(out, i)
             for i, (key, row) in enumerate(zip(keys, rows, strict=True))
         ]
         for f, field in enumerate(self.plan.fields):
@@ -231,6 +245,12 @@ class RowDecoder:
             out.statuses[:, i] = status
         out.valid[:, i] = [value is not None for value in values]
         return values
+
+    def _unknown(self, out: DecodedRows, i: int) -> list[bytes | None]:
+        """Entity i of which the store said nothing."""
+        out.row_status[i] = UNAVAILABLE
+        out.statuses[:, i] = UNAVAILABLE
+        return [None] * len(self.plan.fields)
 
     def _check(self, key: bytes, row: bytes) -> Layout:
         _check_version(key, row)

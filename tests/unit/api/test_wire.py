@@ -10,14 +10,14 @@ import pyarrow as pa
 import pytest
 
 from fastserve.api import wire
-from fastserve.serving.read_path import FeatureBatch
+from fastserve.serving.read_path import FeatureBatch, decode_columns
 from tests.support import NOW_US, put
 from tests.unit.serving.world import FULL_ROW, KINDS, World
 
 
 def batch_of(world: World, user_ids: list[int]) -> FeatureBatch:
     refs = tuple(f"kinds:{name}" for name in KINDS.feature_names)
-    batch = world.read_path.read(world.catalog.plan("", refs, False), {"user_id": user_ids})
+    batch = world.read_path.read(world.catalog.plan("", refs, False), {"user_id": user_ids}, decode_columns)
     assert isinstance(batch, FeatureBatch)
     return batch
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
@@ -25,5 +25,9 @@ def keys(request: pytest.FixtureRequest) -> ModuleType:
 
 
 @pytest.fixture(params=["py", "native"], scope="module")
-def rows(request: pytest.FixtureRequest) -> ModuleType:
-    return _module("rows", request)
+def rows(request: pytest.FixtureRequest) -> ModuleType | SimpleNamespace:
+    """The decoder's module and the encoder's as one, as the twin is."""
+    module = _module("rows", request)
+    if request.param == "py":
+        return module
+    return SimpleNamespace(**vars(_module("row_encoder", request)) | vars(module))

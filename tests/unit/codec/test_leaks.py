@@ -12,7 +12,8 @@ SCRIPT = """
 import resource
 import numpy as np, pyarrow as pa
 from fastserve._native.keys import KeyEncoder
-from fastserve._native.rows import RowDecoder, RowEncoder
+from fastserve._native.row_encoder import RowEncoder
+from fastserve._native.rows import RowDecoder
 from fastserve.codec.layout import Layout
 from fastserve.errors import FastserveError
 from fastserve.types import Array, Float32, Int64, String

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib
 import re
 from datetime import UTC, datetime
 from pathlib import Path
@@ -405,7 +406,7 @@ def test_twin_and_native_agree_on_bytes_that_no_encoder_wrote(data: st.DataObjec
     native = pytest.importorskip("fastserve._native.rows")
     from fastserve.codec import rows_py
 
-    body = bytearray(encode(native, TABLE)[0])
+    body = bytearray(encode(rows_py, TABLE)[0])
     for _ in range(data.draw(st.integers(1, 3))):
         body[data.draw(st.integers(24, len(body) - 1))] = data.draw(st.integers(0, 255))
     row = resealed(native, b"7:1", bytes(body))
@@ -462,3 +463,55 @@ def test_documented_vectors(rows: ModuleType, vector: tuple[str, ...]) -> None:
     layout = Layout(int(layout_id), names, tuple(dtypes))
     stamps = np.array([int(event)]), np.array([int(created)])
     assert rows.RowEncoder(layout).encode([key.encode()], columns, *stamps)[0].hex() == row.replace(" ", "")
+
+
+# ---- batches -----------------------------------------------------------------------------------
+
+
+def test_a_range_of_a_batch_is_decoded_where_it_lies(rows: ModuleType) -> None:
+    read_batch = batches(rows)
+    stored = encode(rows, TABLE)
+    batch = read_batch([b"6:0", *TABLE.keys, b"8:1"])
+    batch.fill([b"not looked at", *stored, None], 0)
+    n = len(stored)
+    whole = decoder(rows, EVERY).decode(TABLE.keys, stored, now_us=9, ttl_us=None)
+    part = decoder(rows, EVERY).decode_batch(batch, 1, 1 + n, now_us=9, ttl_us=None)
+    assert part.statuses.tolist() == whole.statuses.tolist()
+    assert [c.to_pylist() for c in part.columns] == [c.to_pylist() for c in whole.columns]
+
+
+def test_what_nobody_answered_for_is_unavailable_and_never_a_default(rows: ModuleType) -> None:
+    layout = Layout(1, ("a", "b"), (Int64, String))
+    reader = rows.RowDecoder({1: layout}, ["a", "b"], {"a": 7, "b": "x"})
+    batch = batches(rows)([b"7:1", b"7:2"])
+    out = reader.decode_batch(batch, 0, 2, now_us=9, ttl_us=None)
+    assert out.statuses.tolist() == [[UNAVAILABLE] * 2] * 2 and out.row_status.tolist() == [UNAVAILABLE] * 2
+    assert [c.to_pylist() for c in out.columns] == [[None, None], [None, None]]
+    batch.fill([None, None], 0)
+    out = reader.decode_batch(batch, 0, 2, now_us=9, ttl_us=None)
+    assert [c.to_pylist() for c in out.columns] == [[7, 7], ["x", "x"]]
+
+
+@given(present=st.lists(st.lists(st.booleans(), min_size=12, max_size=12), max_size=40))
+def test_runs_of_fields_with_nulls_anywhere(rows: ModuleType, present: list[list[bool]]) -> None:
+    """Fields that are copied as one run, in rows that have all of them and in rows that do not."""
+    names = tuple("abcdefghijkl")
+    layout = Layout(1, names, (Float32,) * 7 + (Int64,) * 5)
+    n = len(present)
+    arrays = [
+        pa.array([10 * i + f if row[f] else None for i, row in enumerate(present)], arrow_type(dtype))
+        for f, dtype in enumerate(layout.dtypes)
+    ]
+    keys, stamps = [b"7:%d" % i for i in range(n)], np.zeros(n, np.int64)
+    stored = rows.RowEncoder(layout).encode(keys, arrays, stamps, stamps)
+    for wanted in (names, names[::-1], names[2:9], names[5:] + names[:5]):
+        out = rows.RowDecoder({1: layout}, wanted, {}).decode(keys, stored, now_us=9, ttl_us=None)
+        for column in out.columns:
+            assert column.to_pylist() == arrays[names.index(column.name)].to_pylist()
+
+
+def batches(rows: ModuleType) -> Any:
+    """The ReadBatch that a decoder takes: the twin's is no memory."""
+    return importlib.import_module(
+        "fastserve.batch.batch_py" if rows.__name__.endswith("_py") else "fastserve._native.batch"
+    ).ReadBatch

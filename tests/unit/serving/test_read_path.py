@@ -146,7 +146,7 @@ async def test_two_versions_are_served_side_by_side(world: World) -> None:
 async def test_at_the_deadline_everything_is_unavailable(world: World) -> None:
     store = HandStore()
     path = ReadPath(store, lambda: NOW_US, deadline_us=1_000)  # type: ignore[arg-type]
-    answer = path.read(world.catalog.plan("", ("kinds:big",), False), {"user_id": [1, 2]})
+    answer = path.read(world.catalog.plan("", ("kinds:big",), False), {"user_id": [1, 2]}, decode_columns)
     assert isinstance(answer, asyncio.Future)
     batch = await answer
     assert statuses(batch) == {"big": ["UNAVAILABLE"] * 2}
@@ -170,7 +170,7 @@ async def test_a_request_may_wait_for_less_but_not_for_more(world: World) -> Non
 async def test_a_failing_store_is_unavailable_not_absent(world: World) -> None:
     store = HandStore()
     path = ReadPath(store, lambda: NOW_US)  # type: ignore[arg-type]
-    answer = path.read(world.catalog.plan("", ("kinds:big",), False), {"user_id": [1]})
+    answer = path.read(world.catalog.plan("", ("kinds:big",), False), {"user_id": [1]}, decode_columns)
     assert isinstance(answer, asyncio.Future)
     store.asked[0][1](StoreUnavailableError("connection refused"))
     batch = await answer
@@ -180,11 +180,12 @@ async def test_a_failing_store_is_unavailable_not_absent(world: World) -> None:
 async def test_a_cancelled_read_cancels_its_question(world: World) -> None:
     store = HandStore()
     path = ReadPath(store, lambda: NOW_US)  # type: ignore[arg-type]
-    answer = path.read(world.catalog.plan("", ("kinds:big",), False), {"user_id": [1]})
+    answer = path.read(world.catalog.plan("", ("kinds:big",), False), {"user_id": [1]}, decode_columns)
     assert isinstance(answer, asyncio.Future)
     answer.cancel()
     with pytest.raises(asyncio.CancelledError):
         await answer
+    await asyncio.sleep(0)  # its callbacks run on the next turn of the loop
     assert store.asked[0][0].abandoned
 
 

@@ -1,0 +1,102 @@
+# What a decoder knows of fields, and how values get from rows to columns; header only.
+
+from libc.stdint cimport int64_t, uint8_t
+from libc.string cimport memcpy
+
+from arrow cimport FIXED, bit
+
+
+cdef struct Span:
+    const char* data      # NULL for null
+    Py_ssize_t size
+
+cdef struct Field:
+    int kind
+    bint boolean
+    Py_ssize_t width      # FIXED: bytes in the row; ITEMS: bytes of an item
+    Py_ssize_t length     # of a fixed list, else -1
+    Py_ssize_t heap       # its number among the wanted heap fields, or -1
+    Span default
+    char* target          # FIXED: where entity 0's value goes; set for each batch
+
+cdef struct Source:
+    Py_ssize_t bit        # the field's position in the layout, or -1: written before it existed
+    Py_ssize_t offset     # FIXED: row offset
+    Py_ssize_t slot       # heap: its number among the layout's heap fields
+
+cdef struct Run:          # fields first … first + count - 1: of one block, one after the other in row and block
+    Py_ssize_t first
+    Py_ssize_t count
+    Py_ssize_t width      # 4 or 8
+    Py_ssize_t bit
+    Py_ssize_t offset
+
+cdef struct Answer:       # where a batch is decoded to
+    Py_ssize_t n
+    int64_t now
+    int64_t oldest        # a row counts when its event_ts is larger; ignored unless bounded
+    bint bounded
+    uint8_t* row_status
+    uint8_t* statuses
+    uint8_t* valid
+    int64_t* event_ts
+    int64_t* created_ts
+    Span* spans           # [heap fields, n]
+
+
+cdef inline void take(
+    Field* field, Answer* to, Py_ssize_t i, const char* data, Py_ssize_t size
+) noexcept nogil:
+    """Copy one value to its column, or note where it is."""
+    cdef Py_ssize_t j
+    cdef char* out
+    if field.kind != FIXED:
+        to.spans[field.heap * to.n + i] = Span(data, size)
+        return
+    out = field.target + i * field.width
+    if field.boolean:
+        for j in range(size):
+            out[j] = data[j] != 0
+    elif size == 4:
+        memcpy(out, data, 4)
+    elif size == 8:
+        memcpy(out, data, 8)
+    else:
+        memcpy(out, data, size)
+
+
+cdef inline bint all_set(const uint8_t* bits, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
+    """Whether `count` bits from `first` on are 1."""
+    cdef Py_ssize_t end = first + count
+    while first < end and first & 7:
+        if not bit(bits, first):
+            return False
+        first += 1
+    while first + 8 <= end:
+        if bits[first >> 3] != 0xFF:
+            return False
+        first += 8
+    while first < end:
+        if not bit(bits, first):
+            return False
+        first += 1
+    return True
+
+
+cdef inline void copy_run(
+    const Run* run, const char** rows, const Py_ssize_t* places, Py_ssize_t m, char* target, Py_ssize_t n
+) noexcept nogil:
+    """The run of m rows to its columns, n values each: column by column."""
+    cdef Py_ssize_t r, offset = run.offset
+    if run.width == 4:
+        for _ in range(run.count):
+            for r in range(m):
+                memcpy(target + 4 * places[r], rows[r] + offset, 4)
+            target += 4 * n
+            offset += 4
+    else:
+        for _ in range(run.count):
+            for r in range(m):
+                memcpy(target + 8 * places[r], rows[r] + offset, 8)
+            target += 8 * n
+            offset += 8

@@ -1,0 +1,121 @@
+"""Encodes online rows, a batch at a time; docs/row-format.md is the format, codec/rows_py.py the twin.
+
+Reads Arrow memory through the C data interface: per row, measure the heap, allocate the row once, fill it.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.stdint cimport int64_t, uint16_t, uint32_t
+from libc.stdlib cimport calloc, free
+from libc.string cimport memcpy, memset
+
+from arrow cimport FIXED, ArrowArray, Column, attach, bit, heap_size
+from arrow cimport items_present, write_fixed, write_heap
+from buffers cimport store32, store_stamp
+from crc32c cimport fs_crc32c_choose, row_crc
+
+from fastserve.codec.decoded import field_kind
+from fastserve.codec.fields import check_columns, null_item
+from fastserve.codec.layout import FORMAT_VERSION
+from fastserve.codec.rows_py import check_stamps
+from fastserve.errors import TooLargeError
+
+fs_crc32c_choose()
+
+cdef enum:
+    HEADER = 24
+    VERSION = 1
+
+assert VERSION == FORMAT_VERSION
+
+cdef int64_t U32_MAX = 0xFFFFFFFF
+
+
+cdef class RowEncoder:
+    """Writes rows of one layout; see the twin for arguments and errors."""
+
+    cdef readonly object layout
+    cdef Column* columns
+    cdef Py_ssize_t n_fields, heap_start, ends_start
+    cdef uint16_t layout_id
+
+    def __init__(self, layout):
+        cdef Py_ssize_t f
+        self.layout = layout
+        self.layout_id = layout.layout_id
+        self.n_fields = len(layout.names)
+        self.ends_start = layout.ends_start
+        self.heap_start = layout.heap_start
+        free(self.columns)
+        self.columns = <Column*> calloc(self.n_fields + 1, sizeof(Column))
+        if self.columns == NULL:
+            raise MemoryError
+        for f, dtype in enumerate(layout.dtypes):
+            self.columns[f].kind = field_kind(dtype)
+            self.columns[f].boolean = dtype.item == "bool"
+            self.columns[f].width = dtype.width or dtype.scalar.width
+            self.columns[f].length = dtype.length or 0
+            self.columns[f].place = layout.offsets[f] if dtype.width else layout.heap_slots[f]
+
+    def __dealloc__(self):
+        free(self.columns)
+
+    def encode(self, keys, columns, event_ts, created_ts):
+        """One row per key."""
+        cdef Py_ssize_t i, f, n = len(keys)
+        cdef const int64_t[:] events, created
+        cdef list rows = [None] * n, held = []
+        check_columns(self.layout, columns, n)
+        events = check_stamps("event_ts", event_ts, n)
+        created = check_stamps("created_ts", created_ts, n)
+        if not n:
+            return rows
+        for f in range(self.n_fields):
+            _, array = columns[f].__arrow_c_array__()
+            held.append(array)
+            attach(&self.columns[f], <const ArrowArray*> PyCapsule_GetPointer(array, "arrow_array"))
+        for i in range(n):
+            rows[i] = self.row(keys[i], i, events[i], created[i])
+        return rows
+
+    cdef bytes row(self, bytes key, Py_ssize_t i, int64_t event_ts, int64_t created_ts):
+        cdef int64_t heap = 0, size
+        cdef Py_ssize_t f
+        cdef Column* c
+        cdef bytes row
+        cdef char* out
+        for f in range(self.n_fields):
+            c = &self.columns[f]
+            if c.present != NULL and not bit(c.present, c.offset + i):
+                continue
+            if not items_present(c, i):
+                raise null_item(self.layout.names[f], i)
+            if c.kind != FIXED:
+                heap += heap_size(c, i)
+        if heap > U32_MAX:
+            raise TooLargeError("a row's heap is more than 4 GiB", where=f"key {key!r}")
+        row = PyBytes_FromStringAndSize(NULL, self.heap_start + heap)
+        out = PyBytes_AS_STRING(row)
+        memset(out, 0, self.heap_start)
+        out[0] = VERSION
+        memcpy(out + 2, &self.layout_id, 2)
+        store_stamp(out + 8, event_ts)
+        store_stamp(out + 16, created_ts)
+        heap = 0
+        for f in range(self.n_fields):
+            c = &self.columns[f]
+            size = 0
+            if c.present == NULL or bit(c.present, c.offset + i):
+                out[HEADER + (f >> 3)] |= <char> (1 << (f & 7))
+                if c.kind == FIXED:
+                    write_fixed(c, i, out + c.place)
+                else:
+                    size = heap_size(c, i)
+                    write_heap(c, i, out + self.heap_start + heap, size)
+            if c.kind != FIXED:
+                heap += size
+                store32(out + self.ends_start + 4 * c.place, <uint32_t> heap)
+        store32(
+            out + 4,
+            row_crc(PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), out, PyBytes_GET_SIZE(row)))
+        return row

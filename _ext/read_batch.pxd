@@ -92,6 +92,16 @@ cdef inline Py_ssize_t key_size(const Batch* batch, Py_ssize_t i) noexcept nogil
     return batch.keys[i].end - (batch.keys[i - 1].end if i else 0)
 
 
+cdef inline bytes batch_key(const Batch* batch, Py_ssize_t i):
+    """A copy of key i; for messages."""
+    return key_at(batch, i)[:key_size(batch, i)]
+
+
+cdef inline bytes batch_row(const Batch* batch, Py_ssize_t i):
+    """A copy of row i, which is FOUND; for messages."""
+    return batch.rows[i].data[:batch.rows[i].size]
+
+
 # ---- keys --------------------------------------------------------------------------------------
 
 

@@ -19,8 +19,9 @@ from libc.string cimport memcpy, memset
 from arrow cimport BLOB, BLOBS, FIXED, ITEMS, bit
 from columns cimport Answer, Field, Run, Source, Span, all_set, copy_run, take
 from buffers cimport is_blob_list, load32, load_stamp
-from crc32c cimport fs_crc32c, fs_crc32c_choose, fs_crc32c_portable, row_crc
-from read_batch cimport CACHED, FOUND, UNKNOWN, Batch, Row, batch_of, key_at, key_size
+from crc32c cimport fs_crc32c, fs_crc32c_choose, fs_crc32c_portable
+from read_batch cimport FOUND, UNKNOWN, Batch, Row, batch_key, batch_of, batch_row
+from row_check cimport HEADER, VERSION, heap_fits, layout_of, wrong_row
 
 import numpy as np
 
@@ -29,15 +30,13 @@ from fastserve.codec.decoded import _NUMPY, DecodedRows, corrupt, make_plan, una
 from fastserve._native.batch import ReadBatch
 from fastserve.codec.fields import encode_defaults
 from fastserve.codec.layout import FORMAT_VERSION
-from fastserve.codec.rows_py import TORN, bad_list
+from fastserve.codec.rows_py import bad_list, refused
 from fastserve.codec.rows_py import read_header as read_header_py
 from fastserve.errors import CodecError
 
 fs_crc32c_choose()
 
 cdef enum:
-    HEADER = 24
-    VERSION = 1
     BLOCK = 16      # rows whose runs are copied together
 
 assert VERSION == FORMAT_VERSION
@@ -102,16 +101,6 @@ cdef class Reading:
         free(self.sources)
         free(self.runs)
         free(self.in_run)
-
-
-cdef bytes key_of(const Batch* source, Py_ssize_t i):
-    return PyBytes_FromStringAndSize(key_at(source, i), key_size(source, i))
-
-
-cdef uint16_t layout_of(const char* row) noexcept:
-    cdef uint16_t layout_id
-    memcpy(&layout_id, row + 2, 2)
-    return layout_id
 
 
 cdef char* memory(object array) except? NULL:
@@ -273,42 +262,26 @@ cdef class RowDecoder:
 
     cdef Reading check(self, const Batch* source, Py_ssize_t i):
         """The row's layout, once format, checksum and layout are known to be right."""
-        cdef const Row* row = &source.rows[i]
-        cdef const char* data = row.data
         cdef uint16_t layout_id
-        if row.size < HEADER:
-            raise corrupt(key_of(source, i), f"the row is cut short: {row.size} bytes", None, 0)
-        if data[0] != VERSION or data[1]:
-            wrong = f"unknown row format, version {<uint8_t> data[0]}, flags {<uint8_t> data[1]}"
-            raise corrupt(key_of(source, i), wrong, None, 0)
-        memcpy(&layout_id, data + 2, 2)
-        if not row.flags & CACHED:  # the cache takes only rows that were looked at
-            if load32(data + 4) != row_crc(key_at(source, i), key_size(source, i), data, row.size):
-                raise corrupt(key_of(source, i), TORN, layout_id, 4)
+        if wrong_row(source, i):
+            raise refused(batch_key(source, i), batch_row(source, i))
+        layout_id = layout_of(source.rows[i].data)
         if self.last is not None and self.last_id == layout_id:
             return self.last
         reading = self.readings.get(layout_id)
         if reading is None:
-            raise corrupt(key_of(source, i), "the layout is unknown", layout_id, 2)
+            raise corrupt(batch_key(source, i), "the layout is unknown", layout_id, 2)
         self.last, self.last_id = reading, layout_id
         return reading
 
     cdef int check_heap(self, Reading reading, const Batch* source, Py_ssize_t i) except -1:
-        """The row reaches to its heap, and the heap's ends rise to the row's end."""
-        cdef Py_ssize_t slot, size = source.rows[i].size
-        cdef const char* data = source.rows[i].data
-        cdef uint32_t end = 0, last = 0
-        cdef bint rising = True
-        if size < reading.heap_start:
-            raise corrupt(key_of(source, i), f"the row is cut short: {size} bytes", layout_of(data), size)
-        for slot in range(reading.n_heap):
-            end = load32(data + reading.ends_start + 4 * slot)
-            rising &= end >= last
-            last = end
-        if not rising or reading.heap_start + <Py_ssize_t> last != size:
-            wrong = "the heap does not fit the row"
-            raise corrupt(key_of(source, i), wrong, layout_of(data), reading.ends_start)
-        return 0
+        cdef const Row* row = &source.rows[i]
+        if heap_fits(row.data, row.size, reading.ends_start, reading.n_heap, reading.heap_start):
+            return 0
+        wrong, offset = "the heap does not fit the row", reading.ends_start
+        if row.size < reading.heap_start:
+            wrong, offset = f"the row is cut short: {row.size} bytes", row.size
+        raise corrupt(batch_key(source, i), wrong, layout_of(row.data), offset)
 
     cdef void absent(self, Answer* to, Py_ssize_t i, uint8_t found) noexcept:
         cdef Py_ssize_t f

@@ -253,14 +253,25 @@ class RowDecoder:
         return [None] * len(self.plan.fields)
 
     def _check(self, key: bytes, row: bytes) -> Layout:
-        _check_version(key, row)
+        wrong = refused(key, row)
+        if wrong is not None:
+            raise wrong
         layout_id = _HEAD.unpack_from(row)[2]
-        if _CRC.unpack_from(row, 4)[0] != crc32c(row[8:], crc32c(key + row[:4])):
-            raise corrupt(key, TORN, layout_id, 4)
         layout = self.plan.layouts.get(layout_id)
         if layout is None:
             raise corrupt(key, "the layout is unknown", layout_id, 2)
         return layout
+
+
+def refused(key: bytes, row: bytes) -> CodecError | None:
+    """What is wrong with the header or the checksum of a key's row, if anything is."""
+    try:
+        _check_version(key, row)
+    except CodecError as error:
+        return error
+    if _CRC.unpack_from(row, 4)[0] != crc32c(row[8:], crc32c(key + row[:4])):
+        return corrupt(key, TORN, _HEAD.unpack_from(row)[2], 4)
+    return None
 
 
 def _field_values(layout: Layout, key: bytes, row: bytes) -> list[bytes | None]:

@@ -1,0 +1,1 @@
+from fastserve.cache.l1_py import RowCache as RowCache

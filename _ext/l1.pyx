@@ -1,13 +1,14 @@
 """Rows read lately, by key, within a budget of bytes; fastserve/cache/l1_py.py is the twin.
 
-    index    buckets of 8 slots, one cache line: 24 bits of the hash, 40 of the entry's place; 0: free. A key is in one
-             of two buckets, so a look-up reads two lines of it at most, and the first is asked for ahead
+    index    buckets of 8 slots, one cache line: 24 bits of the hash, 40 of the entry's place; 0: free. A
+             key is in one of two buckets, so a look-up reads two lines at most, the first asked for ahead
     small    a tenth of the bytes: where a key goes that was not seen lately
     main     the rest: keys that were used again while in small, or that came back soon after they left it
     ghosts   hashes of keys that left small unused: what tells a key that came back
 
-Eviction is S3-FIFO (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023). Its queues are FIFO, so
-each is a ring of bytes (l1_ring.pxd). A hit writes one byte; nothing is allocated after the beginning.
+Eviction is S3-FIFO (Yang et al., "FIFO queues are all you need for cache eviction", SOSP 2023). Its queues
+are FIFO, so each is a ring of bytes (l1_ring.pxd). A hit writes one byte; nothing is allocated after the
+beginning.
 """
 
 cimport cython
@@ -155,8 +156,8 @@ cdef class RowCache:
         """The first entry whose tag fits, most likely the one; its memory is asked for."""
         cdef uint64_t* bucket = self.bucket(hash)
         cdef uint64_t tag = hash >> TAG_SHIFT
-        cdef int turn, k
-        for turn in range(2):
+        cdef int k
+        for _ in range(2):
             for k in range(WAYS):
                 if bucket[k] >> TAG_SHIFT == tag and bucket[k]:
                     __builtin_prefetch(self.at(bucket[k]))
@@ -168,8 +169,8 @@ cdef class RowCache:
         """The slot of key i, or NULL."""
         cdef uint64_t hash = batch.keys[i].hash, tag = hash >> TAG_SHIFT
         cdef uint64_t* bucket = self.bucket(hash)
-        cdef int turn, k
-        for turn in range(2):
+        cdef int k
+        for _ in range(2):
             for k in range(WAYS):
                 if bucket[k] >> TAG_SHIFT == tag and bucket[k] and same_key(self.at(bucket[k]), batch, i):
                     return &bucket[k]
@@ -245,8 +246,8 @@ cdef class RowCache:
         cdef uint64_t* bucket = self.bucket(entry.hash)
         cdef uint64_t* free_slot = NULL
         cdef uint64_t* worst = NULL
-        cdef int turn, k
-        for turn in range(2):
+        cdef int k
+        for _ in range(2):
             for k in range(WAYS):
                 if not bucket[k]:
                     free_slot = &bucket[k]
@@ -273,8 +274,8 @@ cdef class RowCache:
         """The slot of an entry that is not DEAD."""
         cdef uint64_t* bucket = self.bucket(entry.hash)
         cdef uint64_t place = <uint64_t> (((<const char*> entry) - self.memory) // 8 + 1)
-        cdef int turn, k
-        for turn in range(2):
+        cdef int k
+        for _ in range(2):
             for k in range(WAYS):
                 if bucket[k] & PLACE == place:
                     return &bucket[k]
@@ -302,7 +303,7 @@ cdef class RowCache:
                 self.pass_main(&turns)
 
     cdef void pass_small(self, int* turns) noexcept nogil:
-        """The oldest entry of small goes: into main if it was used, else it is a ghost."""
+        """The oldest entry of small goes: into main if it was used or nothing has to leave for it."""
         cdef Entry* entry = oldest(&self.small)
         cdef uint64_t size
         if entry == NULL:
@@ -311,7 +312,7 @@ cdef class RowCache:
         if entry.marks & DEAD:
             self.small.tail += size
             return
-        if entry.uses >= PROMOTE:
+        if entry.uses >= PROMOTE or has_room(&self.main, size):
             memcpy(self.from_small, entry, size)
             self.forget(self.slot_at(entry))
             self.small.tail += size

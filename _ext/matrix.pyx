@@ -1,8 +1,8 @@
 """A plan's answer as one matrix of numbers; codec/matrix_py.py is the twin and says what lies where.
 
-Each wanted field is a Cell for each layout: where it is in the row, and its columns. Neighbours that need no conversion,
-in the row and in the matrix, make a Run, which one memcpy takes from a row that has all of it: for a view of float32
-that is the whole row.
+Each wanted field is a Cell for each layout: where it is in the row, and its columns. Neighbours that need
+no conversion, in the row and in the matrix, make a Run, which one memcpy takes from a row that has all of
+it: for a view of float32 that is the whole row.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize

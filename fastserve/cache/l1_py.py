@@ -170,9 +170,9 @@ class RowCache:
         return True
 
     def _pass_small(self) -> None:
-        """The oldest entry of small goes: into main if it was used, else it is a ghost."""
+        """The oldest entry of small goes: into main if it was used or nothing has to leave for it."""
         key, entry = self._small.oldest()
-        if entry.uses < PROMOTE:
+        if entry.uses < PROMOTE and self._main.size + entry.size > self._main.capacity:
             self._counts["evictions"] += 1
             self._ghosts[key] = None
             if len(self._ghosts) > max(len(self._main.entries), 64):

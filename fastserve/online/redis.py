@@ -30,7 +30,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from fastserve.batch import ReadBatch
-from fastserve.errors import ConfigError, StoreError, StoreTimeoutError, StoreUnavailableError
+from fastserve.errors import ConfigError, StoreTimeoutError, StoreUnavailableError
 from fastserve.online.base import (
     Lifetimes,
     OnRows,
@@ -101,20 +101,7 @@ class RedisStore:
 
     def fetch(self, batch: ReadBatch, done: OnRows, now_us: int) -> bool:
         """See OnlineStore."""
-        rows = self._pump.get_many(batch.missing_keys())
-
-        def settle(answer: asyncio.Future[Rows]) -> None:
-            if batch.abandoned or answer.cancelled():
-                return
-            error = answer.exception()
-            if error is None:
-                batch.fill(answer.result(), now_us)
-            elif not isinstance(error, StoreError):
-                raise error
-            done(error)
-
-        rows.add_done_callback(settle)
-        return False
+        return self._pump.fetcher.fetch(batch, done, now_us)
 
     def on_changes(self, told: Callable[[bytes], None], listening: Callable[[bool], None]) -> None:
         """See OnlineStore."""
@@ -131,6 +118,7 @@ class RedisStore:
             await self._check_server()
             for i in range(0, len(calls), _CALLS_DEEP):
                 written += await self._run(calls[i : i + _CALLS_DEEP])
+        self._pump.forget(keys)
         return written
 
     async def _run(self, calls: Sequence[_ScriptCall]) -> int:
@@ -161,6 +149,7 @@ class RedisStore:
             await self._check_server()
             for i in range(0, len(keys), _DELETE_KEYS):
                 deleted += await self._client.unlink(*keys[i : i + _DELETE_KEYS])
+        self._pump.forget(keys)
         return deleted
 
     async def sweep(self) -> int:

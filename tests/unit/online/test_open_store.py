@@ -8,7 +8,6 @@ import pytest
 
 from fastserve.errors import ConfigError
 from fastserve.online import open_store
-from fastserve.online.pump import _Call, split
 from fastserve.online.redis import RedisStore
 
 BAD = [
@@ -114,38 +113,3 @@ async def test_lmdb_paths(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert store.get_many([b"7:1"]) == [bytes(24)]
         await store.close()
     assert (tmp_path / "sub" / "online" / "data.mdb").exists()
-
-
-def keys(*numbers: int) -> list[bytes]:
-    return [b"%d" % i for i in numbers]
-
-
-@pytest.mark.parametrize(
-    ("calls", "sizes", "missing"),
-    [
-        ([[]], [], [0]),
-        ([keys(1, 2), keys(2, 3)], [3], [1, 1]),
-        ([keys(1, 1, 1)], [1], [1]),
-        ([keys(*range(100))], [100], [1]),
-        ([keys(*range(101))], [100, 1], [2]),
-        ([keys(*range(250))], [100, 100, 50], [3]),
-        ([keys(*range(150)), keys(120, 0, 120, 0)], [100, 50], [2, 2]),
-        ([keys(*range(150)), keys(0), keys(149)], [100, 50], [2, 1, 1]),
-    ],
-)
-async def test_split_of_a_tick_into_mgets(
-    calls: list[list[bytes]], sizes: list[int], missing: list[int]
-) -> None:
-    """Every key once, at most 100 an MGET, and each call waits for as many MGETs as hold its keys."""
-    import asyncio
-
-    loop = asyncio.get_running_loop()
-    made = [_Call(one, loop.create_future()) for one in calls]
-    chunks = split(made, "here")
-    assert [len(chunk.keys) for chunk in chunks] == sizes
-    assert [call.missing for call in made] == missing
-    for chunk in reversed(chunks):
-        chunk.done([b"row " + key for key in chunk.keys])
-    for call in made:
-        if call.keys:
-            assert call.future.result() == [b"row " + key for key in call.keys]

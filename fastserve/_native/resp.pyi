@@ -1,0 +1,1 @@
+from fastserve.online.fetcher_py import Fetcher as Fetcher

@@ -22,6 +22,7 @@ import orjson
 
 from fastserve.api import wire
 from fastserve.api.feast_errors import feast_error
+from fastserve.api.json_answer import DUMP, json_value
 from fastserve.api.reader import Reader
 from fastserve.api.router import Answer, Routes
 from fastserve.codec.decoded import DecodedRows
@@ -268,7 +269,7 @@ def render(batch: FeatureBatch, asked: FeastRequest, columns: Mapping[str, list[
     metadata: dict[str, Any] = {"feature_names": [*columns, *(c.name for c in plan.columns)]}
     if asked.view_versions:
         metadata["feature_view_metadata"] = [{"name": r.view, "version": r.version} for r in plan.reads]
-    return orjson.dumps({"results": results, "metadata": metadata}, option=wire.DUMP)
+    return orjson.dumps({"results": results, "metadata": metadata}, option=DUMP)
 
 
 def _rows(values: Any, n: int, asked: int) -> Any:
@@ -336,4 +337,4 @@ def _heap_column(column: Any, declared: DType) -> list[Any]:
         return [None if v is None else base64.b64encode(v).decode("ascii") for v in values]
     if declared.item == "timestamp":
         return [None if v is None else [to_us(item) // MICROS for item in v] for v in values]
-    return [wire.json_value(value) for value in values]
+    return [json_value(value) for value in values]

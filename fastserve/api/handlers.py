@@ -13,9 +13,12 @@ from urllib.parse import unquote_to_bytes
 import orjson
 
 from fastserve.api import wire
+from fastserve.api.arrow_answer import render_arrow
 from fastserve.api.errors import json_error
+from fastserve.api.json_answer import DUMP, json_column, known_rows, render_json
 from fastserve.api.reader import Reader
 from fastserve.api.router import Answer, Routes, segment_of, then
+from fastserve.api.tensor_answer import matrix_of, render_tensor
 from fastserve.codec.status import Status
 from fastserve.errors import FastserveError, InvalidEntityError, RequestError, StoreError
 from fastserve.http.message import Request, Response
@@ -58,7 +61,7 @@ class FeatureReads:
                 406,
                 "not_acceptable",
                 "none of the accepted types is offered",
-                hint=f"{wire.JSON}, {wire.ARROW}",
+                hint=f"{wire.JSON}, {wire.ARROW}, {wire.TENSOR}",
             )
         asked = wire.parse_batch(request.body)
         try:
@@ -67,7 +70,9 @@ class FeatureReads:
             error.where = error.where or ("$.feature_service" if asked.service else "$.features")
             raise
         wire.check_fingerprint(plan, asked)
-        render: Finish[Response] = _arrow if media == wire.ARROW else _json
+        render = _RENDER[media]
+        if media == wire.TENSOR:
+            matrix_of(plan)  # refused before anything is read
         return self._reader.read(
             plan,
             wire.json_keys(plan, asked.entities),
@@ -117,18 +122,25 @@ class FeatureReads:
 
 
 def _json(found: Found) -> Response:
-    return Response(200, wire.JSON, wire.render_json(decode_columns(found)))
+    return Response(200, wire.JSON, render_json(decode_columns(found)))
 
 
 def _arrow(found: Found) -> Response:
-    return Response(200, wire.ARROW, memoryview(wire.render_arrow(decode_columns(found))))
+    return Response(200, wire.ARROW, memoryview(render_arrow(decode_columns(found))))
+
+
+_RENDER: Final[dict[str, Finish[Response]]] = {
+    wire.JSON: _json,
+    wire.ARROW: _arrow,
+    wire.TENSOR: render_tensor,
+}
 
 
 def _one_row(found: Found) -> Response:
     """The row-shaped answer of GET /feature-views/{name}/online-features."""
     batch = decode_columns(found)
     read, decoded = batch.plan.reads[0], batch.reads[0]
-    known = bool(wire.known_rows(decoded)[0])
+    known = bool(known_rows(decoded)[0])
     event_ts = int(decoded.event_ts[0])
     columns = batch.plan.columns
     metadata: dict[str, Any] = {"revision": batch.plan.revision, "schema_fingerprint": batch.plan.fingerprint}
@@ -140,13 +152,13 @@ def _one_row(found: Found) -> Response:
         "feature_view": read.view,
         "version": read.version,
         "dtypes": {c.name: c.dtype for c in columns},
-        "features": {c.name: wire.json_column(decoded.columns[c.column])[0] for c in columns},
+        "features": {c.name: json_column(decoded.columns[c.column])[0] for c in columns},
         "statuses": {c.name: Status(int(decoded.statuses[c.column][0])).name for c in columns},
         "event_timestamp": format_timestamp(event_ts) if known else None,
         "freshness_ms": (batch.now_us - event_ts) // 1_000 if known else None,
         "metadata": metadata,
     }
-    return Response(200, wire.JSON, orjson.dumps(body, option=wire.DUMP))
+    return Response(200, wire.JSON, orjson.dumps(body, option=DUMP))
 
 
 def _query_entity(query: str, plan: ReadPlan) -> dict[str, list[Any]]:

@@ -1,7 +1,4 @@
-"""Requests from JSON, answers to JSON and Arrow. Pure functions: no I/O, no clock.
-
-The JSON answer is columnar: values[i] is feature i, values[i][j] belongs to entity j.
-"""
+"""Requests from JSON, and what kind of answer they want. Pure functions: no I/O, no clock."""
 
 from __future__ import annotations
 
@@ -11,24 +8,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-import numpy as np
 import orjson
-import pyarrow as pa
 
-from fastserve.codec.decoded import DecodedColumn, DecodedRows
-from fastserve.codec.status import Status
 from fastserve.errors import InvalidEntityError, RequestError, SchemaMismatchError, TooLargeError
 from fastserve.http.message import Request
 from fastserve.serving.plan import ReadPlan
-from fastserve.serving.read_path import FeatureBatch
-from fastserve.types import arrow_type, parse_dtype
 
 MAX_ENTITIES: Final = 10_000
 JSON: Final = "application/json"
 ARROW: Final = "application/vnd.apache.arrow.stream"
-DUMP: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z
+TENSOR: Final = "application/vnd.fastserve.tensor"
 DEADLINE: Final = b"fastserve-deadline-ms"
-STATUS_NAMES: Final = ["INVALID", *(s.name for s in sorted(Status))]
 _KEYS: Final = ("feature_service", "features", "entities", "full_feature_names", "expect_fingerprint")
 _FINGERPRINT: Final = re.compile(r"[0-9a-f]{16}")
 
@@ -196,161 +186,7 @@ def json_kind(value: Any) -> str:
     return names.get(type(value), "number")
 
 
-def render_json(batch: FeatureBatch) -> bytes:
-    """The columnar JSON answer; docs/http-api.md has an example."""
-    plan = batch.plan
-    statuses = [batch.reads[c.read].statuses[c.column] for c in plan.columns]
-    metadata = {
-        "feature_service": plan.service or None,
-        "rows": batch.n,
-        "revision": plan.revision,
-        "schema_fingerprint": plan.fingerprint,
-        "status_names": STATUS_NAMES,
-    }
-    if batch.unavailable:
-        metadata["unavailable"] = batch.unavailable
-    if batch.stale:
-        metadata["stale_rows"] = batch.stale
-    answer = {
-        "names": [c.name for c in plan.columns],
-        "dtypes": [c.dtype for c in plan.columns],
-        "values": _json_values(batch),
-        "statuses": statuses,
-        "views": [_json_view(batch, i) for i in range(len(plan.reads))],
-        "metadata": metadata,
-    }
-    return orjson.dumps(answer, option=DUMP)
-
-
-def _json_values(batch: FeatureBatch) -> list[Any]:
-    """The columns as orjson takes them; whole blocks of a type need just one look each."""
-    plain = [_plain_types(rows) for rows in batch.reads]
-    found = []
-    for output in batch.plan.columns:
-        rows = batch.reads[output.read]
-        field = rows.fields[output.column]
-        if field.slot >= 0 and field.dtype.item in plain[output.read]:
-            found.append(rows.blocks[field.dtype.item][field.slot])
-        else:
-            found.append(json_column(rows.columns[output.column]))
-    return found
-
-
-def _plain_types(rows: DecodedRows) -> set[str]:
-    """The scalar types whose block is JSON as it stands: nothing null, every float finite."""
-    if not rows.valid.all():
-        return set()
-    return {
-        item
-        for item, block in rows.blocks.items()
-        if item != "timestamp" and (block.dtype.kind != "f" or np.isfinite(block).all())
-    }
-
-
-def json_column(column: DecodedColumn) -> Any:
-    """One decoded column as orjson takes it.
-
-    A numpy array where nothing needs a second look: no null, and finite if it is a float. A float32 is written in its
-    own shortest form, 0.1, whatever stands beside it: so one stays a numpy float32, for orjson.
-    """
-    values, dtype = column.values, column.dtype
-    if values is not None and not dtype.is_list and dtype.item != "timestamp" and column.valid.all():
-        if values.dtype.kind != "f" or np.isfinite(values).all():
-            return values
-    if dtype.item == "float32":
-        return [None if value is None else _json_float32(value) for value in column.to_pylist()]
-    return [json_value(value) for value in column.to_pylist()]
-
-
-def _json_float32(value: Any) -> Any:
-    """A float or a list of them, each of which a float32 holds exactly."""
-    singles = np.asarray(value, dtype=np.float32)
-    if np.isfinite(singles).all():
-        return singles if singles.ndim else singles[()]
-    if not singles.ndim:
-        return json_value(value)
-    return [
-        single if ok else json_value(float(single))
-        for single, ok in zip(singles, np.isfinite(singles), strict=True)
-    ]
-
-
-def json_value(value: Any) -> Any:
-    """One value in the JSON form of types.SCALARS; NaN and infinities by name, so that null stays null."""
-    if isinstance(value, float):
-        if value - value == 0:
-            return value
-        return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
-    if isinstance(value, bytes):
-        return base64.b64encode(value).decode("ascii")
-    if isinstance(value, (list, np.ndarray)):
-        return [json_value(item) for item in value]
-    return value
-
-
-def _json_view(batch: FeatureBatch, i: int) -> dict[str, Any]:
-    read, decoded = batch.plan.reads[i], batch.reads[i]
-    known = known_rows(decoded)
-    age_ms = (batch.now_us - decoded.event_ts) // 1_000
-    times = decoded.event_ts.astype("datetime64[us]")
-    return {
-        "name": read.view,
-        "version": read.version,
-        "event_timestamps": _masked(np.datetime_as_string(times, timezone="UTC").tolist(), known),
-        "freshness_ms": _masked(age_ms.tolist(), known),
-    }
-
-
-def known_rows(decoded: DecodedRows) -> np.ndarray[Any, np.dtype[np.bool_]]:
-    """bool[n]: the entity has a row, fresh or expired, and so an event time."""
-    return np.isin(decoded.row_status, (Status.PRESENT, Status.OUTSIDE_MAX_AGE))
-
-
-def _masked(values: list[Any], known: np.ndarray[Any, np.dtype[np.bool_]]) -> list[Any]:
-    if known.all():
-        return values
-    return [value if ok else None for value, ok in zip(values, known.tolist(), strict=True)]
-
-
-def arrow_schema(plan: ReadPlan) -> pa.Schema:
-    """Features, then for each a `<name>__status` uint8 column, then each view's event timestamps."""
-    fields = [pa.field(c.name, arrow_type(parse_dtype(c.dtype))) for c in plan.columns]
-    fields += [pa.field(f"{c.name}__status", pa.uint8(), nullable=False) for c in plan.columns]
-    fields += [
-        pa.field(f"{read.view}@v{read.version}__event_timestamp#{i}", pa.timestamp("us", "UTC"))
-        for i, read in enumerate(plan.reads)
-    ]
-    return pa.schema(
-        fields,
-        metadata={
-            "fastserve.feature_service": plan.service,
-            "fastserve.revision": str(plan.revision),
-            "fastserve.schema_fingerprint": plan.fingerprint,
-            "fastserve.status_names": ",".join(STATUS_NAMES),
-        },
-    )
-
-
-def render_arrow(batch: FeatureBatch) -> pa.Buffer:
-    """An Arrow IPC stream of one record batch with `arrow_schema`."""
-    columns = [batch.reads[c.read].columns[c.column].to_arrow() for c in batch.plan.columns]
-    columns += [pa.array(batch.reads[c.read].statuses[c.column]) for c in batch.plan.columns]
-    columns += [_arrow_times(batch, i) for i in range(len(batch.reads))]
-    schema = arrow_schema(batch.plan)
-    if batch.unavailable:
-        schema = schema.with_metadata({**schema.metadata, "fastserve.unavailable": batch.unavailable})
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, schema) as writer:
-        writer.write_batch(pa.record_batch(columns, schema=schema))
-    return sink.getvalue()
-
-
-def _arrow_times(batch: FeatureBatch, i: int) -> pa.Array:
-    decoded = batch.reads[i]
-    return pa.array(decoded.event_ts, mask=~known_rows(decoded)).cast(pa.timestamp("us", "UTC"))
-
-
-def choose(accept: bytes | None, offered: Sequence[str] = (JSON, ARROW)) -> str | None:
+def choose(accept: bytes | None, offered: Sequence[str] = (JSON, ARROW, TENSOR)) -> str | None:
     """The media type to answer with, by the Accept header; None when none is acceptable.
 
     Enough of RFC 9110 section 12.5.1 for the types offered: q-values order, wildcards take the first that is not

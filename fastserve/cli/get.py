@@ -52,7 +52,7 @@ def get_command(
         )
     values, statuses = answer.to_dict(), answer.statuses()
     if as_json:
-        from fastserve.api.wire import json_value  # noqa: PLC0415
+        from fastserve.api.json_answer import json_value  # noqa: PLC0415
 
         plain = {name: [json_value(v) for v in column] for name, column in values.items()}
         echo_json({"values": plain, "statuses": statuses})

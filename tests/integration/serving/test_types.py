@@ -15,7 +15,7 @@ import pyarrow.parquet
 import pytest
 
 from fastserve import Entity, FeatureStore, FeatureView, Field, FileSource
-from fastserve.api import wire
+from fastserve.api import json_answer
 from fastserve.api.feast import feast_column
 from fastserve.types import SCALARS, arrow_type, parse_dtype
 from tests.oracles.bits import bits
@@ -150,14 +150,14 @@ def test_feast_json_has_the_documented_forms(store: FeatureStore) -> None:
     rows = batch.reads[0]
     for output in batch.plan.columns:
         made = feast_column(rows.columns[output.column], output.dtype)
-        found = json.loads(orjson.dumps(made, option=wire.DUMP))
+        found = json.loads(orjson.dumps(made, option=json_answer.DUMP))
         dtype = next(d for d, name in NAMES.items() if name == output.name)
         assert found == [*FEAST.get(dtype, VALUES[dtype][1]), None], dtype
 
 
 def test_json_has_the_documented_forms(store: FeatureStore) -> None:
     batch = store.get_online_features(features(), {"user": ["a", "b", "c"]}, now=NOW).batch
-    answer = json.loads(wire.render_json(batch))
+    answer = json.loads(json_answer.render_json(batch))
     found = dict(zip(answer["names"], answer["values"], strict=True))
     for dtype, (_, expected) in VALUES.items():
         assert found[NAMES[dtype]] == [*expected, None], dtype

@@ -1,0 +1,193 @@
+"""Answers as JSON: columnar, values[i] is feature i, values[i][j] belongs to entity j. Pure functions.
+
+What depends on the plan alone is text before the first request; what nearly always is the same for a number of entities
+(every status PRESENT) is text after it. orjson writes the numbers, a whole block of a type at a time.
+"""
+
+from __future__ import annotations
+
+import base64
+from functools import lru_cache
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+
+from fastserve.codec.decoded import DecodedColumn, DecodedRows
+from fastserve.codec.status import Status
+from fastserve.serving.plan import ReadPlan
+from fastserve.serving.read_path import FeatureBatch
+
+DUMP: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
+STATUS_NAMES: Final = ["INVALID", *(s.name for s in sorted(Status))]
+MAX_PLANS: Final = 1_024
+_KNOWN: Final = (Status.PRESENT, Status.OUTSIDE_MAX_AGE)
+
+
+class PlanText:
+    """What every answer to a plan says alike.
+
+    Attributes:
+        whole: the one (read, scalar type) whose block is the answer's values as they stand, or None.
+    """
+
+    __slots__ = ("dtypes", "names", "plan", "views", "whole")
+
+    def __init__(self, plan: ReadPlan) -> None:
+        self.plan = plan
+        self.names = _fragment([c.name for c in plan.columns])
+        self.dtypes = _fragment([c.dtype for c in plan.columns])
+        self.views = [{"name": read.view, "version": read.version} for read in plan.reads]
+        self.whole = _whole_block(plan)
+
+
+_texts: dict[int, PlanText] = {}
+
+
+def text_of(plan: ReadPlan) -> PlanText:
+    """The text of a plan, made once."""
+    found = _texts.get(id(plan))
+    if found is None or found.plan is not plan:
+        if len(_texts) >= MAX_PLANS:
+            _texts.clear()
+        found = _texts[id(plan)] = PlanText(plan)
+    return found
+
+
+def render_json(batch: FeatureBatch) -> bytes:
+    """The columnar JSON answer; docs/http-api.md has an example."""
+    plan, text = batch.plan, text_of(batch.plan)
+    metadata: dict[str, Any] = {
+        "feature_service": plan.service or None,
+        "rows": batch.n,
+        "revision": plan.revision,
+        "schema_fingerprint": plan.fingerprint,
+        "status_names": STATUS_NAMES,
+    }
+    if batch.unavailable:
+        metadata["unavailable"] = batch.unavailable
+    if batch.stale:
+        metadata["stale_rows"] = batch.stale
+    answer = {
+        "names": text.names,
+        "dtypes": text.dtypes,
+        "values": _values(batch, text),
+        "statuses": _statuses(batch),
+        "views": [_view(batch, i, about) for i, about in enumerate(text.views)],
+        "metadata": metadata,
+    }
+    return orjson.dumps(answer, option=DUMP)
+
+
+def known_rows(decoded: DecodedRows) -> npt.NDArray[np.bool_]:
+    """bool[n]: the entity has a row, fresh or expired, and so an event time."""
+    return np.isin(decoded.row_status, _KNOWN)
+
+
+def _fragment(value: Any) -> orjson.Fragment:
+    return orjson.Fragment(orjson.dumps(value))
+
+
+def _whole_block(plan: ReadPlan) -> tuple[int, str] | None:
+    if len(plan.reads) != 1:
+        return None
+    fields = plan.reads[0].rows.plan.fields
+    items = {field.dtype.item for field in fields}
+    in_order = [c.column for c in plan.columns] == list(range(len(fields)))
+    plain = all(field.slot == i for i, field in enumerate(fields))
+    return (0, items.pop()) if in_order and plain and len(items) == 1 else None
+
+
+def _values(batch: FeatureBatch, text: PlanText) -> Any:
+    """The columns as orjson takes them; whole blocks of a type need just one look each."""
+    plain = [_plain_types(rows) for rows in batch.reads]
+    if text.whole is not None and text.whole[1] in plain[text.whole[0]]:
+        return batch.reads[text.whole[0]].blocks[text.whole[1]]
+    found = []
+    for output in batch.plan.columns:
+        rows = batch.reads[output.read]
+        field = rows.fields[output.column]
+        if field.slot >= 0 and field.dtype.item in plain[output.read]:
+            found.append(rows.blocks[field.dtype.item][field.slot])
+        else:
+            found.append(json_column(rows.columns[output.column]))
+    return found
+
+
+def _plain_types(rows: DecodedRows) -> set[str]:
+    """The scalar types whose block is JSON as it stands: nothing null, every float finite."""
+    if not rows.valid.all():
+        return set()
+    return {
+        item
+        for item, block in rows.blocks.items()
+        if item != "timestamp" and (block.dtype.kind != "f" or np.isfinite(block).all())
+    }
+
+
+def _statuses(batch: FeatureBatch) -> Any:
+    columns = batch.plan.columns
+    if all((rows.statuses == Status.PRESENT).all() for rows in batch.reads):
+        return _all_present(len(columns), batch.n)
+    return [batch.reads[c.read].statuses[c.column] for c in columns]
+
+
+@lru_cache(maxsize=256)
+def _all_present(columns: int, n: int) -> orjson.Fragment:
+    return _fragment([[int(Status.PRESENT)] * n] * columns)
+
+
+def _view(batch: FeatureBatch, i: int, about: dict[str, Any]) -> dict[str, Any]:
+    decoded = batch.reads[i]
+    times = decoded.event_ts.view("datetime64[us]")
+    age_ms = (batch.now_us - decoded.event_ts) // 1_000
+    if (decoded.row_status == Status.PRESENT).all():
+        return about | {"event_timestamps": times, "freshness_ms": age_ms}
+    known = known_rows(decoded)
+    return about | {"event_timestamps": _masked(times, known), "freshness_ms": _masked(age_ms, known)}
+
+
+def _masked(values: npt.NDArray[Any], known: npt.NDArray[np.bool_]) -> list[Any]:
+    return [value if ok else None for value, ok in zip(values, known.tolist(), strict=True)]
+
+
+def json_column(column: DecodedColumn) -> Any:
+    """One decoded column as orjson takes it.
+
+    A numpy array where nothing needs a second look: no null, and finite if it is a float. A float32 is written in its
+    own shortest form, 0.1, whatever stands beside it: so one stays a numpy float32, for orjson.
+    """
+    values, dtype = column.values, column.dtype
+    if values is not None and not dtype.is_list and dtype.item != "timestamp" and column.valid.all():
+        if values.dtype.kind != "f" or np.isfinite(values).all():
+            return values
+    if dtype.item == "float32":
+        return [None if value is None else _json_float32(value) for value in column.to_pylist()]
+    return [json_value(value) for value in column.to_pylist()]
+
+
+def _json_float32(value: Any) -> Any:
+    """A float or a list of them, each of which a float32 holds exactly."""
+    singles = np.asarray(value, dtype=np.float32)
+    if np.isfinite(singles).all():
+        return singles if singles.ndim else singles[()]
+    if not singles.ndim:
+        return json_value(value)
+    return [
+        single if ok else json_value(float(single))
+        for single, ok in zip(singles, np.isfinite(singles), strict=True)
+    ]
+
+
+def json_value(value: Any) -> Any:
+    """One value in the JSON form of types.SCALARS; NaN and infinities by name, so that null stays null."""
+    if isinstance(value, float):
+        if value - value == 0:
+            return value
+        return "NaN" if value != value else "Infinity" if value > 0 else "-Infinity"
+    if isinstance(value, bytes):
+        return base64.b64encode(value).decode("ascii")
+    if isinstance(value, (list, np.ndarray)):
+        return [json_value(item) for item in value]
+    return value

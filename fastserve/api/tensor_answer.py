@@ -1,0 +1,67 @@
+"""Answers as one matrix of floats (codec/matrix_py.py says what lies where), with its shape in the headers."""
+
+from __future__ import annotations
+
+from typing import Final
+from urllib.parse import quote
+
+from fastserve.api.wire import TENSOR
+from fastserve.codec.matrix import MatrixDecoder, MatrixShape, matrix_shape
+from fastserve.http.message import Response
+from fastserve.serving.plan import ReadPlan
+from fastserve.serving.read_path import Found
+
+MAX_PLANS: Final = 1_024
+MAX_NAMES_BYTES: Final = 8_192  # of a header; a client has its own limit
+
+
+class PlanMatrix:
+    """A plan's decoder, and the headers that all of its answers have."""
+
+    __slots__ = ("decoder", "headers", "plan", "shape", "ttls")
+
+    def __init__(self, plan: ReadPlan) -> None:
+        decoders = [read.rows for read in plan.reads]
+        columns = [(c.read, c.column) for c in plan.columns]
+        self.plan = plan
+        self.shape: MatrixShape = matrix_shape(decoders, columns, [c.name for c in plan.columns])
+        self.decoder = MatrixDecoder(decoders, self.shape)
+        self.ttls = tuple(read.ttl_us for read in plan.reads)
+        names = ",".join(quote(name, safe="[]") for name in self.shape.names).encode()
+        views = ",".join(f"{quote(read.view)}@v{read.version}" for read in plan.reads).encode()
+        self.headers = (
+            (b"fastserve-dtype", self.shape.dtype.encode()),
+            *([(b"fastserve-columns", names)] if len(names) <= MAX_NAMES_BYTES else []),
+            (b"fastserve-views", views),
+            (b"fastserve-revision", b"%d" % plan.revision),
+            (b"fastserve-schema-fingerprint", plan.fingerprint.encode()),
+        )
+
+
+_matrices: dict[int, PlanMatrix] = {}
+
+
+def matrix_of(plan: ReadPlan) -> PlanMatrix:
+    """The matrix of a plan, made once.
+
+    Raises:
+        RequestError: a feature is not of a type that a matrix of floats holds exactly.
+    """
+    found = _matrices.get(id(plan))
+    if found is None or found.plan is not plan:
+        if len(_matrices) >= MAX_PLANS:
+            _matrices.clear()
+        found = _matrices[id(plan)] = PlanMatrix(plan)
+    return found
+
+
+def render_tensor(found: Found) -> Response:
+    """The answer; docs/http-api.md has it byte by byte."""
+    matrix = matrix_of(found.plan)
+    body = matrix.decoder.decode(found.rows, found.n, found.now_us, matrix.ttls)
+    headers = (*matrix.headers, (b"fastserve-shape", b"%d,%d" % (found.n, len(matrix.shape.names))))
+    if found.unavailable:
+        headers = (*headers, (b"fastserve-unavailable", quote(found.unavailable, safe=" :'").encode()))
+    if found.stale:
+        headers = (*headers, (b"fastserve-stale-rows", b"%d" % found.stale))
+    return Response(200, TENSOR, body, headers)

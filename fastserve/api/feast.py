@@ -13,7 +13,7 @@ import base64
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, Final
 from urllib.parse import parse_qs
 
@@ -254,15 +254,25 @@ def render(batch: FeatureBatch, asked: FeastRequest, columns: Mapping[str, list[
     """The answer's JSON text, in the order of members that Feast writes."""
     plan = batch.plan
     times = [orjson.Fragment(orjson.dumps(_times(read, batch.n, asked.n))) for read in batch.reads]
-    keyed = {"statuses": ["PRESENT"] * asked.n, "event_timestamps": [_EPOCH] * asked.n}
+    keyed = {"statuses": _present(asked.n), "event_timestamps": [_EPOCH] * asked.n}
     results: list[dict[str, Any]] = [{"values": values, **keyed} for values in columns.values()]
     names = _COMPAT if compat else _HONEST
+    whole = [(rows.statuses == Status.PRESENT).all() for rows in batch.reads]
+    blocks = [_plain_blocks(rows) for rows in batch.reads]
     for output in plan.columns:
         decoded = batch.reads[output.read]
+        field = decoded.fields[output.column]
+        if field.slot >= 0 and field.dtype.item in blocks[output.read]:
+            values = blocks[output.read][field.dtype.item][field.slot]
+        else:
+            values = feast_column(decoded.columns[output.column], output.dtype)
+        statuses: Any = _present(asked.n)
+        if not whole[output.read]:
+            statuses = _rows(names[decoded.statuses[output.column]].tolist(), batch.n, asked.n)
         results.append(
             {
-                "values": _rows(feast_column(decoded.columns[output.column], output.dtype), batch.n, asked.n),
-                "statuses": _rows(names[decoded.statuses[output.column]].tolist(), batch.n, asked.n),
+                "values": _rows(values, batch.n, asked.n),
+                "statuses": statuses,
                 "event_timestamps": times[output.read],
             }
         )
@@ -270,6 +280,26 @@ def render(batch: FeatureBatch, asked: FeastRequest, columns: Mapping[str, list[
     if asked.view_versions:
         metadata["feature_view_metadata"] = [{"name": r.view, "version": r.version} for r in plan.reads]
     return orjson.dumps({"results": results, "metadata": metadata}, option=DUMP)
+
+
+@lru_cache(maxsize=256)
+def _present(n: int) -> orjson.Fragment:
+    return orjson.Fragment(orjson.dumps(["PRESENT"] * n))
+
+
+def _plain_blocks(rows: DecodedRows) -> dict[str, Any]:
+    """Scalar type -> its block in Feast's form, of the types that need no look at single values."""
+    if not rows.valid.all():
+        return {}
+    found = {}
+    for item, block in rows.blocks.items():
+        if item == "timestamp":
+            found[item] = block // MICROS
+        elif block.dtype.kind != "f":
+            found[item] = block
+        elif np.isfinite(block).all():
+            found[item] = block.astype(np.float64)
+    return found
 
 
 def _rows(values: Any, n: int, asked: int) -> Any:

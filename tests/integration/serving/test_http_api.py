@@ -8,13 +8,14 @@ import json
 from collections.abc import AsyncIterator, Callable
 from typing import Any, TypeAlias
 
+import numpy as np
 import pyarrow as pa
 import pytest
 
 from fastserve.api.handlers import FeatureReads
 from fastserve.api.reader import Reader
 from fastserve.api.router import Router
-from fastserve.api.wire import ARROW, MAX_ENTITIES
+from fastserve.api.wire import ARROW, MAX_ENTITIES, TENSOR
 from fastserve.errors import StoreUnavailableError
 from fastserve.http.server import Server
 from fastserve.serving.read_path import ReadPath
@@ -76,6 +77,31 @@ async def test_batch_as_arrow(server: Server) -> None:
     table = pa.ipc.open_stream(data).read_all()
     assert table["big"].to_pylist() == [2**53 + 1, 7]
     assert table["big__status"].to_pylist() == [1, 3]
+
+
+async def test_batch_as_a_tensor(server: Server, world: World) -> None:
+    body = {
+        "features": ["kinds:single", "kinds:vector", "kinds:flag"],
+        "entities": {"user_id": [1, 2, 3, 4]},
+    }
+    status, headers, data = await ask(server, "POST", BATCH, body, {"Accept": TENSOR})
+    assert (status, headers["content-type"]) == (200, TENSOR)
+    assert headers["fastserve-dtype"] == "<f4" and headers["fastserve-shape"] == "4,5"
+    assert headers["fastserve-columns"] == "single,vector[0],vector[1],vector[2],flag"
+    assert headers["fastserve-views"] == "kinds@v1" and len(headers["fastserve-schema-fingerprint"]) == 16
+    matrix = np.frombuffer(data, "<f4", 20).reshape(4, 5)
+    assert matrix[0].tolist() == [np.float32(0.1), 1.0, 2.0, float("inf"), 1.0] and not matrix[1:].any()
+    assert data[80:84] == bytes([0b11111, 0, 0, 0]), "which values are there"
+    assert list(data[84:]) == [1, 1, 4, 3], "PRESENT twice, OUTSIDE_MAX_AGE, NOT_FOUND"
+
+
+async def test_a_tensor_of_what_is_no_float_is_refused(server: Server) -> None:
+    for feature in ("kinds:big", "kinds:text", "kinds:moment", "kinds:names"):
+        body = {"features": [feature], "entities": {"user_id": [1]}}
+        status, _, data = await ask(server, "POST", BATCH, body, {"Accept": TENSOR})
+        error = json.loads(data)["error"]
+        assert (status, error["code"], error["where"]) == (400, "bad_request", "accept")
+        assert feature.partition(":")[2] in error["message"] and "Arrow" in error["hint"]
 
 
 async def test_one_entity(server: Server) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import subprocess
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,6 +17,14 @@ from typing import Final
 SERVER_CORE: Final = 0
 CLIENT_CORE: Final = 1
 _TICK: Final = os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """A process that runs, and the port it told of in a line of JSON, if it did."""
+
+    process: subprocess.Popen[bytes]
+    port: int = 0
 
 
 def pinned(core: int, command: Sequence[str]) -> list[str]:
@@ -30,7 +40,7 @@ def running(
     ready: bytes = b"",
     env: dict[str, str] | None = None,
     cwd: str = ".",
-) -> Iterator[subprocess.Popen[bytes]]:
+) -> Iterator[Started]:
     """A process, until the block ends; with `ready` it has said that on its output."""
     with subprocess.Popen(
         pinned(core, command),
@@ -40,9 +50,7 @@ def running(
         cwd=cwd,
     ) as process:
         try:
-            if ready:
-                _until(process, ready)
-            yield process
+            yield Started(process, _port(_until(process, ready)) if ready else 0)
         finally:
             process.terminate()
             try:
@@ -51,13 +59,23 @@ def running(
                 process.kill()
 
 
-def _until(process: subprocess.Popen[bytes], ready: bytes) -> None:
+def _port(line: bytes) -> int:
+    try:
+        return int(json.loads(line)["port"])
+    except (ValueError, KeyError, TypeError):
+        return 0
+
+
+def _until(process: subprocess.Popen[bytes], ready: bytes) -> bytes:
     assert process.stdout is not None
     said = b""
     for line in process.stdout:
         said += line
         if ready in line:
-            return
+            threading.Thread(
+                target=process.stdout.read, daemon=True
+            ).start()  # so that it never blocks on a full pipe
+            return line
     raise RuntimeError(f"{process.args!r} ended: {said.decode(errors='replace')}")
 
 

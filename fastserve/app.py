@@ -9,9 +9,10 @@ import asyncio
 import logging
 import socket
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from functools import partial
+from tempfile import TemporaryDirectory
 from typing import Final
 
 import uvloop
@@ -20,6 +21,7 @@ from fastserve.api.admission import Admission
 from fastserve.api.feast import FeastReads
 from fastserve.api.feast_jobs import FeastJobs
 from fastserve.api.handlers import FeatureReads
+from fastserve.api.metrics import Groups, Metrics
 from fastserve.api.openapi import openapi_routes
 from fastserve.api.reader import Reader
 from fastserve.api.router import Router
@@ -61,6 +63,7 @@ class ServeOptions:
         stale_if_down_s: how old a cached row may be that is answered, flagged, while the store is down; 0 for never.
         max_queue_ms: estimated work a worker queues; beyond it requests are refused with 429.
         compat: 'feast' answers every Feast request as `?compat=feast` does; '' only those.
+        worker, metrics_folder: set by `serve` for each worker: its number, and where they share their figures.
     """
 
     repo: str = "."
@@ -76,6 +79,8 @@ class ServeOptions:
     stale_if_down_s: float = 300.0
     max_queue_ms: int = 100
     compat: str = ""
+    worker: int = 0
+    metrics_folder: str = ""
 
     @property
     def clock(self) -> Callable[[], int]:
@@ -115,14 +120,25 @@ class App:
         )
         self._started = False
         self._owner_checks: asyncio.Task[None] | None = None
+        self._metrics = Metrics(options.worker, self._figures(), options.metrics_folder)
         router = Router(
             FeatureReads(self.catalog, reader).routes,
             FeastReads(self.catalog, reader, compat=options.compat == "feast").routes,
             FeatureWrites(self.catalog, self._pusher).routes,
             self._jobs.routes,
             openapi_routes(),
+            self._metrics.routes,
         )
         self.server = Server(router, limits=limits, ssl_context=tls)
+
+    def _figures(self) -> Groups:
+        """What /metrics tells, beside the process' own."""
+        groups: dict[str, Callable[[], Mapping[str, float]]] = {
+            "http": lambda: self.server.stats.as_dict(),
+            "admission": self._admission.counters,
+            "store": self._read_path.counters,
+        }
+        return groups if self._cache is None else groups | {"cache": self._cache.counters}
 
     async def start(self, sock: socket.socket | None = None) -> None:
         """Listen, and follow the registry.
@@ -137,6 +153,7 @@ class App:
         await self.server.start(self.options.host, self.options.port, sock=sock)
         self._started = True
         self.catalog.watch()
+        self._metrics.start()
 
     async def check_owner(self) -> None:
         """Whether the store may be read; while it does not answer, every answer says UNAVAILABLE.
@@ -167,6 +184,7 @@ class App:
         """Finish what is in flight, then let go of everything."""
         if self._started:
             await self.server.drain(self.options.drain_s)
+        self._metrics.close()
         await self._pusher.close()
         self._jobs.close()
         if self._owner_checks is not None:
@@ -199,14 +217,17 @@ def serve(options: ServeOptions, announce: Announce | None = None) -> int:
         raise ConfigError("TLS needs both a certificate and a key", hint="--cert chain.pem --key key.pem")
     if options.workers > 1:
         uvloop.run(_rehearse(options))
-    return run_workers(
-        options.workers,
-        partial(_work, options),
-        host=options.host,
-        port=options.port,
-        stop_timeout_s=options.drain_s + 5,
-        announce=announce,
-    )
+    with TemporaryDirectory(prefix="fastserve-") as folder:
+        if options.workers > 1:
+            options = replace(options, metrics_folder=folder)
+        return run_workers(
+            options.workers,
+            partial(_work, options),
+            host=options.host,
+            port=options.port,
+            stop_timeout_s=options.drain_s + 5,
+            announce=announce,
+        )
 
 
 def _work(options: ServeOptions, worker: Worker) -> None:
@@ -215,7 +236,7 @@ def _work(options: ServeOptions, worker: Worker) -> None:
     )
     logging.getLogger("fastserve").setLevel(logging.INFO)
     try:
-        uvloop.run(_serve(options, worker))
+        uvloop.run(_serve(replace(options, worker=worker.index), worker))
     except FastserveError as error:
         if worker.count == 1:
             raise

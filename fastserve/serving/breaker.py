@@ -27,6 +27,7 @@ class Breaker:
 
     Attributes:
         opened: how often it opened.
+        failures: of the store, ever.
     """
 
     def __init__(self) -> None:
@@ -35,7 +36,7 @@ class Breaker:
         self._open_until = 0
         self._trying = False
         self._why = ""
-        self.opened = 0
+        self.opened = self.failures = 0
 
     @property
     def is_open(self) -> bool:
@@ -62,6 +63,7 @@ class Breaker:
 
     def failed(self, error: StoreError | None, moment: int) -> None:
         """The store failed with an error, or did not answer within the server's own deadline (None)."""
+        self.failures += 1
         self._failures += 1
         if self._failures < FAILURES or (self._pause_us and not self._trying):
             return  # the latter was asked before it opened

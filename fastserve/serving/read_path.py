@@ -117,6 +117,7 @@ class ReadPath:
         self._cache = cache
         self._deadline_us = deadline_us
         self.breaker = Breaker()
+        self._reads = self._late = 0
         self.blocked = ""
 
     def read(
@@ -153,6 +154,16 @@ class ReadPath:
             raise StoreError(self.blocked)
         return self._store.get_many([PROBE_KEY])
 
+    def counters(self) -> Mapping[str, float]:
+        """For /metrics."""
+        return {
+            "reads": self._reads,
+            "failures": self.breaker.failures,
+            "late": self._late,
+            "breaker_open": self.breaker.is_open,
+            "breaker_opened": self.breaker.opened,
+        }
+
     def _encode(self, plan: ReadPlan, entities: Mapping[str, Sequence[Any]], n: int) -> ReadBatch:
         batch = ReadBatch()
         for read in plan.reads:
@@ -164,6 +175,7 @@ class ReadPath:
         if refusal:
             return pending.without_store(refusal)
         pending.batch.own()
+        self._reads += 1
         try:
             if self._store.fetch(pending.batch, pending.settle, moment):
                 return pending.answer()
@@ -219,6 +231,7 @@ class _Pending(Generic[T]):
         if self._future.done():
             return
         self.batch.abandon()
+        self._path._late += 1
         if self._wait_us >= self._path._deadline_us:  # a caller in a hurry says nothing about the store
             self._path.breaker.failed(None, time.monotonic_ns() // 1_000)
         try:

@@ -16,6 +16,8 @@ cdef struct Field:
     Py_ssize_t width      # FIXED: bytes in the row; ITEMS: bytes of an item
     Py_ssize_t length     # of a fixed list, else -1
     Py_ssize_t heap       # its number among the wanted heap fields, or -1
+    Py_ssize_t block      # FIXED scalars: the number of the block of their type, or -1
+    Py_ssize_t slot       # their row in it
     Span default
     char* target          # FIXED: where entity 0's value goes; set for each batch
 

@@ -38,6 +38,7 @@ fs_crc32c_choose()
 
 cdef enum:
     BLOCK = 16      # rows whose runs are copied together
+    TYPES = 16      # scalar types of fixed width, at most
 
 assert VERSION == FORMAT_VERSION
 
@@ -117,6 +118,7 @@ cdef class RowDecoder:
     cdef readonly object plan
     cdef Field* fields
     cdef Py_ssize_t n_fields, n_heap
+    cdef list lists         # numbers of the fixed lists
     cdef dict readings      # layout id -> Reading
     cdef Reading last       # the one used last; rows of a batch are mostly of one layout
     cdef uint16_t last_id
@@ -127,6 +129,8 @@ cdef class RowDecoder:
         self.plan = make_plan(layouts, names, encode_defaults(layouts, names, defaults))
         self.n_fields = len(self.plan.fields)
         self.n_heap = 0
+        items = list(self.plan.block_sizes)
+        self.lists = [f for f, one in enumerate(self.plan.fields) if one.kind == FIXED and one.slot < 0]
         free(self.fields)
         self.fields = <Field*> calloc(self.n_fields + 1, sizeof(Field))
         if self.fields == NULL:
@@ -138,6 +142,8 @@ cdef class RowDecoder:
             field.width = one.dtype.width or one.dtype.scalar.width
             field.length = -1 if one.dtype.length is None else one.dtype.length
             field.heap = -1
+            field.slot = one.slot
+            field.block = items.index(one.dtype.item) if one.slot >= 0 else -1
             if field.kind != FIXED:
                 field.heap = self.n_heap
                 self.n_heap += 1
@@ -190,7 +196,8 @@ cdef class RowDecoder:
 
     cdef int point(self, Answer* to, object out) except -1:
         """Take the addresses of the arrays; assume PRESENT, and write down what is not."""
-        cdef Py_ssize_t f, values = self.n_fields * to.n
+        cdef Py_ssize_t f, k = 0, values = self.n_fields * to.n
+        cdef char* bases[TYPES]
         cdef Field* field
         to.row_status = <uint8_t*> memory(out.row_status)
         to.statuses = <uint8_t*> memory(out.statuses)
@@ -199,14 +206,15 @@ cdef class RowDecoder:
         to.created_ts = <int64_t*> memory(out.created_ts)
         memset(to.statuses, PRESENT, values)
         memset(to.valid, 1, values)
-        bases = {item: <size_t> memory(block) for item, block in out.blocks.items()}
-        for f, one in enumerate(self.plan.fields):
+        for block in out.blocks.values():
+            bases[k] = memory(block)
+            k += 1
+        for f in range(self.n_fields):
             field = &self.fields[f]
-            if field.kind == FIXED and one.slot >= 0:
-                field.target = <char*> <size_t> bases[one.dtype.item]
-                field.target += <Py_ssize_t> one.slot * to.n * field.width
-            elif field.kind == FIXED:
-                field.target = memory(out._others[f][0])
+            if field.block >= 0:
+                field.target = bases[field.block] + field.slot * to.n * field.width
+        for f in self.lists:
+            self.fields[f].target = memory(out._others[f][0])
         return 0
 
     cdef int block(

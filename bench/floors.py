@@ -1,8 +1,8 @@
-"""The floors that the read path is held against. Each is a process of its own; `python -m bench.floors NAME …`.
+"""The floors that the read path is held against. Each is a process of its own: `python -m bench.floors NAME …`.
 
-ready                  F1: our front end; POST /<size> answers so many ready bytes, whatever was sent
-mget PORT KEYS SECONDS F2: a bare uvloop protocol with hiredis.Reader: MGETs of so many random keys, one after another,
-                       no HTTP; prints {"cpu_us", "requests"} per MGET
+ready                                       F1: our front end; POST /<size> answers so many ready bytes
+mget PORT KEYS SECONDS PREFIX ENTITIES      F2: a bare uvloop protocol with hiredis.Reader: MGETs of random keys,
+                                            one after another, no HTTP; prints {"cpu_us", "requests"} per MGET
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Mget(asyncio.Protocol):
 
     def _ask(self) -> None:
         keys = self._keys[self.requests % len(self._keys)]
-        self._transport.write(hiredis.pack_command(("MGET", *keys)))
+        self._transport.write(hiredis.pack_command(("MGET", *keys)))  # type: ignore[arg-type]
 
     def data_received(self, data: bytes) -> None:
         self._reader.feed(data)

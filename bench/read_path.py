@@ -157,9 +157,7 @@ def report(found: dict[str, dict[str, list[float]]]) -> None:
         Target("100 x 50 JSON, hit: CPU over F1 + orjson of the same numbers",
                both("100 JSON hit", "100 JSON F1", "100 orjson").median, at_most=1.3, reach=1.1),
     ]  # fmt: skip
-    notes = [
-        "CPU over floor: over F1; of a miss over F1 + F2; of JSON over F1 + orjson of the numbers (+ F2 of a miss)."
-    ]
+    notes = ["CPU over floor: over F1; of a miss over F1 + F2; of JSON also over orjson of the numbers."]
     save("read_path", "The read path and its floors", [table, floors_table], targets=targets, notes=notes)
 
 

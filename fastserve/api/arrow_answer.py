@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from fastserve.api.json_answer import STATUS_NAMES, known_rows
+from fastserve.api.json_answer import STATUS_NAMES, all_present, known_rows
 from fastserve.codec.decoded import DecodedRows
 from fastserve.serving.plan import ReadPlan
 from fastserve.serving.read_path import FeatureBatch
@@ -95,6 +95,9 @@ class _Places:
     def put(self, stream: npt.NDArray[np.uint8], parts: npt.NDArray[Any]) -> None:
         """Write parts[k], of `size` bytes, to the k-th place."""
         raw = np.ascontiguousarray(parts).view(np.uint8).reshape(len(self._at), self._size)
+        if len(self._at) == 1:
+            stream[self._at[0] : self._at[0] + self._size] = raw[0]
+            return
         if self._stride > 0:
             shape, strides = (len(self._at), self._size), (self._stride, 1)
             np.lib.stride_tricks.as_strided(stream[self._at[0] :], shape, strides)[:] = raw
@@ -104,7 +107,7 @@ class _Places:
 
 
 class _Template:
-    """The stream of a batch of n entities with nothing in it, and where its parts are.
+    """The stream of a batch of n entities, all of it PRESENT and every value 0, and where its parts are.
 
     Args:
         batch: any one of the plan with as many entities; its columns have fixed widths.
@@ -119,13 +122,32 @@ class _Template:
         read = pa.ipc.open_stream(base).read_next_batch()
         offsets = [[b and b.address - base.address for b in column.buffers()] for column in read.columns]
         features, statuses, times = offsets[:width], offsets[width : 2 * width], offsets[2 * width :]
-        self.stream = stream
-        self._nulls = _Places(_null_counts(stream, empty), 8)
-        mask_bytes = (n + 7) // 8
-        self._valid = _Places([at[0] for at in (*features, *times)], mask_bytes)
+        nulls, mask_bytes = _null_counts(stream, empty), (n + 7) // 8
+        self._nulls = _Places(nulls[:width], 8)
+        self._valid = _Places([at[0] for at in features], mask_bytes)
+        self._nulls_of_times = _Places(nulls[width:], 8)
+        self._valid_times = _Places([at[0] for at in times], mask_bytes)
         self._statuses = _Places([at[1] for at in statuses], n)
-        self._times = _Places([at[1] for at in times], 8 * n)
+        self._times = [_Places([at[1]], 8 * n) for at in times]
         self._blocks = list(self._find_blocks(batch, [at[-1] for at in features]))
+        self.stream = self._all_present(stream, n)
+
+    def _all_present(self, stream: bytes, n: int) -> bytes:
+        out = np.frombuffer(stream, np.uint8).copy()
+        every = np.ones((len(self.plan.columns), n), np.bool_)
+        self._put_valid(out, every)
+        self._put_known(out, every[:1].repeat(len(self.plan.reads), axis=0))
+        self._statuses.put(out, every.astype(np.uint8))
+        return out.tobytes()
+
+    def _put_valid(self, out: npt.NDArray[np.uint8], valid: npt.NDArray[np.bool_]) -> None:
+        self._valid.put(out, np.packbits(valid, axis=1, bitorder="little"))
+        self._nulls.put(out, valid.shape[1] - valid.sum(axis=1, dtype=np.int64))
+
+    def _put_known(self, out: npt.NDArray[np.uint8], known: npt.NDArray[np.bool_]) -> None:
+        """Of the timestamps."""
+        self._valid_times.put(out, np.packbits(known, axis=1, bitorder="little"))
+        self._nulls_of_times.put(out, known.shape[1] - known.sum(axis=1, dtype=np.int64))
 
     def _find_blocks(self, batch: FeatureBatch, at: Sequence[int]) -> Iterator[_Block]:
         """Where each block's rows go, and each fixed list's."""
@@ -151,11 +173,12 @@ class _Template:
         stream = np.frombuffer(out, np.uint8)
         for block in self._blocks:
             block.places.put(stream, block.of(batch.reads[block.read]))
-        valid = np.concatenate([_gathered(batch, "valid"), [known_rows(rows) for rows in batch.reads]])
-        self._valid.put(stream, np.packbits(valid, axis=1, bitorder="little"))
-        self._nulls.put(stream, batch.n - valid.sum(axis=1, dtype=np.int64))
-        self._statuses.put(stream, _gathered(batch, "statuses"))
-        self._times.put(stream, np.stack([rows.event_ts for rows in batch.reads]))
+        for rows, place in zip(batch.reads, self._times, strict=True):
+            place.put(stream, rows.event_ts)
+        if not all_present(batch):
+            self._put_valid(stream, _gathered(batch, "valid"))
+            self._put_known(stream, np.stack([known_rows(rows) for rows in batch.reads]))
+            self._statuses.put(stream, _gathered(batch, "statuses"))
         return out
 
 

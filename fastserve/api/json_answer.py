@@ -22,7 +22,8 @@ from fastserve.serving.read_path import FeatureBatch
 DUMP: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 STATUS_NAMES: Final = ["INVALID", *(s.name for s in sorted(Status))]
 MAX_PLANS: Final = 1_024
-_KNOWN: Final = (Status.PRESENT, Status.OUTSIDE_MAX_AGE)
+_PRESENT: Final = int(Status.PRESENT)  # an enum's members take numpy longer to compare with
+_EXPIRED: Final = int(Status.OUTSIDE_MAX_AGE)
 
 
 class PlanText:
@@ -82,7 +83,9 @@ def render_json(batch: FeatureBatch) -> bytes:
 
 def known_rows(decoded: DecodedRows) -> npt.NDArray[np.bool_]:
     """bool[n]: the entity has a row, fresh or expired, and so an event time."""
-    return np.isin(decoded.row_status, _KNOWN)
+    status = decoded.row_status
+    known: npt.NDArray[np.bool_] = (status == _PRESENT) | (status == _EXPIRED)
+    return known
 
 
 def _fragment(value: Any) -> orjson.Fragment:
@@ -128,21 +131,26 @@ def _plain_types(rows: DecodedRows) -> set[str]:
 
 def _statuses(batch: FeatureBatch) -> Any:
     columns = batch.plan.columns
-    if all((rows.statuses == Status.PRESENT).all() for rows in batch.reads):
+    if all_present(batch):
         return _all_present(len(columns), batch.n)
     return [batch.reads[c.read].statuses[c.column] for c in columns]
 
 
+def all_present(batch: FeatureBatch) -> bool:
+    """Whether every status is PRESENT."""
+    return all(bool((rows.statuses == _PRESENT).all()) for rows in batch.reads)
+
+
 @lru_cache(maxsize=256)
 def _all_present(columns: int, n: int) -> orjson.Fragment:
-    return _fragment([[int(Status.PRESENT)] * n] * columns)
+    return _fragment([[_PRESENT] * n] * columns)
 
 
 def _view(batch: FeatureBatch, i: int, about: dict[str, Any]) -> dict[str, Any]:
     decoded = batch.reads[i]
     times = decoded.event_ts.view("datetime64[us]")
     age_ms = (batch.now_us - decoded.event_ts) // 1_000
-    if (decoded.row_status == Status.PRESENT).all():
+    if (decoded.row_status == _PRESENT).all():
         return about | {"event_timestamps": times, "freshness_ms": age_ms}
     known = known_rows(decoded)
     return about | {"event_timestamps": _masked(times, known), "freshness_ms": _masked(age_ms, known)}

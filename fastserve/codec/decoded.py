@@ -72,12 +72,14 @@ class DecodePlan:
         layouts: layout id -> Layout.
         sources: layout id -> for each wanted field its position in that layout, or -1.
         block_sizes: scalar type -> how many wanted fields have it.
+        lists: the wanted fixed lists, with their numbers.
     """
 
     fields: tuple[FieldPlan, ...]
     layouts: dict[int, Layout]
     sources: dict[int, tuple[int, ...]]
     block_sizes: dict[str, int]
+    lists: tuple[tuple[int, FieldPlan], ...]
 
 
 @dataclass(slots=True, eq=False)
@@ -182,8 +184,7 @@ class DecodedRows:
         # field number -> the arrays of a fixed list (values) or a heap field (heap_parts)
         self._others: dict[int, tuple[Any, ...]] = {
             i: (np.zeros((n, field.dtype.length or 0), _NUMPY[field.dtype.item]),)
-            for i, field in enumerate(plan.fields)
-            if field.kind == FIXED and field.slot < 0
+            for i, field in plan.lists
         }
         self._columns: list[DecodedColumn] | None = None
 
@@ -256,7 +257,8 @@ def make_plan(
         layout_id: tuple(layout.index.get(name, -1) for name in names)
         for layout_id, layout in layouts.items()
     }
-    return DecodePlan(tuple(fields), dict(layouts), sources, sizes)
+    lists = tuple((i, field) for i, field in enumerate(fields) if field.kind == FIXED and field.slot < 0)
+    return DecodePlan(tuple(fields), dict(layouts), sources, sizes, lists)
 
 
 def _type_of(name: str, layouts: Mapping[int, Layout]) -> DType:

@@ -113,6 +113,18 @@ def numbers(ids: list[int]) -> Measure:
     }
 
 
+def aims(over: Callable[..., Figure]) -> list[Target]:
+    """What was aimed at; `over` is a system's CPU over that of others."""
+    return [
+        Target("100 x 50 tensor, miss: CPU over F1 + F2", over("100 tensor miss", "100 tensor F1", "100 F2").median,
+               at_most=1.4, reach=1.1),
+        Target("100 x 50 tensor, hit: CPU over F1", over("100 tensor hit", "100 tensor F1").median,
+               at_most=2.0, reach=1.4),
+        Target("100 x 50 JSON, hit: CPU over F1 + orjson of the same numbers",
+               over("100 JSON hit", "100 JSON F1", "100 orjson").median, at_most=1.3, reach=1.1),
+    ]  # fmt: skip
+
+
 def report(found: dict[str, dict[str, list[float]]]) -> None:
     """Tables, targets, file."""
 
@@ -149,14 +161,7 @@ def report(found: dict[str, dict[str, list[float]]]) -> None:
     for n in SIZES:
         floors_table.add(f"F2: MGET of {n}", cpu_us=cpu(f"{n} F2"))
         floors_table.add(f"orjson: {n} x 50", cpu_us=cpu(f"{n} orjson"))
-    targets = [
-        Target("100 x 50 tensor, miss: CPU over F1 + F2", both("100 tensor miss", "100 tensor F1", "100 F2").median,
-               at_most=1.4, reach=1.1),
-        Target("100 x 50 tensor, hit: CPU over F1", both("100 tensor hit", "100 tensor F1").median,
-               at_most=2.0, reach=1.4),
-        Target("100 x 50 JSON, hit: CPU over F1 + orjson of the same numbers",
-               both("100 JSON hit", "100 JSON F1", "100 orjson").median, at_most=1.3, reach=1.1),
-    ]  # fmt: skip
+    targets = aims(both)
     notes = ["CPU over floor: over F1; of a miss over F1 + F2; of JSON also over orjson of the numbers."]
     save("read_path", "The read path and its floors", [table, floors_table], targets=targets, notes=notes)
 

@@ -183,8 +183,7 @@ class DecodedRows:
         }
         # field number -> the arrays of a fixed list (values) or a heap field (heap_parts)
         self._others: dict[int, tuple[Any, ...]] = {
-            i: (np.zeros((n, field.dtype.length or 0), _NUMPY[field.dtype.item]),)
-            for i, field in plan.lists
+            i: (np.zeros((n, field.dtype.length or 0), _NUMPY[field.dtype.item]),) for i, field in plan.lists
         }
         self._columns: list[DecodedColumn] | None = None
 

@@ -9,7 +9,8 @@ Options after ``?``: ``socket_timeout`` (2) and ``socket_connect_timeout`` (5), 
 
 One string a row under the key as it is, expiring by Redis. Reads go through pump.py. Writes run in a
 script that compares the stored row's order with the new one's, at most 100 keys a run so that readers
-wait less than a millisecond, several runs a round trip. How durable an acknowledged write is, is up to
+wait less than a millisecond, several runs a round trip; it also publishes the keys that it changed
+(changes.py), so an account that writes needs the right to publish there. How durable an acknowledged write is, is up to
 the server: ``appendonly yes`` keeps it.
 """
 
@@ -39,12 +40,13 @@ from fastserve.online.base import (
     closed_error,
     read_only_error,
 )
+from fastserve.online.changes import channel_of, pack_keys
 from fastserve.online.pump import Endpoint, Pump, check_version
 
 # The order is 16 bytes, compared as four big-endian u32: Lua's `<` on strings follows the locale, and
 # its numbers hold 53 bits. A stored value too short to be a row is not ours and gives way.
 NEWEST_WINS: Final = """
-local written = 0
+local written, changed = 0, {}
 for i, key in ipairs(KEYS) do
   local row, px = ARGV[2 * i - 1], ARGV[2 * i]
   local held = redis.call('GETRANGE', key, 8, 23)
@@ -58,8 +60,10 @@ for i, key in ipairs(KEYS) do
   if newer then
     if px == '0' then redis.call('SET', key, row) else redis.call('SET', key, row, 'PX', px) end
     written = written + 1
+    if #key < 65536 then changed[#changed + 1] = struct.pack('<I2', #key) .. key end
   end
 end
+if #changed > 0 then redis.call('PUBLISH', ARGV[#ARGV], table.concat(changed)) end
 return written
 """
 _SHA: Final = hashlib.sha1(NEWEST_WINS.encode()).hexdigest()
@@ -88,6 +92,7 @@ class RedisStore:
         self.url = url
         self.tells_changes = True
         self._label = endpoint.label
+        self._channel = channel_of(endpoint.db)
         self._read_only = read_only
         self._pump = Pump(endpoint)
         pool = BlockingConnectionPool(max_connections=_CONNECTIONS, timeout=None, **settings)
@@ -138,7 +143,7 @@ class RedisStore:
     async def _pipe(self, calls: Sequence[_ScriptCall]) -> list[Any]:
         async with self._client.pipeline(transaction=False) as pipe:
             for keys, arguments in calls:
-                pipe.evalsha(_SHA, len(keys), *keys, *arguments)
+                pipe.evalsha(_SHA, len(keys), *keys, *arguments, self._channel)
             return await pipe.execute(raise_on_error=False)
 
     async def delete_many(self, keys: Sequence[bytes]) -> int:
@@ -148,7 +153,10 @@ class RedisStore:
         with self._translated():
             await self._check_server()
             for i in range(0, len(keys), _DELETE_KEYS):
-                deleted += await self._client.unlink(*keys[i : i + _DELETE_KEYS])
+                part = keys[i : i + _DELETE_KEYS]
+                async with self._client.pipeline(transaction=False) as pipe:
+                    pipe.unlink(*part).publish(self._channel, pack_keys(part))
+                    deleted += (await pipe.execute())[0]
         self._pump.forget(keys)
         return deleted
 

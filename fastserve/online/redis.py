@@ -155,7 +155,8 @@ class RedisStore:
             for i in range(0, len(keys), _DELETE_KEYS):
                 part = keys[i : i + _DELETE_KEYS]
                 async with self._client.pipeline(transaction=False) as pipe:
-                    pipe.unlink(*part).publish(self._channel, pack_keys(part))
+                    pipe.unlink(*part)
+                    pipe.publish(self._channel, pack_keys(part))
                     deleted += (await pipe.execute())[0]
         self._pump.forget(keys)
         return deleted
@@ -218,7 +219,10 @@ class RedisStore:
                 hint="is redis-server running?",
             ) from error
         except redis.exceptions.RedisError as error:
-            raise StoreUnavailableError(f"Redis at {self._label} answered: {error}") from error
+            hint = ""
+            if "channel" in str(error):
+                hint = f"an account that writes publishes what it changed: ACL SETUSER … &{self._channel.decode()}"
+            raise StoreUnavailableError(f"Redis at {self._label} answered: {error}", hint=hint) from error
 
 
 _ScriptCall = tuple[Sequence[bytes], list[bytes | int]]

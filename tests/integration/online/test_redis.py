@@ -6,6 +6,7 @@ import asyncio
 import gc
 import os
 import signal
+import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
@@ -222,8 +223,13 @@ async def test_wrong_password(tls_redis: RedisServer, open_at: Opener) -> None:
 
 async def test_a_user_with_a_name(plain_redis: RedisServer, redis: Redis, open_at: Opener) -> None:
     await redis.acl_setuser("reader", enabled=True, passwords=["+pw"], keys=["7:*"],
-                            commands=["+mget", "+select", "+evalsha", "+script", "+set", "+getrange"])  # fmt: skip
+                            commands=["+mget", "+select", "+evalsha", "+script", "+set", "+getrange",
+                                      "+publish"])  # fmt: skip
     store = open_at(plain_redis.url.replace("//", "//reader:pw@") + "/5")
+    with pytest.raises(StoreUnavailableError, match="channel") as refused:
+        await store.put_many([b"7:%d" % time.time_ns()], [row(1)])
+    assert "&!fastserve:changes:5" in refused.value.hint
+    await redis.acl_setuser("reader", enabled=True, channels=["!fastserve:changes:5"])
     assert await store.put_many([b"7:1"], [row(1)]) == 1
     assert await store.get_many([b"7:1"]) == [row(1)]
     with pytest.raises(StoreUnavailableError, match="NOPERM"):

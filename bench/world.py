@@ -167,7 +167,7 @@ def ask(url: str, body: bytes, accept: str = JSON, *options: str) -> bytes:
         f"accept: {accept}",
         *options,
     ]
-    command += ["--data-binary", "@-", url]
+    command += ["-H", "content-type: application/json", "--data-binary", "@-", url]
     done = subprocess.run(command, input=body, capture_output=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{url}: {done.stdout[:500]!r} {done.stderr!r}")

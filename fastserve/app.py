@@ -77,7 +77,7 @@ class ServeOptions:
     drain_s: float = 10.0
     cache_mb: int = 64
     stale_if_down_s: float = 300.0
-    max_queue_ms: int = 100
+    max_queue_ms: int = 200
     compat: str = ""
     worker: int = 0
     metrics_folder: str = ""

@@ -67,7 +67,7 @@ class Admission:
         max_waiting_keys: keys that admitted reads may be waiting for in the store.
     """
 
-    def __init__(self, max_queue_ms: float = 100.0, max_waiting_keys: int = 200_000) -> None:
+    def __init__(self, max_queue_ms: float = 200.0, max_waiting_keys: int = 200_000) -> None:
         self._limit_us = max_queue_ms * 1_000
         self._max_waiting = max_waiting_keys
         self._queue: deque[_Queued] = deque()

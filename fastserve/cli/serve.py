@@ -53,7 +53,7 @@ from fastserve.cli.options import json_option, parse_moment, repo_option
 @click.option(
     "--max-queue-ms",
     type=click.IntRange(1),
-    default=100,
+    default=200,
     show_default=True,
     help="Work that a worker queues; more requests are refused with 429.",
 )

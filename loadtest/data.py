@@ -68,13 +68,15 @@ class DataSet:
         They are multiples of 2**-24, drawn by SplitMix64, so that a float32 holds them exactly, and JSON needs as
         many digits as it does for real data.
         """
-        n = np.asarray(ids, np.uint64)
+        n: npt.NDArray[np.uint64] = np.asarray(ids, np.uint64)
         with np.errstate(over="ignore"):
-            z = n[:, None] * np.uint64(self.features) + np.arange(self.features, dtype=np.uint64)
+            z: npt.NDArray[Any] = n[:, None] * np.uint64(self.features) + np.arange(
+                self.features, dtype=np.uint64
+            )
             z = (z + np.uint64(self.seed << 40)) * np.uint64(0x9E3779B97F4A7C15)
             z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
             z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return (z >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24)
+        return np.asarray((z >> np.uint64(40)).astype(np.float32) * np.float32(2.0**-24), np.float32)
 
     # ---- a repo of it ----
 

@@ -68,7 +68,7 @@ class Engine:
         self._begun_ns = 0
         self._begun = asyncio.Event()
         self._stop = asyncio.Event()
-        self._cpu_s = (0.0, 0.0)  # (at second, CPU seconds) when measuring began
+        self._spent = (0.0, 0.0, 0.0)  # seconds while measuring: in all, on a core, waiting for one
         self.unsent = 0
 
     def _pool(self, http: str) -> Iterator[Transport]:
@@ -190,10 +190,10 @@ class Engine:
         if settings.rate and self._begun.is_set():
             arrivals = asyncio.create_task(self._open_loop())
         await asyncio.wait([stopped], timeout=settings.warmup_s)
-        self._cpu_s = (time.monotonic(), time.process_time())
+        before = _spent()
         await asyncio.wait([stopped], timeout=settings.seconds or None)
-        used = time.process_time() - self._cpu_s[1]
-        self._cpu_s = (time.monotonic() - self._cpu_s[0], used)
+        wall, cpu, waited = (now - then for now, then in zip(_spent(), before, strict=True))
+        self._spent = (wall, cpu, waited)
         if arrivals is not None:
             await arrivals
         if self._asking:  # they end by themselves, within timeout_s
@@ -225,8 +225,19 @@ class Engine:
             pipe.write(json.dumps({"results": results}).encode() + b"\n")
 
     def _end(self) -> dict[str, float]:
-        seconds, cpu_s = self._cpu_s
-        return {"seconds": seconds, "cpu_share": cpu_s / max(seconds, 1e-9), "unsent": self.unsent}
+        seconds, cpu, waited = self._spent
+        shares = {"cpu_share": cpu / max(seconds, 1e-9), "wait_share": waited / max(seconds, 1e-9)}
+        return {"seconds": seconds, "unsent": self.unsent, **shares}
+
+
+def _spent() -> tuple[float, float, float]:
+    """Seconds by the clock, on a core, and ready to run while others had the core; the last is 0 without schedstat."""
+    try:
+        with open("/proc/self/schedstat") as stat:
+            waited = int(stat.read().split()[1]) / NS
+    except OSError:
+        waited = 0.0
+    return time.monotonic(), time.process_time(), waited
 
 
 async def _main() -> None:

@@ -71,6 +71,7 @@ def _facts(report: dict[str, Any]) -> dict[str, Any]:
         "requests/s sent": rate["sent"],
         "requests/s answered rightly": rate["ok"],
         "CPU share of the client": client["cpu_share"],
+        "share of time the client waited for its core": client["wait_share"],
         "requests left late, p99, ms": client["lag_p99_ms"],
         "requests left late, at most, ms": client["lag_max_ms"],
         "requests not sent": client["unsent"],

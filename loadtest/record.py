@@ -66,7 +66,7 @@ class Recorder:
         """The whole report, ready for JSON.
 
         Args:
-            end: the engine's last words: seconds, cpu_share, unsent.
+            end: the engine's last words: seconds, cpu_share, wait_share, unsent.
             server: what is known of the server, e.g. the CPU it used.
         """
         settings = self._settings
@@ -77,6 +77,7 @@ class Recorder:
         measured = settings.seconds or seconds
         client = {
             "cpu_share": round(end.get("cpu_share", 0.0), 4),
+            "wait_share": round(end.get("wait_share", 0.0), 4),
             "unsent": int(end.get("unsent", 0)),
             "lag_p99_ms": self._lag.percentile_ms(99),
             "lag_max_ms": self._lag.max_us / 1_000,
@@ -127,13 +128,14 @@ def verdict(
     """What the run says of the server, as exit code and words.
 
     A client at its limit makes latencies, and timeouts, that are not the server's: missing the SLO then proves nothing;
-    meeting it still does. It is at its limit when its CPU is, when it could not send everything, or when the SLO would
+    meeting it still does. It is at its limit when its core is, when it could not send everything, or when the SLO would
     have been met but for requests that it sent late.
     """
     p99, lag = total.percentile_ms(99), client["lag_p99_ms"]
     slow = p99 >= settings.slo_ms
     late = bool(settings.rate) and lag > settings.slo_ms / 4 and p99 - lag < settings.slo_ms
-    saturated = client["cpu_share"] >= BUSY_SHARE or client["unsent"] > 0 or late
+    busy = client["cpu_share"] + client["wait_share"] >= BUSY_SHARE
+    saturated = busy or client["unsent"] > 0 or late
     why = []
     if errors:
         why.append(f"{sum(errors.values()):,} errors")
@@ -143,7 +145,8 @@ def verdict(
         why.append(f"p99 {p99:.3g} ms, which is not below {settings.slo_ms:g} ms")
     if saturated:
         why.append(
-            f"the client was saturated (CPU {client['cpu_share']:.0%}, requests left {lag:.3g} ms late at p99,"
+            f"the client was saturated (CPU {client['cpu_share']:.0%}, waiting for its core"
+            f" {client['wait_share']:.0%}, requests left {lag:.3g} ms late at p99,"
             f" {client['unsent']:,.0f} not sent): use a lower rate or a faster client"
         )
     code = MET

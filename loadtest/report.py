@@ -19,7 +19,8 @@ def save(report: dict[str, Any], folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "report.json").write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     (folder / "report.html").write_text(page_of(report), encoding="utf-8")
-    show(report, Console())
+    console = Console()
+    show(report, console if console.is_terminal else Console(width=110))
     print(f"{folder / 'report.html'}  {folder / 'report.json'}")
 
 
@@ -37,7 +38,10 @@ def show(report: dict[str, Any], console: Console) -> None:
     asked = f"{rate['asked']:g} asked, " if rate["asked"] else ""
     console.print(f"requests/s: {asked}{rate['sent']:.1f} sent, {rate['ok']:.1f} ok", highlight=False)
     late = f"requests left {client['lag_p99_ms']:.2f} ms late at p99" if rate["asked"] else "closed loop"
-    console.print(f"client: CPU {client['cpu_share']:.0%}, {late}", highlight=False)
+    console.print(
+        f"client: CPU {client['cpu_share']:.0%}, waiting for its core {client['wait_share']:.0%}, {late}",
+        highlight=False,
+    )
     if server:
         console.print(
             "server: " + ", ".join(f"{name} {value}" for name, value in server.items()), highlight=False

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -124,6 +125,23 @@ def test_it_brings_its_own_server(tmp_path: Path, store: str) -> None:
     assert code == 0, text
     assert report["server"]["CPU_us_per_request"] >= 0
     assert report["ok"] > 0
+
+
+def test_a_terminated_run_leaves_nothing_behind(tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "loadtest", "--store", "redis", "--rate", "30", "--seconds", "600"]
+    words += ["--entities", "500", "--features", "5", "--report-dir", str(tmp_path)]
+    with subprocess.Popen(words, env=tool_environ(), cwd=ROOT, stdout=subprocess.PIPE, text=True) as load:
+        assert load.stdout is not None
+        assert any(line.startswith("asking") for line in load.stdout)
+        children = Path(f"/proc/{load.pid}/task/{load.pid}/children").read_text().split()
+        assert len(children) == 3  # the store, the server, the engine
+        opened = [os.pidfd_open(int(pid)) for pid in children]
+        load.terminate()
+        load.stdout.read()
+    assert load.returncode == 143
+    for fd in opened:
+        assert select.select([fd], [], [], 20)[0], "a process was left behind"
+        os.close(fd)
 
 
 def test_a_mistake_in_the_command_is_told() -> None:

@@ -149,6 +149,7 @@ def report(latency_us: int, lag_us: int = 0, error: str = "", **end: float) -> d
         (report(12_000, lag_us=9_000), SATURATED),
         (report(60_000, lag_us=9_000), MISSED),
         (report(12_000, cpu_share=0.97), SATURATED),
+        (report(12_000, wait_share=0.75), SATURATED),
         (report(5_000, cpu_share=0.97), MET),
         (report(5_000, unsent=3), SATURATED),
         (report(5_000, error="unreachable"), MISSED),

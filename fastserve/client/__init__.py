@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     from fastserve.client.features import FeatureRow, Features
     from fastserve.client.options import Options, Retry
     from fastserve.client.sync import Client
+    from fastserve.client.tensor import Tensor
     from fastserve.client.wire import Health
 
-__all__ = ["AsyncClient", "Client", "FeatureRow", "Features", "Health", "Options", "Retry"]
+__all__ = ["AsyncClient", "Client", "FeatureRow", "Features", "Health", "Options", "Retry", "Tensor"]
 
 _HOME = {
     "AsyncClient": "aio",
@@ -29,6 +30,7 @@ _HOME = {
     "Health": "wire",
     "Options": "options",
     "Retry": "options",
+    "Tensor": "tensor",
 }
 
 

@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 from fastserve.client.aio import AsyncClient
 from fastserve.client.features import FeatureRow, Features
 from fastserve.client.options import DEFAULT_URL, Options
+from fastserve.client.tensor import Tensor
 from fastserve.client.wire import Health, Rows
 from fastserve.errors import ConfigError
 
@@ -98,6 +99,29 @@ class Client:
                 full_feature_names=full_feature_names,
                 deadline_ms=deadline_ms,
                 format=format,
+                expect_fingerprint=expect_fingerprint,
+            )
+        )
+
+    def get_online_tensor(
+        self,
+        features: Sequence[str] | None = None,
+        entities: Rows = (),
+        *,
+        service: str | None = None,
+        full_feature_names: bool = False,
+        deadline_ms: int | None = None,
+        expect_fingerprint: str | None = None,
+    ) -> Tensor:
+        """The same read as one matrix of floats; see AsyncClient.get_online_tensor."""
+        worker = self._started()
+        return worker.run(
+            worker.client.get_online_tensor(
+                features,
+                entities,
+                service=service,
+                full_feature_names=full_feature_names,
+                deadline_ms=deadline_ms,
                 expect_fingerprint=expect_fingerprint,
             )
         )

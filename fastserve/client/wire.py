@@ -18,17 +18,21 @@ from fastserve import errors
 from fastserve.client import columns
 from fastserve.client.faults import error_of
 from fastserve.client.features import FeatureRow, Features
+from fastserve.client.tensor import Tensor, tensor_of
 from fastserve.errors import InvalidDataError, RequestError, SchemaMismatchError, ServerError
 from fastserve.timeutil import format_timestamp, to_us
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
+F = TypeVar("F", Features, Tensor)
 Body: TypeAlias = bytes | bytearray
 Rows: TypeAlias = Mapping[str, Sequence[Any]] | Sequence[Mapping[str, Any]] | Any
 
 JSON: Final = "application/json"
 ARROW: Final = "application/vnd.apache.arrow.stream"
+TENSOR: Final = "application/vnd.fastserve.tensor"
 FORMATS: Final = {"json": JSON, "arrow": ARROW}
+BATCH: Final = "/online-features/batch"
 DESTINATIONS: Final = ("online", "offline", "online_and_offline")
 DEADLINE: Final = "fastserve-deadline-ms"
 
@@ -93,13 +97,45 @@ def online_features(
     expect_fingerprint: str | None,
 ) -> Call[Features]:
     """``POST /online-features/batch``; AsyncClient.get_online_features says what the arguments are."""
+    if format not in FORMATS:
+        hint = "get_online_tensor" if format == "tensor" else " | ".join(FORMATS)
+        raise RequestError(f"{format!r} is no format", where="format", hint=hint)
+    body = _batch(features, entities, service, full_feature_names, expect_fingerprint)
+
+    def parse(answer: Answer) -> Features:
+        return _expected(_read(answer, _features), expect_fingerprint, service)
+
+    return Call("POST", BATCH, body, FORMATS[format], parse, checked_ms(deadline_ms))
+
+
+def online_tensor(
+    features: Sequence[str] | None,
+    entities: Rows,
+    *,
+    service: str | None,
+    full_feature_names: bool,
+    deadline_ms: int | None,
+    expect_fingerprint: str | None,
+) -> Call[Tensor]:
+    """The same read as one matrix; AsyncClient.get_online_tensor says what the arguments are."""
+    body = _batch(features, entities, service, full_feature_names, expect_fingerprint)
+
+    def parse(answer: Answer) -> Tensor:
+        return _expected(_read(answer, _tensor), expect_fingerprint, service)
+
+    return Call("POST", BATCH, body, TENSOR, parse, checked_ms(deadline_ms))
+
+
+def _batch(
+    features: Sequence[str] | None,
+    entities: Rows,
+    service: str | None,
+    full_feature_names: bool,
+    expect_fingerprint: str | None,
+) -> bytes:
     if (service is None) == (features is None):
         which = "neither" if service is None else "both"
-        raise RequestError(
-            f"{which} of features and service given", where="get_online_features", hint="name one"
-        )
-    if format not in FORMATS:
-        raise RequestError(f"{format!r} is no format", where="format", hint=" | ".join(FORMATS))
+        raise RequestError(f"{which} of features and service given", where="arguments", hint="name one")
     if isinstance(features, str):
         raise RequestError("is one text, not a list", where="features", hint=f"[{features!r}]")
     body: dict[str, Any] = {"entities": table_of(entities, "entities")}
@@ -108,32 +144,43 @@ def online_features(
         body["full_feature_names"] = True
     if expect_fingerprint is not None:
         body["expect_fingerprint"] = expect_fingerprint
-
-    def parse(answer: Answer) -> Features:
-        found = _features(answer)
-        if expect_fingerprint is not None and found.fingerprint != expect_fingerprint:
-            raise SchemaMismatchError(
-                f"the features served have schema {found.fingerprint}, and {expect_fingerprint} was expected",
-                where=f"service {service!r}" if service is not None else "features",
-                hint="a name, a type, a view version or the order changed since, e.g. since the model was trained:"
-                " train again, or ask for the versions it was trained with (view@v1:feature)",
-            )
-        return found
-
-    return Call("POST", "/online-features/batch", dump(body), FORMATS[format], parse, checked_ms(deadline_ms))
+    return dump(body)
 
 
-def _features(answer: Answer) -> Features:
+def _expected(found: F, expect_fingerprint: str | None, service: str | None) -> F:
+    """What was found; SchemaMismatchError when another schema was expected."""
+    if expect_fingerprint is not None and found.fingerprint != expect_fingerprint:
+        raise SchemaMismatchError(
+            f"the features served have schema {found.fingerprint}, and {expect_fingerprint} was expected",
+            where=f"service {service!r}" if service is not None else "features",
+            hint="a name, a type, a view version or the order changed since, e.g. since the model was trained:"
+            " train again, or ask for the versions it was trained with (view@v1:feature)",
+        )
+    return found
+
+
+def _read(answer: Answer, read: Callable[[Answer], F]) -> F:
     raise_for_status(answer)
-    media = answer.headers.get("content-type", "").partition(";")[0].strip()
     try:
-        if media == ARROW:
-            return arrow_features(answer.body)
-        return json_features(_object(answer))
+        return read(answer)
     except (KeyError, IndexError, TypeError, ValueError, OverflowError, AttributeError) as error:
         if isinstance(error, errors.FastserveError):
             raise
         raise _not_ours(answer, f"{type(error).__name__}: {error}") from error
+
+
+def _media(answer: Answer) -> str:
+    return answer.headers.get("content-type", "").partition(";")[0].strip()
+
+
+def _features(answer: Answer) -> Features:
+    return arrow_features(answer.body) if _media(answer) == ARROW else json_features(_object(answer))
+
+
+def _tensor(answer: Answer) -> Tensor:
+    if _media(answer) != TENSOR:
+        raise ValueError(f"{_media(answer)} instead of {TENSOR}")
+    return tensor_of(answer.headers, answer.body)
 
 
 def json_features(data: Mapping[str, Any]) -> Features:

@@ -36,6 +36,24 @@ async def test_every_type_arrives_as_it_was_stored(features: Server, connect: Ma
     assert found.to_dict()["big"] == [FULL_ROW["big"], None, 7, 7]
 
 
+async def test_a_tensor_arrives_as_the_other_forms_do(features: Server, connect: Make) -> None:
+    client, ids = connect(features), {"user_id": [1, 2, 3, 4]}
+    refs = ["kinds:single", "kinds:vector", "kinds:small", "global_stats:total"]
+    found = await client.get_online_tensor(refs[:3], ids)
+    other = (await client.get_online_features(refs[:3], ids)).to_dict()
+    assert found.columns == ("single", "vector[0]", "vector[1]", "vector[2]", "small")
+    assert found.to_list() == [
+        [single, *(vector or [None] * 3), small]
+        for single, vector, small in zip(other["single"], other["vector"], other["small"], strict=True)
+    ]
+    statuses = ["PRESENT", "PRESENT", "OUTSIDE_MAX_AGE", "NOT_FOUND"]
+    assert found.row_statuses == {"kinds@v1": statuses} and found.unavailable == ""
+    with pytest.raises(errors.RequestError, match="'total' is int64"):
+        await client.get_online_tensor(refs, ids)
+    with pytest.raises(errors.SchemaMismatchError):
+        await client.get_online_tensor(refs[:1], ids, expect_fingerprint=found.fingerprint)
+
+
 async def test_services_composite_keys_and_full_names(features: Server, connect: Make) -> None:
     entities = [{"user_id": 1, "home_city": "a|b", "home_country": "%"}]
     found = await connect(features).get_online_features(
@@ -245,6 +263,7 @@ async def test_the_blocking_client_from_many_threads(features: Server, http: str
             assert (
                 client.health().ok and client.get_feature_view_row("kinds", user_id=1).values["small"] == -5
             )
+            assert client.get_online_tensor(["kinds:small"], {"user_id": [1]}).to_list() == [[-5.0]]
             with pytest.raises(errors.UnknownObjectError):
                 client.get_online_features(["kinds:none"], {"user_id": [1]})
             assert repr(client).startswith("<Client http://")

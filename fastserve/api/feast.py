@@ -42,6 +42,7 @@ _HONEST: Final = np.array(_NAMES, dtype=object)
 _COMPAT: Final = np.array(
     ["PRESENT" if name in ("NULL_VALUE", "OUTSIDE_MAX_AGE") else name for name in _NAMES], dtype=object
 )
+_PRESENT: Final = int(Status.PRESENT)  # an enum's members take numpy longer to compare with
 _EPOCH: Final = "1970-01-01T00:00:00Z"
 
 
@@ -251,45 +252,100 @@ def _response(
 
 
 def render(batch: FeatureBatch, asked: FeastRequest, columns: Mapping[str, list[Any]], compat: bool) -> bytes:
-    """The answer's JSON text, in the order of members that Feast writes."""
+    """The answer's JSON text, in the order of members that Feast writes.
+
+    Columns that lie together in a block, all of it PRESENT, are written by orjson in one go, `[[1,2],[3,4]]`, and
+    taken apart: numbers have no brackets.
+    """
     plan = batch.plan
-    times = [orjson.Fragment(orjson.dumps(_times(read, batch.n, asked.n))) for read in batch.reads]
-    keyed = {"statuses": _present(asked.n), "event_timestamps": [_EPOCH] * asked.n}
-    results: list[dict[str, Any]] = [{"values": values, **keyed} for values in columns.values()]
+    keyed = _after(_present(asked.n), _epochs(asked.n))
+    parts = [b'{"results":[']  # joined once: the answer is long
+    for values in columns.values():
+        parts += (b'{"values":', orjson.dumps(values, option=DUMP), keyed)
+    times = [_times(read, batch.n, asked.n) for read in batch.reads]
+    present = [_after(_present(asked.n), text) for text in times]
     names = _COMPAT if compat else _HONEST
-    whole = [(rows.statuses == Status.PRESENT).all() for rows in batch.reads]
-    blocks = [_plain_blocks(rows) for rows in batch.reads]
-    for output in plan.columns:
-        decoded = batch.reads[output.read]
-        field = decoded.fields[output.column]
-        if field.slot >= 0 and field.dtype.item in blocks[output.read]:
-            values = blocks[output.read][field.dtype.item][field.slot]
-        else:
-            values = feast_column(decoded.columns[output.column], output.dtype)
-        statuses: Any = _present(asked.n)
-        if not whole[output.read]:
-            statuses = _rows(names[decoded.statuses[output.column]].tolist(), batch.n, asked.n)
-        results.append(
-            {
-                "values": _rows(values, batch.n, asked.n),
-                "statuses": statuses,
-                "event_timestamps": times[output.read],
-            }
-        )
+    blocks = [_plain_blocks(rows) if batch.n == asked.n else {} for rows in batch.reads]
+    for run in _runs(plan):
+        decoded = batch.reads[run.read]
+        if run.item in blocks[run.read]:
+            block = blocks[run.read][run.item][run.start : run.start + len(run.columns)]
+            for text in orjson.dumps(block, option=DUMP)[2:-2].split(b"],["):
+                parts += (b'{"values":[', text, b"]", present[run.read])
+            continue
+        for number, dtype in run.columns:
+            values = _rows(feast_column(decoded.columns[number], dtype), batch.n, asked.n)
+            statuses = _rows(names[decoded.statuses[number]].tolist(), batch.n, asked.n)
+            after = _after(orjson.dumps(statuses), times[run.read])
+            parts += (b'{"values":', orjson.dumps(values, option=DUMP), after)
+    parts[-1] = parts[-1][:-1]  # no comma after the last
     metadata: dict[str, Any] = {"feature_names": [*columns, *(c.name for c in plan.columns)]}
     if asked.view_versions:
         metadata["feature_view_metadata"] = [{"name": r.view, "version": r.version} for r in plan.reads]
-    return orjson.dumps({"results": results, "metadata": metadata}, option=DUMP)
+    parts += (b'],"metadata":', orjson.dumps(metadata), b"}")
+    return b"".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """Answered columns that stand side by side in a block of a read; or any one column (no item).
+
+    Attributes:
+        start: the first one's place in the block.
+        columns: (number in the read, type) of each.
+    """
+
+    read: int
+    item: str
+    start: int
+    columns: list[tuple[int, str]]
+
+
+_plan_runs: dict[int, tuple[ReadPlan, list[_Run]]] = {}
+
+
+def _runs(plan: ReadPlan) -> list[_Run]:
+    """The runs of a plan, made once."""
+    found = _plan_runs.get(id(plan))
+    if found is None or found[0] is not plan:
+        if len(_plan_runs) >= MAX_PLANS:
+            _plan_runs.clear()
+        found = _plan_runs[id(plan)] = plan, _find_runs(plan)
+    return found[1]
+
+
+def _find_runs(plan: ReadPlan) -> list[_Run]:
+    found: list[_Run] = []
+    for output in plan.columns:
+        field = plan.reads[output.read].rows.plan.fields[output.column]
+        item = field.dtype.item if field.slot >= 0 else ""
+        last = found[-1] if found else None
+        place = (output.read, item, field.slot)
+        if last is None or not item or (last.read, last.item, last.start + len(last.columns)) != place:
+            last = _Run(*place, [])
+            found.append(last)
+        last.columns.append((output.column, output.dtype))
+    return found
+
+
+def _after(statuses: bytes, times: bytes) -> bytes:
+    """What follows the values of a column, and the comma before the next."""
+    return b',"statuses":%b,"event_timestamps":%b},' % (statuses, times)
 
 
 @lru_cache(maxsize=256)
-def _present(n: int) -> orjson.Fragment:
-    return orjson.Fragment(orjson.dumps(["PRESENT"] * n))
+def _epochs(n: int) -> bytes:
+    return orjson.dumps([_EPOCH] * n)
+
+
+@lru_cache(maxsize=256)
+def _present(n: int) -> bytes:
+    return orjson.dumps(["PRESENT"] * n)
 
 
 def _plain_blocks(rows: DecodedRows) -> dict[str, Any]:
-    """Scalar type -> its block in Feast's form, of the types that need no look at single values."""
-    if not rows.valid.all():
+    """Scalar type -> its block in Feast's form, of the types that need no look at single values; all of it PRESENT."""
+    if not (rows.statuses == _PRESENT).all():
         return {}
     found = {}
     for item, block in rows.blocks.items():
@@ -307,21 +363,11 @@ def _rows(values: Any, n: int, asked: int) -> Any:
     return values if n == asked else list(values) * asked
 
 
-def _times(rows: DecodedRows, n: int, asked: int) -> list[str]:
-    """Event times in RFC 3339 with 0, 3 or 6 digits of a second; the epoch where there is no row."""
-    us = rows.event_ts
-    if not (us % MICROS).any():
-        texts: list[str] = np.datetime_as_string(us.astype("datetime64[us]"), unit="s").tolist()
-        return _rows([f"{text}Z" for text in texts], n, asked)  # type: ignore[no-any-return]
-    texts = np.datetime_as_string(us.astype("datetime64[us]")).tolist()
-    return _rows([_short(text) for text in texts], n, asked)  # type: ignore[no-any-return]
-
-
-def _short(text: str) -> str:
-    whole, fraction = text[:-7], text[-6:]
-    if fraction == "000000":
-        return f"{whole}Z"
-    return f"{whole}.{fraction[:3] if fraction.endswith('000') else fraction}Z"
+def _times(rows: DecodedRows, n: int, asked: int) -> bytes:
+    """Event times in RFC 3339 with 0, 3 or 6 digits of a second, as JSON; the epoch where there is no row."""
+    text = orjson.dumps(rows.event_ts.view("datetime64[us]"), option=DUMP)
+    text = text.replace(b'000Z"', b'Z"')  # orjson writes 0 or 6 digits: of 6, the last three
+    return text if n == asked else orjson.dumps(orjson.loads(text) * asked)
 
 
 def feast_column(column: Any, dtype: str) -> Any:

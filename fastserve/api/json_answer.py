@@ -22,6 +22,7 @@ from fastserve.serving.read_path import FeatureBatch
 DUMP: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 STATUS_NAMES: Final = ["INVALID", *(s.name for s in sorted(Status))]
 MAX_PLANS: Final = 1_024
+KEPT_STATUSES: Final = 65_536  # of one answer: texts of more are not kept, so 256 of them are 32 MiB at most
 _PRESENT: Final = int(Status.PRESENT)  # an enum's members take numpy longer to compare with
 _EXPIRED: Final = int(Status.OUTSIDE_MAX_AGE)
 
@@ -70,12 +71,13 @@ def render_json(batch: FeatureBatch) -> bytes:
         metadata["unavailable"] = batch.unavailable
     if batch.stale:
         metadata["stale_rows"] = batch.stale
+    present = all_present(batch)
     answer = {
         "names": text.names,
         "dtypes": text.dtypes,
-        "values": _values(batch, text),
-        "statuses": _statuses(batch),
-        "views": [_view(batch, i, about) for i, about in enumerate(text.views)],
+        "values": _values(batch, text, present),
+        "statuses": _statuses(batch, present),
+        "views": [_view(batch, i, about, present) for i, about in enumerate(text.views)],
         "metadata": metadata,
     }
     return orjson.dumps(answer, option=DUMP)
@@ -102,9 +104,9 @@ def _whole_block(plan: ReadPlan) -> tuple[int, str] | None:
     return (0, items.pop()) if in_order and plain and len(items) == 1 else None
 
 
-def _values(batch: FeatureBatch, text: PlanText) -> Any:
+def _values(batch: FeatureBatch, text: PlanText, present: bool) -> Any:
     """The columns as orjson takes them; whole blocks of a type need just one look each."""
-    plain = [_plain_types(rows) for rows in batch.reads]
+    plain = [_plain_types(rows) if present or rows.valid.all() else set() for rows in batch.reads]
     if text.whole is not None and text.whole[1] in plain[text.whole[0]]:
         return batch.reads[text.whole[0]].blocks[text.whole[1]]
     found = []
@@ -119,9 +121,7 @@ def _values(batch: FeatureBatch, text: PlanText) -> Any:
 
 
 def _plain_types(rows: DecodedRows) -> set[str]:
-    """The scalar types whose block is JSON as it stands: nothing null, every float finite."""
-    if not rows.valid.all():
-        return set()
+    """The scalar types whose block is JSON as it stands, where nothing is null: every float is finite."""
     return {
         item
         for item, block in rows.blocks.items()
@@ -129,16 +129,27 @@ def _plain_types(rows: DecodedRows) -> set[str]:
     }
 
 
-def _statuses(batch: FeatureBatch) -> Any:
+def _statuses(batch: FeatureBatch, present: bool) -> Any:
     columns = batch.plan.columns
-    if all_present(batch):
+    if present and len(columns) * batch.n <= KEPT_STATUSES:
         return _all_present(len(columns), batch.n)
     return [batch.reads[c.read].statuses[c.column] for c in columns]
 
 
 def all_present(batch: FeatureBatch) -> bool:
-    """Whether every status is PRESENT."""
-    return all(bool((rows.statuses == _PRESENT).all()) for rows in batch.reads)
+    """Whether every status is PRESENT, and so no value null and every row fresh."""
+    return all(
+        rows.statuses.tobytes() == _ones(rows.statuses.size)
+        if rows.statuses.size <= KEPT_STATUSES
+        else bool((rows.statuses == _PRESENT).all())
+        for rows in batch.reads
+    )
+
+
+@lru_cache(maxsize=256)
+def _ones(size: int) -> bytes:
+    """Statuses that are all PRESENT."""
+    return bytes([_PRESENT]) * size
 
 
 @lru_cache(maxsize=256)
@@ -146,11 +157,11 @@ def _all_present(columns: int, n: int) -> orjson.Fragment:
     return _fragment([[_PRESENT] * n] * columns)
 
 
-def _view(batch: FeatureBatch, i: int, about: dict[str, Any]) -> dict[str, Any]:
+def _view(batch: FeatureBatch, i: int, about: dict[str, Any], present: bool) -> dict[str, Any]:
     decoded = batch.reads[i]
     times = decoded.event_ts.view("datetime64[us]")
     age_ms = (batch.now_us - decoded.event_ts) // 1_000
-    if (decoded.row_status == _PRESENT).all():
+    if present or (decoded.row_status == _PRESENT).all():
         return about | {"event_timestamps": times, "freshness_ms": age_ms}
     known = known_rows(decoded)
     return about | {"event_timestamps": _masked(times, known), "freshness_ms": _masked(age_ms, known)}

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -87,3 +89,14 @@ def test_native_values_are_the_naive_ones_to_the_byte(table: Table) -> None:
     kinds, columns, _, order = table
     wanted = naive_answers.native_values({f"f{i}": (kinds[i], columns[i]) for i in order})
     assert b'"values":' + wanted + b',"statuses":' in render_json(batch_of(table))
+
+
+@pytest.mark.parametrize("null", [False, True])
+def test_an_answer_too_long_to_keep_says_the_same(null: bool) -> None:
+    n = 40_000
+    column: list[Any] = [1.5] * n
+    column[-1] = None if null else 1.5
+    table = [DType("float32")] * 2, [[1.5] * n, column], [NOW_US - 1_000_000] * n, [0, 1]
+    answer = json.loads(render_json(batch_of(table)))
+    assert answer["values"] == [[1.5] * n, column]
+    assert answer["statuses"] == [[1] * n, [*[1] * (n - 1), 2 if null else 1]]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import base64
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, Final
 
 import orjson
@@ -186,7 +186,8 @@ def json_kind(value: Any) -> str:
     return names.get(type(value), "number")
 
 
-def choose(accept: bytes | None, offered: Sequence[str] = (JSON, ARROW, TENSOR)) -> str | None:
+@lru_cache(maxsize=64)  # clients say the same each time
+def choose(accept: bytes | None, offered: tuple[str, ...] = (JSON, ARROW, TENSOR)) -> str | None:
     """The media type to answer with, by the Accept header; None when none is acceptable.
 
     Enough of RFC 9110 section 12.5.1 for the types offered: q-values order, wildcards take the first that is not

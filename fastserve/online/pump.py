@@ -189,6 +189,13 @@ async def connect(endpoint: Endpoint) -> asyncio.Transport:
         raise told from error
 
 
+def attach(transport: asyncio.Transport, protocol: asyncio.BaseProtocol) -> None:
+    """Hand what `connect` has made to the protocol that is to have it."""
+    transport.set_protocol(protocol)
+    protocol.connection_made(transport)
+    transport.resume_reading()
+
+
 def _translated(endpoint: Endpoint, error: BaseException) -> StoreError | None:
     """What the caller is told of what happened while connecting, if it is another error."""
     if isinstance(error, StoreError):  # some are OSErrors, too
@@ -318,9 +325,7 @@ class Pump:
         else:
             self._connecting = None
             self._wire = Wire(self._endpoint, self.fetcher, self._lost)
-            transport.set_protocol(self._wire)
-            self._wire.connection_made(transport)
-            transport.resume_reading()
+            attach(transport, self._wire)
             self._wire.send()
 
     def _lost(self) -> None:

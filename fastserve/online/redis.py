@@ -41,6 +41,7 @@ from fastserve.online.base import (
     read_only_error,
 )
 from fastserve.online.changes import channel_of, pack_keys
+from fastserve.online.feed import ChangeFeed
 from fastserve.online.pump import Endpoint, Pump, check_version
 
 # The order is 16 bytes, compared as four big-endian u32: Lua's `<` on strings follows the locale, and
@@ -93,8 +94,10 @@ class RedisStore:
         self.tells_changes = True
         self._label = endpoint.label
         self._channel = channel_of(endpoint.db)
+        self._endpoint = endpoint
         self._read_only = read_only
         self._pump = Pump(endpoint)
+        self._feeds: list[ChangeFeed] = []
         pool = BlockingConnectionPool(max_connections=_CONNECTIONS, timeout=None, **settings)
         self._client = Redis.from_pool(pool)
         self._known = False  # whether the server's version has been looked at
@@ -110,6 +113,9 @@ class RedisStore:
 
     def on_changes(self, told: Callable[[bytes], None], listening: Callable[[bool], None]) -> None:
         """See OnlineStore."""
+        self._check_open()
+        feed = ChangeFeed(self._endpoint, self._channel, self._pump.fetcher, told, listening)
+        self._feeds.append(feed)
 
     async def put_many(
         self, keys: Sequence[bytes], rows: Sequence[bytes], lifetimes_us: Lifetimes = None
@@ -179,6 +185,8 @@ class RedisStore:
         """See OnlineStore."""
         if not self._closed:
             self._closed = True
+            for feed in self._feeds:
+                await feed.close()
             self._pump.close()
             await self._client.aclose()
 

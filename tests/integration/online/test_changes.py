@@ -142,7 +142,7 @@ async def test_an_account_without_the_channel_reads_on(
     while "NOPERM" not in caplog.text:
         assert await store.get_many([b"7:1"]) == [None]
         await asyncio.sleep(0)
-    await redis.acl_setuser("reader", channels=[CHANNEL.decode()])
+    await redis.acl_setuser("reader", enabled=True, channels=[CHANNEL.decode()])
     assert await heard.next() is True
 
 

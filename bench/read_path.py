@@ -35,7 +35,7 @@ from bench.world import (
 )
 
 FORMS = {"JSON": JSON, "Arrow": ARROW, "tensor": TENSOR}
-SIZES = (1, 10, 100, 500)
+SIZES = (1, 100)
 SECONDS = 2.0
 
 Measure = Callable[[], Mapping[str, float]]

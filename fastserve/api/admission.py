@@ -134,7 +134,7 @@ class Admission:
                 return finish(rows)
             finally:
                 took = (perf_counter() - begun) * 1e6
-                kind.late_us += GAIN * (took - kind.late_us)
+                kind.late_us = moved(kind.late_us, took)
                 self._worked(took)
 
         return run
@@ -164,7 +164,7 @@ class Admission:
         finally:
             self._inside = False
             took = (perf_counter() - begun) * 1e6
-            kind.work_us += GAIN * (took - kind.work_us)
+            kind.work_us = moved(kind.work_us, took)
             self._worked(took)
         if isinstance(answer, Response):
             kind.late_us -= GAIN * kind.late_us
@@ -215,6 +215,11 @@ class Admission:
                 answer.set_result(made)
             else:
                 _hand_on(made, answer)
+
+
+def moved(mean_us: float, took_us: float) -> float:
+    """A mean after one more measurement; one far off, like a plan's first, which compiles it, counts less."""
+    return mean_us + GAIN * (min(took_us, 4 * mean_us + FIRST_GUESS_US) - mean_us)
 
 
 def _hand_on(source: asyncio.Future[Response], answer: asyncio.Future[Response]) -> None:

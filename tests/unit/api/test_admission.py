@@ -163,6 +163,13 @@ async def test_the_estimate_learns_both_halves_of_a_read(clock: Clock) -> None:
     assert kind.work_us == pytest.approx(0, abs=1) and kind.late_us == pytest.approx(400, rel=0.01)
 
 
+async def test_a_first_request_that_compiles_its_plan_does_not_shut_out_the_next(clock: Clock) -> None:
+    admission = Admission()
+    kind = admission.kind("a", 1)
+    admission.run(kind, 1, clock.work(500_000))
+    assert kind.work_us < 2 * module.FIRST_GUESS_US
+
+
 async def test_a_cancelled_answer_of_queued_work_cancels_its_read(clock: Clock) -> None:
     admission = Admission()
     kind = trained(admission, 2_000)

@@ -4,7 +4,7 @@ BIN := .venv/bin
 SOURCES := pyproject.toml setup.py $(wildcard _ext/*)
 NATIVE := tests/unit/codec tests/unit/http tests/unit/client tests/integration/http
 
-.PHONY: demo test build debug lint docs feast-conformance loadtest clean serve-dev
+.PHONY: demo test build debug lint docs feast-conformance loadtest bench bench-smoke clean serve-dev
 
 demo: .venv/.example  ## the flights example, end to end, on embedded stores
 	$(BIN)/python examples/flights/demo.py
@@ -42,6 +42,12 @@ $(FASTSERVE_FEAST_VENV)/.feast:  # some 600 MB
 RATE ?= 300
 loadtest: .venv/.loadtest  ## its own data, Redis and server; fails unless p99 < 10 ms and 0 errors at RATE requests/s
 	$(BIN)/python -m loadtest --rate $(RATE) $(ARGS)
+
+bench: .venv/.bench  ## every bench (bench/README.md), half an hour; ARGS="zipf soak" for some
+	$(BIN)/python -m bench $(ARGS)
+
+bench-smoke: .venv/.bench  ## that every bench still runs and its answers are right; measures nothing
+	$(BIN)/python -m bench --smoke $(ARGS)
 
 serve-dev: .venv/.example  ## the flights example's server, as of the end of 2013
 	$(BIN)/fastserve serve --repo examples/flights --clock 2013-12-31T23:00:00Z

@@ -22,7 +22,7 @@ from bench.world import ROOT, Server, ask, body_of, check, free_port, until_cach
 Measure = Callable[[], Mapping[str, float]]
 
 
-def main(seconds: float = 2.0, rounds: int = 5) -> int:
+def main(seconds: float = 2.0) -> int:
     """Measure and write bench/results/front_end.json."""
     ready = [sys.executable, "-m", "bench.floors", "ready"]
     env = {"PYTHONPATH": str(ROOT)}
@@ -50,7 +50,7 @@ def main(seconds: float = 2.0, rounds: int = 5) -> int:
                     f"{form}: F1, ready bytes": loaded(floor, f1, body, accept, seconds),
                     f"{form}: Granian, ready bytes": loaded(peer, url, body, accept, seconds),
                 }
-                found |= alternate(systems, rounds=rounds)
+                found |= alternate(systems)
         report(found)
     return 0
 

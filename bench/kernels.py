@@ -11,6 +11,7 @@ import pyarrow as pa
 
 from bench.measure import Figure, alternate, ns_per_call
 from bench.record import Table, Target, save
+from bench.scale import scaled
 from fastserve._native.batch import ReadBatch
 from fastserve._native.keys import KeyEncoder
 from fastserve._native.l1 import RowCache
@@ -30,7 +31,7 @@ from fastserve.types import parse_dtype
 N = 100
 NAMES = tuple(f"f{i:02}" for i in range(50))
 LAYOUT = Layout(1, NAMES, (parse_dtype("float32"),) * 50)
-ENTRIES = 1_000_000
+ENTRIES = scaled(1_000_000, 10_000)
 TWINS: dict[str, Any] = {
     "native": (KeyEncoder, RowEncoder, RowDecoder, MatrixDecoder, RowCache, ReadBatch),
     "Python": (KeyEncoderPy, RowEncoderPy, RowDecoderPy, MatrixDecoderPy, RowCachePy, ReadBatchPy),
@@ -38,7 +39,7 @@ TWINS: dict[str, Any] = {
 KERNELS = ("keys", "encode", "decode", "matrix", "cache look-up")
 
 
-def main(rounds: int = 5) -> int:
+def main() -> int:
     """Measure and write bench/results/kernels.json."""
     systems: dict[str, Any] = {}
     rows: dict[str, list[bytes]] = {}
@@ -46,7 +47,7 @@ def main(rounds: int = 5) -> int:
         calls, rows[twin] = kernels(twin)
         systems |= {f"{twin} {name}": timed(call) for name, call in calls.items()}
     assert rows["native"] == rows["Python"], "the twins write the same bytes"
-    found = alternate(systems, rounds=rounds)
+    found = alternate(systems)
     figures = {name: Figure(tuple(values["us"])) for name, values in found.items()}
     table = Table(f"{N} x 50 float32", {"native": "us", "Python": "us", "ratio": "x"})
     for name in KERNELS:

@@ -16,8 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
-ROUNDS: Final = 5
-LEAST_S: Final = 0.2
+from bench.scale import ROUNDS, scaled
+
+LEAST_S: Final = scaled(0.2, 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,6 +19,7 @@ import orjson
 from bench.measure import Figure, alternate, ns_per_call
 from bench.processes import SERVER_CORE, h2load, pinned, running
 from bench.record import Table, Target, save
+from bench.scale import scaled
 from bench.world import (
     ARROW,
     JSON,
@@ -35,13 +36,13 @@ from bench.world import (
 )
 
 FORMS = {"JSON": JSON, "Arrow": ARROW, "tensor": TENSOR}
-SIZES = (1, 100)
-SECONDS = 2.0
+SIZES = (1, 10, 100, 500)
+SECONDS = 1.2
 
 Measure = Callable[[], Mapping[str, float]]
 
 
-def main(seconds: float = SECONDS, rounds: int = 5) -> int:
+def main(seconds: float = SECONDS) -> int:
     """Measure and write bench/results/read_path.json."""
     with (
         tempfile.TemporaryDirectory() as folder,
@@ -69,7 +70,7 @@ def main(seconds: float = SECONDS, rounds: int = 5) -> int:
                 systems[f"{n} {form} F1"] = loaded(floor, url, body, accept, seconds)
             systems[f"{n} F2"] = bare_mget(made, n, seconds)
             systems[f"{n} orjson"] = numbers(ids)
-        report(alternate(systems, rounds=rounds))
+        report(alternate(systems))
     return 0
 
 
@@ -90,8 +91,8 @@ def bare_mget(made: World, n: int, seconds: float) -> Measure:
     prefix = _prefix(made)
 
     def once() -> Mapping[str, float]:
-        command = [sys.executable, "-m", "bench.floors", "mget", str(made.redis_port), str(n), str(seconds)]
-        command = pinned(SERVER_CORE, [*command, prefix, str(made.entities)])
+        command = [sys.executable, "-m", "bench.floors", "mget", str(made.redis_port), str(n)]
+        command = pinned(SERVER_CORE, [*command, str(scaled(seconds, 0.1)), prefix, str(made.entities)])
         done = subprocess.run(command, capture_output=True, check=True, cwd=ROOT)
         return {"cpu_us": json.loads(done.stdout)["cpu_us"]}
 

@@ -22,8 +22,14 @@ from typing import Any, Final
 import orjson
 
 from bench.measure import Figure
+from bench.render import RESULTS, page_of
+from bench.scale import SMOKE
 
-RESULTS: Final = Path(__file__).parent / "results"
+_SOURCES: Final = (
+    ":/",
+    ":!/bench/results",
+    ":!/docs/performance.md",
+)  # not what a bench before this one wrote
 PACKAGES: Final = (
     "numpy",
     "pyarrow",
@@ -85,7 +91,7 @@ def save(
     notes: Sequence[str] = (),
     versions: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write bench/results/<name>.json, and print the tables.
+    """Write bench/results/<name>.json, unless this is a smoke test, and print the tables.
 
     Args:
         name: the module's, `python -m bench.<name>`.
@@ -100,12 +106,13 @@ def save(
         "targets": [_target(target) for target in targets],
         "notes": list(notes),
     }
-    RESULTS.mkdir(exist_ok=True)
     path = RESULTS / f"{name}.json"
-    path.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
-    from bench.render import page_of  # noqa: PLC0415  (render reads what this writes)
-
     print(page_of(document))
+    if SMOKE:
+        print("A smoke test: the figures mean nothing, and are not kept.")
+        return path
+    RESULTS.mkdir(exist_ok=True)
+    path.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
     print(f"written to {path}")
     return path
 
@@ -114,7 +121,8 @@ def stamp(versions: Mapping[str, str]) -> dict[str, Any]:
     """When, on what machine, with what versions, at which commit."""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d %H:%M"),
-        "commit": _git("rev-parse", "--short=10", "HEAD") + ("+" if _git("status", "--porcelain") else ""),
+        "commit": _git("rev-parse", "--short=10", "HEAD")
+        + ("+" if _git("status", "--porcelain", "--", *_SOURCES) else ""),
         "cpu": _cpu(),
         "cores": os.cpu_count(),
         "kernel": platform.release(),

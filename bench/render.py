@@ -1,6 +1,10 @@
-"""bench/results/*.json -> docs/performance.md.  `python -m bench.render`; a test compares the page.
+"""bench/results/*.json -> docs/performance.md; suite.py -> bench/README.md.  `python -m bench.render`; a test compares.
 
-The page has hand-written text and, between `<!-- bench:<name> -->` and `<!-- end -->`, what a results file says.
+The pages have hand-written text and, up to `<!-- end -->`, what is made:
+
+    <!-- bench:<name> -->    what a results file says, or that there is none yet
+    <!-- aims -->            the aims of all results files
+    <!-- suite -->           all benches
 """
 
 from __future__ import annotations
@@ -12,9 +16,12 @@ from typing import Any, Final
 
 import orjson
 
+from bench.suite import BENCHES
+
 RESULTS: Final = Path(__file__).parent / "results"
 PAGE: Final = Path(__file__).parents[1] / "docs" / "performance.md"
-_MARK: Final = re.compile(r"(<!-- bench:([a-z0-9_]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+README: Final = Path(__file__).parent / "README.md"
+_MARK: Final = re.compile(r"(<!-- (bench:[a-z0-9_]+|aims|suite) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def page_of(document: dict[str, Any]) -> str:
@@ -33,17 +40,34 @@ def page_of(document: dict[str, Any]) -> str:
 
 
 def rendered(page: str) -> str:
-    """The page with every marked part replaced by its results file.
+    """The page with every marked part made anew."""
+    return _MARK.sub(lambda match: f"{match[1]}\n{_part(match[2])}\n\n{match[3]}", page)
 
-    Raises:
-        FileNotFoundError: a marked part has no results file.
-    """
 
-    def part(match: re.Match[str]) -> str:
-        document = orjson.loads((RESULTS / f"{match[2]}.json").read_bytes())
-        return f"{match[1]}\n{page_of(document)}\n\n{match[3]}"
+def _part(mark: str) -> str:
+    if mark == "suite":
+        return _suite()
+    if mark == "aims":
+        found = [_result(bench.name) for bench in BENCHES]
+        return _targets([target for document in found if document for target in document["targets"]])
+    name = mark.partition(":")[2]
+    document = _result(name)
+    return f"Not measured yet: `python -m bench.{name}`." if document is None else page_of(document)
 
-    return _MARK.sub(part, page)
+
+def _result(name: str) -> dict[str, Any] | None:
+    path = RESULTS / f"{name}.json"
+    return orjson.loads(path.read_bytes()) if path.exists() else None
+
+
+def _suite() -> str:
+    lines = [_line(["command", "measures", "about, minutes"]), _line(["---", "---", "---:"])]
+    for bench in BENCHES:
+        needs = f" (left out where there is no `{bench.needs}`)" if bench.needs else ""
+        lines.append(
+            _line([f"`python -m bench.{bench.name}`", bench.measures + needs, number(bench.minutes)])
+        )
+    return "\n".join(lines)
 
 
 def _table(table: dict[str, Any]) -> str:
@@ -95,8 +119,9 @@ def number(value: float) -> str:
 
 
 def main() -> int:
-    """Write the page anew."""
-    PAGE.write_text(rendered(PAGE.read_text(encoding="utf-8")), encoding="utf-8")
+    """Write the pages anew."""
+    for page in (PAGE, README):
+        page.write_text(rendered(page.read_text(encoding="utf-8")), encoding="utf-8")
     return 0
 
 

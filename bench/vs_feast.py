@@ -21,6 +21,8 @@ import numpy as np
 from bench.measure import Figure, alternate
 from bench.processes import SERVER_CORE, h2load, running
 from bench.record import Table, Target, save
+from bench.scale import scaled
+from bench.suite import FEAST
 from bench.world import (
     ARROW,
     FEATURES,
@@ -37,8 +39,8 @@ from bench.world import (
     world,
 )
 
-VENV: Final = Path(os.environ.get("FASTSERVE_FEAST_VENV", ".venv-feast")).absolute()
-ENTITIES: Final = 1_000
+VENV: Final = FEAST.parents[1].absolute()
+ENTITIES: Final = scaled(1_000, 100)
 SIZES: Final = (1, 10, 100)
 FEAST_PATH: Final = "/get-online-features"
 CONNECTIONS: Final = 8
@@ -75,7 +77,7 @@ for start in range(0, len(frame), 100):
 Measure = Callable[[], Mapping[str, float]]
 
 
-def main(seconds: float = 4.0, rounds: int = 5) -> int:
+def main(seconds: float = 4.0) -> int:
     """Measure and write bench/results/vs_feast.json."""
     with tempfile.TemporaryDirectory() as folder, world(ENTITIES) as made, feast(made, Path(folder)) as peer:
         with made.serving() as server:
@@ -95,7 +97,7 @@ def main(seconds: float = 4.0, rounds: int = 5) -> int:
                 systems[f"{n} as Feast"] = loaded(server, own, feast_body, JSON, seconds)
                 url = f"http://127.0.0.1:{peer.port}{FEAST_PATH}"
                 systems[f"{n} Feast"] = loaded(peer, url, feast_body, JSON, seconds, http1=True)
-            report(alternate(systems, rounds=rounds))
+            report(alternate(systems))
     return 0
 
 

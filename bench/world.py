@@ -131,19 +131,39 @@ def redis(folder: str, *options: str, core: int = CLIENT_CORE) -> Iterator[tuple
         yield port, started.process.pid
 
 
+class Rows:
+    """Keys and rows of the view, for the store.
+
+    Args:
+        view: the registered view `load`.
+    """
+
+    def __init__(self, view: Any) -> None:
+        self._keys = KeyEncoder(view.view_id, ["int64"])
+        self._rows = RowEncoder(view.layouts[-1])
+
+    def encode(
+        self, ids: npt.NDArray[np.int64], block: npt.NDArray[np.float32], age_us: int = 0
+    ) -> tuple[list[bytes], list[bytes]]:
+        """Of events that are so old.
+
+        Args:
+            ids: int64[n].
+            block: float32[n, FEATURES].
+        """
+        keys = self._keys.encode([ids], len(ids))
+        stamps = np.full(len(ids), now_us() - age_us, np.int64)
+        columns = [pa.array(np.ascontiguousarray(block[:, f])) for f in range(FEATURES)]
+        return keys, self._rows.encode(keys, columns, stamps, stamps)
+
+
 async def _fill(port: int, snapshot: Any, entities: int) -> None:
-    view = snapshot.view("load")
-    keys, rows = KeyEncoder(view.view_id, ["int64"]), RowEncoder(view.layouts[-1])
+    rows = Rows(snapshot.view("load"))
     store = open_store(f"redis://127.0.0.1:{port}")
     await claim(store, snapshot.registry_id)
-    stamp = now_us() - 60_000_000
     for start in range(0, entities, 5_000):
         ids = np.arange(start, min(start + 5_000, entities))
-        block = values(ids)
-        encoded = keys.encode([ids], len(ids))
-        stamps = np.full(len(ids), stamp, np.int64)
-        columns = [pa.array(np.ascontiguousarray(block[:, f])) for f in range(FEATURES)]
-        await store.put_many(encoded, rows.encode(encoded, columns, stamps, stamps))
+        await store.put_many(*rows.encode(ids, values(ids), age_us=60_000_000))
     await store.close()
 
 

@@ -1,0 +1,35 @@
+"""All benches, in the order in which `make bench` runs them: a new one is a line here and a part of the page."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+FEAST: Final = Path(os.environ.get("FASTSERVE_FEAST_VENV", ".venv-feast"), "bin", "feast")
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """One module of this package: `python -m bench.<name>` measures and writes results/<name>.json.
+
+    Attributes:
+        minutes: about how long it takes; in the smoke test seconds.
+        needs: a file without which it cannot run; then it is left out, and that is said.
+    """
+
+    name: str
+    measures: str
+    minutes: float
+    needs: Path | None = None
+
+
+BENCHES: Final = (
+    Bench("kernels", "the native kernels beside their Python twins; bytes of a row and of a cache entry", 1),
+    Bench("read_path", "L1 hit and miss x 1, 10, 100, 500 entities x JSON, Arrow, tensor, over F1 and F2", 6),
+    Bench("front_end", "one entity over HTTP/2 beside Granian answering ready bytes", 2),
+    Bench("vs_feast", "requests a second beside Feast's feature server on the same Redis", 6, needs=FEAST),
+    Bench("stampede", "keys read when 1,000 requests ask for the same cold keys; leaders that go away", 1),
+    Bench("zipf", "keys read and latency with a cache of a tenth of a million entities, zipf 0.99", 3),
+)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import socket
 import time
 from array import array
 from collections.abc import Callable
@@ -20,7 +21,7 @@ import uvloop
 
 from bench.measure import quiet
 from bench.processes import CLIENT_CORE
-from bench.world import TENSOR, check
+from bench.world import TENSOR, check, values
 from fastserve.client.h2 import PULL_BYTES, Session
 from fastserve.client.session import Buffer
 
@@ -28,6 +29,10 @@ Answered = Callable[[Buffer], None]
 Ids = npt.NDArray[np.int64]
 
 CHECK_EVERY: Final = 101
+_POST: Final = (
+    b"POST /online-features/batch HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: application/vnd.fastserve.tensor\r\n"
+    b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
+)
 _BODY: Final = b'{"feature_service":"model","entities":{"user_id":[%b]}}'
 
 
@@ -177,6 +182,36 @@ async def _ask_all(port: int, ids: Ids, connections: int, streams: int) -> Asked
         connection.transport.abort()
     run.done.result()
     return Asked((run.ended_ns - begun) / 1e9, np.array(run.times_ns, np.float64) / 1e3)
+
+
+def ask_in_turn(port: int, ids: Ids) -> Asked:
+    """A request for each row of ids, one at a time over HTTP/1.1 on a blocking socket: the client that adds least.
+
+    Raises:
+        AssertionError: an answer was wrong.
+    """
+    os.sched_setaffinity(0, {CLIENT_CORE})
+    size = values(ids[0]).nbytes
+    questions = [_POST % (len(body), body) for body in map(body_of, ids)]
+    times = array("q")
+    with quiet(), socket.create_connection(("127.0.0.1", port)) as sock:
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        for question, wanted in zip(questions, ids, strict=True):
+            begun = time.perf_counter_ns()
+            sock.sendall(question)
+            answer = sock.recv(1 << 20)
+            while len(answer) <= size or not _whole(answer):
+                answer += sock.recv(1 << 20)
+            times.append(time.perf_counter_ns() - begun)
+            if len(times) % CHECK_EVERY == 1:
+                check(answer.partition(b"\r\n\r\n")[2], TENSOR, wanted.tolist())
+    return Asked(sum(times) / 1e9, np.array(times, np.float64) / 1e3)
+
+
+def _whole(answer: bytes) -> bool:
+    head, _, body = answer.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 200"), answer[:500]
+    return len(body) == int(head.lower().partition(b"content-length: ")[2].split(b"\r", 1)[0])
 
 
 class _Run:

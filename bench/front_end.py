@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from bench.measure import Figure, alternate
-from bench.processes import SERVER_CORE, running
+from bench.processes import SERVER_CORE, children, running
 from bench.read_path import FORMS, loaded
 from bench.record import Table, Target, save
 from bench.world import ROOT, Server, ask, body_of, check, free_port, until_cached, world
@@ -85,8 +85,7 @@ def _worker(pid: int, port: int) -> int:
         except RuntimeError:
             time.sleep(0.05)
             continue
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-        return int(children[-1]) if children else pid
+        return [pid, *children(pid)][-1]
     raise RuntimeError("Granian does not answer")
 
 

@@ -88,6 +88,26 @@ def cpu_s(pid: int) -> float:
     )  # what clock_getcpuclockid(3) gives: exact, where /proc counts ticks
 
 
+def children(pid: int) -> list[int]:
+    """The processes that a process has started, the oldest first."""
+    return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def holder(server_port: int, client_port: int, pids: Sequence[int]) -> int:
+    """Which of these processes has accepted a TCP connection over the loopback address; 0 for none."""
+    ends = [f"0100007F:{port:04X}" for port in (server_port, client_port)]
+    rows = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()]
+    sockets = {f"socket:[{row[9]}]" for row in rows if row[1:3] == ends}
+    for pid in pids:
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            try:
+                if os.readlink(link) in sockets:
+                    return pid
+            except FileNotFoundError:
+                continue  # closed meanwhile
+    return 0
+
+
 def rss_bytes(pid: int) -> int:
     """Resident memory of a process."""
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")

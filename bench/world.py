@@ -41,7 +41,8 @@ _DEFINITIONS: Final = """
 from fastserve import Entity, FeatureService, FeatureView, Field
 
 user = Entity("user", join_keys="user_id", dtype="int64")
-load = FeatureView("load", entities=[user], schema=[Field(f"f{i:02}", "float32") for i in range(50)])
+load = FeatureView("load", entities=[user], schema=[Field(f"f{i:02}", "float32") for i in range(50)],
+                   max_staleness=MAX_STALENESS)
 model = FeatureService("model", [load])
 """
 
@@ -95,12 +96,16 @@ class Server:
 
 
 @contextlib.contextmanager
-def world(entities: int = 10_000) -> Iterator[World]:
-    """A Redis on the clients' core with rows of so many entities, and a repo that reads it."""
+def world(entities: int = 10_000, *, max_staleness: str = "60s") -> Iterator[World]:
+    """A Redis on the clients' core with rows of so many entities, and a repo that reads it.
+
+    Args:
+        max_staleness: of the view; the default is the servers' own.
+    """
     with tempfile.TemporaryDirectory(prefix="fastserve-bench-") as folder, redis(folder) as (port, pid):
         repo = Path(folder, "repo")
         repo.mkdir()
-        (repo / "features.py").write_text(_DEFINITIONS)
+        (repo / "features.py").write_text(f"MAX_STALENESS = {max_staleness!r}\n{_DEFINITIONS}")
         (repo / "fastserve.toml").write_text(
             f'project = "bench"\nonline_store = "redis://127.0.0.1:{port}"\n'
         )

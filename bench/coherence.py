@@ -12,24 +12,24 @@ share the servers' core.
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import sys
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import uvloop
 
 from bench.asker import Connection, body_of, connect
 from bench.measure import Figure, alternate, quiet
-from bench.processes import CLIENT_CORE, children, holder, pinned
+from bench.processes import CLIENT_CORE, children, holder
 from bench.record import Table, Target, save
 from bench.scale import scaled
-from bench.world import ROOT, Server, World, metric, until_cached, world
+from bench.world import Server, World, metric, until_cached, world
+from bench.writer import Writer
 
 WORKERS: Final = 4
 ENTITIES: Final = 10_000
@@ -72,7 +72,7 @@ class Prober:
 
     async def _round(self, size: int) -> Mapping[str, float]:
         workers = await self._connect()
-        writer = await Writer.start(self.made, size)
+        writer = await Writer.start(self.made.repo, ENTITIES - 1, RATE, size)
         dropped = metric(self.server, "cache_drops_total")
         times = np.array([await self._probe(writer, workers) for _ in range(PROBES)])
         rate = await writer.stop()
@@ -124,47 +124,6 @@ class Prober:
                 f"the row was dropped {dropped:g} times, not {PROBES * WORKERS}"
             )
             await asyncio.sleep(0.2)
-
-
-@dataclass
-class Writer:
-    """bench.writer as a process, and what it says."""
-
-    process: Any
-
-    @classmethod
-    async def start(cls, made: World, size: int) -> Writer:
-        """One that writes RATE rows a second, so many at a time."""
-        command = [
-            sys.executable,
-            "-m",
-            "bench.writer",
-            str(made.repo),
-            str(ENTITIES - 1),
-            str(RATE),
-            str(size),
-        ]
-        env = os.environ | {"PYTHONPATH": str(ROOT)}
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(
-            *pinned(CLIENT_CORE, command), stdin=pipe, stdout=pipe, env=env
-        )
-        await process.stdout.readline()  # type: ignore[union-attr]
-        return cls(process)
-
-    async def write(self, entity: int, number: int) -> int:
-        """Nanoseconds of the monotonic clock at the acknowledgement."""
-        self.process.stdin.write(f"{entity} {number}\n".encode())
-        line = await self.process.stdout.readline()
-        assert line.split()[:2] == [str(entity).encode(), str(number).encode()], line
-        return int(line.split()[2])
-
-    async def stop(self) -> float:
-        """Rows a second that it wrote."""
-        self.process.stdin.close()
-        told = json.loads(await self.process.stdout.readline())
-        assert not await self.process.wait()
-        return float(told["rows"] / told["seconds"])
 
 
 def report(found: dict[str, dict[str, list[float]]]) -> None:

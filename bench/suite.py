@@ -27,9 +27,12 @@ class Bench:
 
 BENCHES: Final = (
     Bench("kernels", "the native kernels beside their Python twins; bytes of a row and of a cache entry", 1),
+    Bench("policies", "hit ratios of the cache beside LRU, SIEVE and W-TinyLFU, on made traces", 3),
     Bench("read_path", "L1 hit and miss x 1, 10, 100, 500 entities x JSON, Arrow, tensor, over F1 and F2", 6),
     Bench("front_end", "one entity over HTTP/2 beside Granian answering ready bytes", 2),
     Bench("vs_feast", "requests a second beside Feast's feature server on the same Redis", 6, needs=FEAST),
     Bench("stampede", "keys read when 1,000 requests ask for the same cold keys; leaders that go away", 1),
     Bench("zipf", "keys read and latency with a cache of a tenth of a million entities, zipf 0.99", 3),
+    Bench("coherence", "from a write to the new value in the cache of each of four workers", 2),
+    Bench("soak", "ten million requests: resident memory, p99 of the last tenth over the first", 8),
 )

@@ -14,16 +14,52 @@ import json
 import os
 import sys
 import time
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import uvloop
 
-from bench.world import Rows, values
+from bench.processes import CLIENT_CORE, pinned
+from bench.world import ROOT, Rows, values
 from fastserve import FeatureStore
 from fastserve.config import Config
 from fastserve.online import open_store
 from loadtest.clock import Alarm
+
+
+@dataclass
+class Writer:
+    """This module as a process on the clients' core, and what it says."""
+
+    process: Any
+
+    @classmethod
+    async def start(cls, repo: Path, entities: int, rate: int, size: int) -> Writer:
+        """One that writes so many rows a second, `size` at a time."""
+        command = [sys.executable, "-m", "bench.writer", str(repo), str(entities), str(rate), str(size)]
+        env = os.environ | {"PYTHONPATH": str(ROOT)}
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(
+            *pinned(CLIENT_CORE, command), stdin=pipe, stdout=pipe, env=env
+        )
+        await process.stdout.readline()  # type: ignore[union-attr]
+        return cls(process)
+
+    async def write(self, entity: int, number: int) -> int:
+        """Nanoseconds of the monotonic clock at the acknowledgement."""
+        self.process.stdin.write(f"{entity} {number}\n".encode())
+        line = await self.process.stdout.readline()
+        assert line.split()[:2] == [str(entity).encode(), str(number).encode()], line
+        return int(line.split()[2])
+
+    async def stop(self) -> float:
+        """Rows a second that it wrote."""
+        self.process.stdin.close()
+        told = json.loads(await self.process.stdout.readline())
+        assert not await self.process.wait()
+        return float(told["rows"] / told["seconds"])
 
 
 class Probes:

@@ -152,12 +152,14 @@ def h2load(  # noqa: PLR0913  (the generator's own knobs)
     body: Path | None = None,
     headers: Sequence[str] = (),
     http1: bool = False,
+    options: Sequence[str] = (),
 ) -> Load:
     """Load a URL from the client's core for some seconds, or for some requests.
 
     Args:
         server: pid whose CPU is counted.
         body: a file to POST.
+        options: more of h2load's own.
     """
     log = Path(f"/tmp/h2load-{os.getpid()}-{time.monotonic_ns()}.log")
     command = ["h2load", "-c", str(connections), "-m", str(streams), "-t", "1", f"--log-file={log}"]
@@ -165,6 +167,7 @@ def h2load(  # noqa: PLR0913  (the generator's own knobs)
         requests = connections * streams
     command += ["-n", str(requests)] if requests else ["-D", f"{seconds * 1_000:.0f}ms"]
     command += ["--h1"] if http1 else []
+    command += options
     command += ["-d", str(body)] if body else []
     for header in headers:
         command += ["-H", header]

@@ -210,11 +210,11 @@ cdef class Fetcher:
     # ---- receiving ---------------------------------------------------------------------------------
 
     def get_buffer(self, sizehint):
-        cdef Py_ssize_t wanted = self.needed - (self.end - self.begin - self.at)
+        cdef Py_ssize_t come = self.end - self.begin, wanted = self.needed - (come - self.at)
         if self.begin == self.end:
             self.begin = self.end = 0
-        if wanted > self.capacity:      # twice as much as has come, whatever the peer says is to come
-            wanted = self.capacity
+        if wanted > come:               # twice as much as has come, whatever the peer says is to come
+            wanted = come
         if wanted < MIN_FREE:
             wanted = MIN_FREE
         if self.capacity - self.end < wanted and self.begin:

@@ -235,6 +235,8 @@ def test_announced_bytes_are_not_room_made_at_once(impl):
     peer.asked()
     peer.feed(b"*1\r\n$536870912\r\n")
     assert len(peer.fetcher.get_buffer(-1)) <= 1 << 20
+    peer.feed(bytes(60), list(range(60)))
+    assert len(peer.fetcher.get_buffer(-1)) <= 1 << 20, "it grew with the reads, not with what came"
 
 
 def test_rows_of_megabytes_and_the_buffer_after_them(impl):

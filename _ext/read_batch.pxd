@@ -12,7 +12,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memset
 
-from buffers cimport Buffer, put
+from buffers cimport Buffer, put, reserve
 
 cdef extern from * nogil:
     """
@@ -121,6 +121,7 @@ cdef inline int reserve_keys(Batch* batch, Py_ssize_t extra) except -1:
         raise MemoryError
     batch.rows = rows
     batch.capacity = wanted
+    reserve(&batch.text, 1)     # never NULL from here on, also where the first keys are empty
     return 0
 
 

@@ -1,9 +1,9 @@
 """A stampede: 1,000 identical requests of 100 cold keys. How many keys does Redis read?
 
 Twenty connections of fifty streams send one request each: all at once, or a connection a millisecond; to a server
-with a cache, and to one without. Then with a leader that goes away: Redis is stopped, one request asks for the keys, the
-thousand find them in flight, the first one is cancelled or its connection drops, and Redis goes on. All the others are
-answered, with the right values.
+with a cache, and to one without. Then with a leader that goes away: Redis is stopped, one request asks for the keys,
+the thousand find them in flight, the first one is cancelled or its connection drops, and Redis goes on. All the others
+are answered, with the right values.
 """
 
 from __future__ import annotations

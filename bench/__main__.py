@@ -6,6 +6,7 @@ A bench that fails does not keep the others from running; the exit status tells.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -17,6 +18,7 @@ from bench.suite import BENCHES, Bench
 
 def main(arguments: Sequence[str]) -> int:
     """See the module's docstring."""
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     smoke = "--smoke" in arguments
     names = [argument for argument in arguments if argument != "--smoke"]
     unknown = set(names) - {bench.name for bench in BENCHES}
@@ -38,9 +40,13 @@ def run(bench: Bench, *, smoke: bool) -> str:
     print(f"\n== {bench.name}: {bench.measures}", flush=True)
     begun = time.monotonic()
     env = os.environ | ({"BENCH_SMOKE": "1"} if smoke else {})
-    done = subprocess.run([sys.executable, "-m", f"bench.{bench.name}"], env=env, check=False)
+    with subprocess.Popen([sys.executable, "-m", f"bench.{bench.name}"], env=env) as process:
+        try:
+            status = process.wait()
+        finally:
+            process.terminate()  # if this is interrupted; it ends what it has started
     took = f"{time.monotonic() - begun:.0f} s"
-    return f"failed with status {done.returncode} after {took}" if done.returncode else f"done in {took}"
+    return f"failed with status {status} after {took}" if status else f"done in {took}"
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Which entries should a cache keep? Hit ratios of the cache as it is built beside other policies, on made traces.
 
-The native cache is driven key by key with rows of 231 bytes, and its budget is such that it holds as many entries as
+The cache is driven key by key with rows of 231 bytes, and its budget is such that it holds as many entries as
 the others are allowed. The first half of a trace fills the caches and is not counted. Ratios need no quiet machine.
 """
 
@@ -17,8 +17,8 @@ import numpy.typing as npt
 from bench.record import Table, save
 from bench.scale import scaled
 from bench.tinylfu import TinyLfu
-from fastserve._native.batch import ReadBatch
-from fastserve._native.l1 import RowCache
+from fastserve.batch import ReadBatch
+from fastserve.cache import RowCache
 from loadtest.keys import ZipfKeys
 
 IDS: Final = scaled(1_000_000, 20_000)
@@ -59,8 +59,7 @@ class Lru:
 class Sieve:
     """Zhang et al., "SIEVE is simpler than LRU", NSDI 2024: a FIFO, and a hand that spares what was used.
 
-    A ring of slots stands for the queue: what is evicted leaves a gap where the hand is, so the order of insertion is
-    kept by a list that is compacted now and then.
+    What is evicted leaves a gap; they are closed when the hand begins anew.
     """
 
     def __init__(self, size: int) -> None:
@@ -80,20 +79,21 @@ class Sieve:
         return False
 
     def _evict(self) -> None:
-        queue, used, hand = self._queue, self._used, self._hand
-        while True:
-            if hand == len(queue):
-                hand = 0
-                self._queue = queue = [key for key in queue if key is not None]
-            key = queue[hand]
+        queue, used = self._queue, self._used
+        while (key := queue[self._hand]) is None or used[key]:
             if key is not None:
-                if not used[key]:
-                    break
                 used[key] = False
-            hand += 1
+            self._move()
+            queue = self._queue
+        queue[self._hand] = None
         del used[key]
-        queue[hand] = None
-        self._hand = hand + 1
+        self._move()
+
+    def _move(self) -> None:
+        self._hand += 1
+        if self._hand == len(self._queue):  # from the newest to the oldest again
+            self._hand = 0
+            self._queue = [key for key in self._queue if key is not None]
 
 
 class AsBuilt:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -43,7 +45,11 @@ def running(
     env: dict[str, str] | None = None,
     cwd: str = ".",
 ) -> Iterator[Started]:
-    """A process, until the block ends; with `ready` it has said that on its output."""
+    """A process, until the block ends; with `ready` it has said that on its output.
+
+    From here on SIGTERM ends this process in order, so that it leaves nothing running.
+    """
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with subprocess.Popen(
         pinned(core, command),
         stdout=subprocess.PIPE,

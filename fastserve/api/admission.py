@@ -89,6 +89,16 @@ class Admission:
             known = self._kinds[name] = Kind()
         return known
 
+    def may_begin(self, keys: int) -> bool:
+        """Whether a read of so many keys may begin in this very call; if not, `run` queues it.
+
+        Raises:
+            OverloadedError: too many keys are being waited for already.
+        """
+        if self._waiting_keys and self._waiting_keys + keys > self._max_waiting:
+            raise self._overloaded(f"reads of {self._waiting_keys:,} keys wait for the online store")
+        return self._busy_us < SLICE_US and not self._queue
+
     def run(
         self,
         kind: Kind,
@@ -108,10 +118,8 @@ class Admission:
         Raises:
             OverloadedError: too much is queued already. Nothing was done.
         """
-        if self._waiting_keys and self._waiting_keys + keys > self._max_waiting:
-            raise self._overloaded(f"reads of {self._waiting_keys:,} keys wait for the online store")
-        if not self._queue and self._busy_us < SLICE_US:
-            return self._measured(kind, keys, work)
+        if self.may_begin(keys):
+            return self.measured(kind, keys, work)
         guess = kind.work_us + kind.late_us
         if self._queued_us + guess > self._limit_us:
             raise self._overloaded(f"{self._queued_us / 1_000:.0f} ms of work are queued")
@@ -122,6 +130,31 @@ class Admission:
         self._queued_us += guess
         self._deferred += 1
         return answer
+
+    def measured(self, kind: Kind, keys: int, work: Work, begun: float = 0.0) -> Answer:
+        """Do the work, which `may_begin`.
+
+        Args:
+            begun: when it began, by perf_counter; 0 for now.
+        """
+        begun = begun or perf_counter()
+        self._inside = True
+        try:
+            answer = work()
+        finally:
+            self._inside = False
+            self.worked(kind, begun)
+        if isinstance(answer, Response):
+            kind.late_us -= GAIN * kind.late_us
+        else:
+            self._wait(keys, answer)
+        return answer
+
+    def worked(self, kind: Kind, begun: float) -> None:
+        """Work that `may_begin` was done, since `begun` by perf_counter."""
+        took = (perf_counter() - begun) * 1e6
+        kind.work_us = moved(kind.work_us, took)
+        self._worked(took)
 
     def metered(self, kind: Kind, finish: Callable[[In], Out]) -> Callable[[In], Out]:
         """`finish`, which a read calls when it has its rows, counted as work where that is later."""
@@ -156,22 +189,6 @@ class Admission:
             f"the server is at its limit: {why}", hint="send it again after a moment, or to another server"
         )
 
-    def _measured(self, kind: Kind, keys: int, work: Work) -> Answer:
-        begun = perf_counter()
-        self._inside = True
-        try:
-            answer = work()
-        finally:
-            self._inside = False
-            took = (perf_counter() - begun) * 1e6
-            kind.work_us = moved(kind.work_us, took)
-            self._worked(took)
-        if isinstance(answer, Response):
-            kind.late_us -= GAIN * kind.late_us
-        else:
-            self._wait(keys, answer)
-        return answer
-
     def _worked(self, took_us: float) -> None:
         self._busy_us += took_us
         if not self._scheduled:
@@ -205,7 +222,7 @@ class Admission:
             if asyncio.get_running_loop().time() > queued.expires:
                 self._expired += 1
                 raise OverloadedError("the deadline passed while the request was queued")
-            made = self._measured(queued.kind, queued.keys, queued.work)
+            made = self.measured(queued.kind, queued.keys, queued.work)
         except FastserveError as error:
             answer.set_result(queued.refuse(error))
         except Exception as error:

@@ -99,7 +99,7 @@ class FeastReads:
             keys,
             partial(_response, asked=asked, columns=columns, compat=compat),
             form="feast",
-            deadline_us=wire.deadline_us(request),
+            deadline_us=wire.header_deadline_us(request),
             refuse=feast_error,
         )
 

@@ -18,12 +18,14 @@ from fastserve.api.errors import json_error
 from fastserve.api.json_answer import DUMP, json_column, known_rows, render_json
 from fastserve.api.reader import Reader
 from fastserve.api.router import Answer, Routes, segment_of, then
+from fastserve.api.shapes import KnownBodies
 from fastserve.api.tensor_answer import matrix_of, render_tensor
+from fastserve.batch import ReadBatch
 from fastserve.codec.status import Status
 from fastserve.errors import FastserveError, InvalidEntityError, RequestError, StoreError
 from fastserve.http.message import Request, Response
 from fastserve.serving.catalog import Catalog
-from fastserve.serving.entities import missing_column, unknown_column
+from fastserve.serving.entities import check_columns, missing_column, unknown_column
 from fastserve.serving.plan import ReadPlan
 from fastserve.serving.read_path import Finish, Found, decode_columns
 from fastserve.timeutil import format_timestamp
@@ -44,6 +46,7 @@ class FeatureReads:
     def __init__(self, catalog: Catalog, reader: Reader) -> None:
         self._catalog = catalog
         self._reader = reader
+        self._known = KnownBodies()
 
     @property
     def routes(self) -> Routes:
@@ -55,7 +58,13 @@ class FeatureReads:
         }
 
     def _batch(self, request: Request) -> Answer:
-        media = wire.choose(request.header(b"accept"))
+        accept = deadline = None
+        for name, value in request.headers:
+            if name == b"accept" and accept is None:
+                accept = value
+            elif name == wire.DEADLINE and deadline is None:
+                deadline = value
+        media = wire.choose(accept)
         if media is None:
             return json_error(
                 406,
@@ -63,23 +72,27 @@ class FeatureReads:
                 "none of the accepted types is offered",
                 hint=f"{wire.JSON}, {wire.ARROW}, {wire.TENSOR}",
             )
-        asked = wire.parse_batch(request.body)
+        deadline_us = None if deadline is None else wire.deadline_us(deadline)
+        known = self._known.match(request.body, self._catalog.snapshot)
+        plan, batch, n = self._parsed(request.body) if known is None else known
+        if media is wire.TENSOR:
+            matrix_of(plan)  # refused before anything is read
+        return self._reader.read_batch(plan, batch, n, _RENDER[media], form=media, deadline_us=deadline_us)
+
+    def _parsed(self, body: bytes) -> tuple[ReadPlan, ReadBatch, int]:
+        """What any body asks for: plan, encoded keys, number of entities."""
+        asked = wire.parse_batch(body)
         try:
             plan = self._catalog.plan(asked.service, asked.features, asked.full_feature_names)
         except RequestError as error:
             error.where = error.where or ("$.feature_service" if asked.service else "$.features")
             raise
         wire.check_fingerprint(plan, asked)
-        render = _RENDER[media]
-        if media == wire.TENSOR:
-            matrix_of(plan)  # refused before anything is read
-        return self._reader.read(
-            plan,
-            wire.json_keys(plan, asked.entities),
-            render,
-            form=media,
-            deadline_us=wire.deadline_us(request),
-        )
+        entities = wire.json_keys(plan, asked.entities)
+        n = check_columns(plan, entities)
+        batch = self._reader.read_path.encode(plan, entities, n)
+        self._known.learn(body, plan)
+        return plan, batch, n
 
     def _one_entity(self, request: Request) -> Answer:
         name = segment_of(request.path, ONE_ENTITY)
@@ -98,7 +111,7 @@ class FeatureReads:
             _query_entity(request.query, plan),
             _one_row,
             form="row",
-            deadline_us=wire.deadline_us(request),
+            deadline_us=wire.header_deadline_us(request),
         )
 
     def _health(self, request: Request) -> Answer:
@@ -122,11 +135,11 @@ class FeatureReads:
 
 
 def _json(found: Found) -> Response:
-    return Response(200, wire.JSON, render_json(decode_columns(found)))
+    return Response(200, wire.JSON, render_json(found))
 
 
 def _arrow(found: Found) -> Response:
-    return Response(200, wire.ARROW, memoryview(render_arrow(decode_columns(found))))
+    return Response(200, wire.ARROW, render_arrow(found))
 
 
 _RENDER: Final[dict[str, Finish[Response]]] = {

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from time import perf_counter
 from typing import Any
 
 from fastserve.api.admission import Admission, Answer, Refuse
 from fastserve.api.errors import error_response
+from fastserve.batch import ReadBatch
 from fastserve.errors import FastserveError
 from fastserve.http.message import Response
+from fastserve.serving.entities import check_columns
 from fastserve.serving.plan import ReadPlan
 from fastserve.serving.read_path import Finish, Found, ReadPath
 
@@ -35,7 +39,7 @@ class Reader:
         deadline_us: int | None = None,
         refuse: Refuse = error_response,
     ) -> Answer:
-        """The answer that `render` makes of the rows.
+        """The answer that `render` makes of the rows of these entities.
 
         Args:
             form: what kind of answer it is, for the estimate of what one costs.
@@ -43,25 +47,70 @@ class Reader:
 
         Raises:
             OverloadedError: it was not admitted.
-            InvalidEntityError: as ReadPath.read; or through `refuse`, where the request was queued.
+            InvalidEntityError: as ReadPath.read.
         """
+        n = check_columns(plan, entities)
+        batch = self.read_path.encode(plan, entities, n)
+        return self.read_batch(plan, batch, n, render, form=form, deadline_us=deadline_us, refuse=refuse)
 
-        def rendered(found: Found) -> Response:
-            try:
-                return render(found)
-            except FastserveError as error:
-                return refuse(error)
+    def read_batch(
+        self,
+        plan: ReadPlan,
+        batch: ReadBatch,
+        n: int,
+        render: Finish[Response],
+        *,
+        form: str,
+        deadline_us: int | None = None,
+        refuse: Refuse = error_response,
+    ) -> Answer:
+        """The same for keys that are encoded. What the cache knows all of is answered in this call."""
+        admission, keys = self._admission, len(batch)
+        if admission is None:
+            return self._later(plan, batch, n, _safe(render, refuse), deadline_us)()
+        kind = admission.kind((id(plan), form), keys)
+        if not admission.may_begin(keys):
+            work = self._later(plan, batch, n, admission.metered(kind, _safe(render, refuse)), deadline_us)
+            return admission.run(kind, keys, work, deadline_us or plan.deadline_us, refuse)
+        begun = perf_counter()
+        try:
+            found = self.read_path.at_once(plan, batch, n)
+            if found is None:
+                finish = admission.metered(kind, _safe(render, refuse))
+                fetch = partial(self.read_path.fetch, plan, batch, n, finish, deadline_us)
+                return admission.measured(kind, keys, fetch, begun)
+            answer = render(found)
+        except FastserveError as error:
+            answer = refuse(error)
+        admission.worked(kind, begun)
+        return answer
 
-        if self._admission is None:
-            return self.read_path.read(plan, entities, rendered, deadline_us=deadline_us)
-        keys = len(plan.reads) * max(map(len, entities.values()), default=1)
-        kind = self._admission.kind((id(plan), form), keys)
+    def _later(
+        self,
+        plan: ReadPlan,
+        batch: ReadBatch,
+        n: int,
+        finish: Finish[Response],
+        deadline_us: int | None,
+    ) -> Callable[[], Answer]:
+        """The whole read as one piece of work, for the queue."""
 
-        finish = self._admission.metered(kind, rendered)
-        return self._admission.run(
-            kind,
-            keys,
-            lambda: self.read_path.read(plan, entities, finish, deadline_us=deadline_us),
-            deadline_us or plan.deadline_us,
-            refuse,
-        )
+        def work() -> Answer:
+            found = self.read_path.at_once(plan, batch, n)
+            if found is None:
+                return self.read_path.fetch(plan, batch, n, finish, deadline_us)
+            return finish(found)
+
+        return work
+
+
+def _safe(render: Finish[Response], refuse: Refuse) -> Finish[Response]:
+    """`render`, whose errors are answers too."""
+
+    def rendered(found: Found) -> Response:
+        try:
+            return render(found)
+        except FastserveError as error:
+            return refuse(error)
+
+    return rendered

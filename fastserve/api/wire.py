@@ -139,15 +139,22 @@ def parse_entities(value: Any) -> dict[str, list[Any]]:
     return value
 
 
-def deadline_us(request: Request) -> int | None:
+def header_deadline_us(request: Request) -> int | None:
     """The wait the request allows, by its header `fastserve-deadline-ms`; None without one.
 
     Raises:
-        RequestError: the header is not a whole number of milliseconds, 1 or more.
+        RequestError: as deadline_us.
     """
     text = request.header(DEADLINE)
-    if text is None:
-        return None
+    return None if text is None else deadline_us(text)
+
+
+def deadline_us(text: bytes) -> int:
+    """A deadline from its header.
+
+    Raises:
+        RequestError: it is not a whole number of milliseconds, 1 or more.
+    """
     if not (text.isdigit() and len(text) <= 9 and int(text)):
         raise RequestError(
             f"{text.decode('latin-1')!r} is no deadline",

@@ -31,7 +31,7 @@ PROBE_KEY: Final = b"!probe"
 LATE: Final = "the online store did not answer in time"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)  # not frozen: that takes a microsecond to make
 class Found:
     """The rows of one read, before anything is made of them.
 
@@ -140,13 +140,49 @@ class ReadPath:
             CodecError: a row is corrupt.
         """
         n = check_columns(plan, entities)
-        batch = self._encode(plan, entities, n)
+        batch = self.encode(plan, entities, n)
+        found = self.at_once(plan, batch, n)
+        return self.fetch(plan, batch, n, finish, deadline_us) if found is None else finish(found)
+
+    def encode(self, plan: ReadPlan, entities: Mapping[str, Sequence[Any]], n: int) -> ReadBatch:
+        """The keys of n entities, for each read of the plan.
+
+        Raises:
+            InvalidEntityError: a value is no key of its type.
+        """
+        batch = ReadBatch()
+        for read in plan.reads:
+            read.keys.encode_into(batch, key_columns(read, entities), n, names=read.key_columns)
+        return batch
+
+    def at_once(self, plan: ReadPlan, batch: ReadBatch, n: int) -> Found | None:
+        """What can be answered without the store: it is all cached, or the store must not be asked. None: `fetch`."""
         if self.blocked:
-            return finish(Found(plan, n, batch, self._now(), self.blocked))
+            return Found(plan, n, batch, self._now(), self.blocked)
+        cache = self._cache
+        if cache is None or cache.look_up(plan, batch, n, time.monotonic_ns() // 1_000):
+            return None
+        return Found(plan, n, batch, self._now())
+
+    def fetch(
+        self, plan: ReadPlan, batch: ReadBatch, n: int, finish: Finish[T], deadline_us: int | None = None
+    ) -> T | asyncio.Future[T]:
+        """The answer once the store has given what `at_once` did not find. Arguments and errors as `read`."""
         moment = time.monotonic_ns() // 1_000
-        if self._cache is not None and not self._cache.look_up(plan, batch, n, moment):
-            return finish(Found(plan, n, batch, self._now()))
-        return self._fetch(_Pending(self, plan, batch, n, finish), moment, deadline_us)
+        pending = _Pending(self, plan, batch, n, finish)
+        refusal = self.breaker.refusal(moment)
+        if refusal:
+            return pending.without_store(refusal)
+        batch.own()
+        self._reads += 1
+        try:
+            if self._store.fetch(batch, pending.settle, moment):
+                return pending.answer()
+        except StoreError as error:
+            self.breaker.failed(error, moment)
+            return pending.without_store(error.message)
+        most = self._deadline_us
+        return pending.wait(min(most, deadline_us or most, plan.deadline_us or most))
 
     def probe(self) -> asyncio.Future[list[bytes | None]] | list[bytes | None]:
         """Ask the store for one key: does it answer? Raises, or fails the future with, StoreError if not."""
@@ -163,31 +199,6 @@ class ReadPath:
             "breaker_open": self.breaker.is_open,
             "breaker_opened": self.breaker.opened,
         }
-
-    def _encode(self, plan: ReadPlan, entities: Mapping[str, Sequence[Any]], n: int) -> ReadBatch:
-        batch = ReadBatch()
-        for read in plan.reads:
-            read.keys.encode_into(batch, key_columns(read, entities), n, names=read.key_columns)
-        return batch
-
-    def _fetch(self, pending: _Pending[T], moment: int, deadline_us: int | None) -> T | asyncio.Future[T]:
-        refusal = self.breaker.refusal(moment)
-        if refusal:
-            return pending.without_store(refusal)
-        pending.batch.own()
-        self._reads += 1
-        try:
-            if self._store.fetch(pending.batch, pending.settle, moment):
-                return pending.answer()
-        except StoreError as error:
-            self.breaker.failed(error, moment)
-            return pending.without_store(error.message)
-        wait_us = min(
-            self._deadline_us,
-            deadline_us or self._deadline_us,
-            pending.plan.deadline_us or self._deadline_us,
-        )
-        return pending.wait(wait_us)
 
 
 class _Pending(Generic[T]):

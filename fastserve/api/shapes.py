@@ -1,0 +1,86 @@
+"""What a body asks for, known from its skeleton (shapes_py.py), for the plans of one registry revision."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
+
+import orjson
+
+from fastserve.batch import ReadBatch
+from fastserve.registry import Snapshot
+from fastserve.serving.plan import ReadPlan
+
+if TYPE_CHECKING or os.environ.get("FASTSERVE_NO_EXTENSIONS") == "1":
+    from fastserve.api.shapes_py import ShapeTable
+else:
+    try:
+        from fastserve._native.shapes import ShapeTable
+    except ImportError:
+        from fastserve.api.shapes_py import ShapeTable
+
+__all__ = ["KnownBodies", "ShapeTable"]
+
+MAX_SHAPES: Final = 1_024
+
+
+class KnownBodies:
+    """Skeletons that were seen twice, and their plans.
+
+    Learning a skeleton takes longer than reading a body: one that is seen once, as from a client that asks for other
+    features each time, is not worth it.
+    """
+
+    def __init__(self) -> None:
+        self._snapshot: Snapshot | None = None
+        self._table: ShapeTable[ReadPlan] = ShapeTable()
+        self._seen: OrderedDict[bytes, None] = OrderedDict()
+
+    def match(self, body: bytes, snapshot: Snapshot) -> tuple[ReadPlan, ReadBatch, int] | None:
+        """The plan, the encoded keys and the number of entities; None where the body has to be parsed."""
+        if snapshot is not self._snapshot:
+            self._snapshot = snapshot
+            self._table = ShapeTable()
+            self._seen.clear()
+        return self._table.match(body)
+
+    def learn(self, body: bytes, plan: ReadPlan) -> None:
+        """A body that was parsed asks for this plan, of the snapshot that `match` was last asked about."""
+        skeleton = self._table.skeleton(body)
+        if skeleton is None or plan.revision != getattr(self._snapshot, "revision", None):
+            return
+        if skeleton not in self._seen:
+            self._seen[skeleton] = None
+            if len(self._seen) > MAX_SHAPES:
+                self._seen.popitem(last=False)
+            return
+        columns = entity_columns(body, skeleton)
+        if columns is None or not {"int64", "string"}.issuperset(plan.entity_columns.values()):
+            return
+        if columns != list(plan.entity_columns) and sorted(columns) != sorted(plan.entity_columns):
+            return
+        if not all(read.key_columns for read in plan.reads):
+            return
+        if len(self._table) >= MAX_SHAPES:
+            self._table = ShapeTable()
+        reads = [
+            (read.keys.prefix, [columns.index(name) for name in read.key_columns]) for read in plan.reads
+        ]
+        self._table.add(skeleton, [plan.entity_columns[name] for name in columns], reads, plan)
+
+
+def entity_columns(body: bytes, skeleton: bytes) -> list[str] | None:
+    """The columns whose lists the skeleton leaves out, in their order; None if it leaves out anything else."""
+    data: dict[str, Any] = orjson.loads(body)
+    try:
+        bare = orjson.loads(skeleton)
+    except orjson.JSONDecodeError:
+        return None
+    names = list(data.get("entities", {}))
+    emptied = data | {"entities": {name: [] for name in names}}
+    if bare != emptied or list(bare["entities"]) != names or skeleton.count(b'"entities"') != 1:
+        return None
+    # As many holes as columns: then each is one, for every column is a list of the body after "entities".
+    holes = skeleton.partition(b'"entities"')[2].count(b"[]")
+    return names if holes == len(names) else None

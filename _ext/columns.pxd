@@ -1,9 +1,11 @@
 # What a decoder knows of fields, and how values get from rows to columns; header only.
 
-from libc.stdint cimport int64_t, uint8_t
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.stdint cimport INT64_MIN, int64_t, uint8_t
 from libc.string cimport memcpy
 
 from arrow cimport FIXED, bit
+from read_batch cimport Batch
 
 
 cdef struct Span:
@@ -26,7 +28,7 @@ cdef struct Source:
     Py_ssize_t offset     # FIXED: row offset
     Py_ssize_t slot       # heap: its number among the layout's heap fields
 
-cdef struct Run:          # fields first … first + count - 1: of one block, one after the other in row and block
+cdef struct Run:          # fields first … first + count - 1: of one width, one after the other in the row
     Py_ssize_t first
     Py_ssize_t count
     Py_ssize_t width      # 4 or 8
@@ -44,6 +46,45 @@ cdef struct Answer:       # where a batch is decoded to
     int64_t* event_ts
     int64_t* created_ts
     Span* spans           # [heap fields, n]
+
+
+# A RowDecoder, for modules that decode to memory of their own: they set every target of a fixed field, then call decode.
+# A target's value is written where it is there; of what is null nothing is.
+ctypedef int (*Decode)(void*, Answer*, const Batch*, Py_ssize_t, Py_ssize_t) except -1
+
+cdef struct Columnar:
+    void* decoder
+    Decode decode         # (decoder, to, batch, first key, key after the last)
+    Field* fields
+    Py_ssize_t n_fields
+    Py_ssize_t n_heap
+
+
+cdef inline Columnar* columnar_of(object decoder) except NULL:
+    """Borrowed from a native RowDecoder."""
+    return <Columnar*> PyCapsule_GetPointer(decoder.capsule, "fastserve.rows")
+
+
+cdef inline Py_ssize_t lay_out(Answer* to, const Columnar* read, Py_ssize_t n, char* at) noexcept nogil:
+    """The bytes of all that an Answer points to but the targets; where `at` is not NULL, it lies there, aligned to 8."""
+    cdef Py_ssize_t spans = read.n_heap * n * <Py_ssize_t> sizeof(Span), cells = read.n_fields * n
+    if at != NULL:
+        to.n = n
+        to.event_ts = <int64_t*> at
+        to.created_ts = to.event_ts + n
+        to.spans = <Span*> (to.created_ts + n)
+        to.row_status = <uint8_t*> to.spans + spans
+        to.statuses = to.row_status + n
+        to.valid = to.statuses + cells
+    return (16 * n + spans + n + 2 * cells + 7) & ~7
+
+
+cdef inline int set_clock(Answer* to, int64_t now, object ttl_us) except -1:
+    """Which rows count at `now`."""
+    to.now = now
+    to.bounded = ttl_us is not None and now - ttl_us >= INT64_MIN
+    to.oldest = now - ttl_us if to.bounded else 0
+    return 0
 
 
 cdef inline void take(
@@ -86,19 +127,20 @@ cdef inline bint all_set(const uint8_t* bits, Py_ssize_t first, Py_ssize_t count
 
 
 cdef inline void copy_run(
-    const Run* run, const char** rows, const Py_ssize_t* places, Py_ssize_t m, char* target, Py_ssize_t n
+    const Run* run, const char** rows, const Py_ssize_t* places, Py_ssize_t m, const Field* fields
 ) noexcept nogil:
-    """The run of m rows to its columns, n values each: column by column."""
-    cdef Py_ssize_t r, offset = run.offset
+    """The run of m rows to its columns: column by column. `fields` are the run's own."""
+    cdef Py_ssize_t c, r, offset = run.offset
+    cdef char* target
     if run.width == 4:
-        for _ in range(run.count):
+        for c in range(run.count):
+            target = fields[c].target
             for r in range(m):
                 memcpy(target + 4 * places[r], rows[r] + offset, 4)
-            target += 4 * n
             offset += 4
     else:
-        for _ in range(run.count):
+        for c in range(run.count):
+            target = fields[c].target
             for r in range(m):
                 memcpy(target + 8 * places[r], rows[r] + offset, 8)
-            target += 8 * n
             offset += 8

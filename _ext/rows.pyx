@@ -3,21 +3,24 @@
     0  version  1  flags  2  layout id  4  CRC-32C  8  event time  16  created time
     24 presence bitmap | fixed section | ends of the heap fields | heap
 
-Decoding writes into numpy arrays allocated beforehand, BLOCK rows at a time: per row, check the header,
-the checksum and the ends of the heap. Neighbouring fields of one width that are neighbours in the answer
-too make a Run; of the rows of a block that have all of a run, it is copied column by column, so that each
-column is written in one place. What is left goes field by field. Heap fields are only noted as spans in
-that pass, and put end to end after it.
+Decoding writes into numpy arrays allocated beforehand (or memory of another module: columns.pxd), BLOCK
+rows at a time: per row, check the header, the checksum and the ends of the heap. Wanted fields of one width
+that are neighbours in the row make a Run; of the rows of a block that have all of a run, it is copied column
+by column, so that each column is written in one place. What is left goes field by field. Heap fields are
+only noted as spans in that pass, and put end to end after it.
 """
 
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
-from libc.stdint cimport INT64_MIN, int64_t, uint8_t, uint16_t, uint32_t
-from libc.stdlib cimport calloc, free
+from cpython.pycapsule cimport PyCapsule_New
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
 from arrow cimport BLOB, BLOBS, FIXED, ITEMS, bit
-from columns cimport Answer, Field, Run, Source, Span, all_set, copy_run, take
+from columns cimport (
+    Answer, Columnar, Field, Run, Source, Span, all_set, copy_run, set_clock, take
+)
 from buffers cimport is_blob_list, load32, load_stamp
 from crc32c cimport fs_crc32c, fs_crc32c_choose, fs_crc32c_portable
 from read_batch cimport FOUND, UNKNOWN, Batch, Row, batch_key, batch_of, batch_row
@@ -80,9 +83,9 @@ cdef class Reading:
                 self.n_single += 1
             else:
                 self.in_run[f] = 1
-                self.extend(f, field.dtype.width, fields)
+                self.extend(f, field.dtype.width)
 
-    cdef int extend(self, Py_ssize_t f, Py_ssize_t width, object fields) except -1:
+    cdef int extend(self, Py_ssize_t f, Py_ssize_t width) except -1:
         """Field f goes on the last run, or begins one."""
         cdef Source* source = &self.sources[f]
         cdef Run* run = &self.runs[self.n_runs - 1]
@@ -90,7 +93,6 @@ cdef class Reading:
             if (
                 source.bit == run.bit + run.count
                 and source.offset == run.offset + run.count * width
-                and fields[f].dtype.item == fields[run.first].dtype.item
             ):
                 run.count += 1
                 return 0
@@ -112,10 +114,18 @@ cdef char* memory(object array) except? NULL:
     return <char*> view.buf
 
 
+cdef int decode_columns(
+    void* decoder, Answer* to, const Batch* source, Py_ssize_t start, Py_ssize_t stop
+) except -1:
+    return (<RowDecoder> decoder).columns(to, source, start, stop)
+
+
 cdef class RowDecoder:
     """Reads the rows of one view version; see the twin for arguments and errors."""
 
     cdef readonly object plan
+    cdef readonly object capsule
+    cdef Columnar columnar  # for other modules: columns.pxd
     cdef Field* fields
     cdef Py_ssize_t n_fields, n_heap
     cdef list lists         # numbers of the fixed lists
@@ -153,6 +163,8 @@ cdef class RowDecoder:
             layout_id: Reading(layout, self.plan.sources[layout_id], self.plan.fields)
             for layout_id, layout in self.plan.layouts.items()
         }
+        self.columnar = Columnar(<void*> self, decode_columns, self.fields, self.n_fields, self.n_heap)
+        self.capsule = PyCapsule_New(&self.columnar, "fastserve.rows", NULL)
 
     def __dealloc__(self):
         free(self.fields)
@@ -173,21 +185,18 @@ cdef class RowDecoder:
         """The same for a range of a batch."""
         cdef Answer to
         cdef const Batch* source = batch_of(batch)
-        cdef Py_ssize_t at, n = stop - start
+        cdef Py_ssize_t n = stop - start
         if not 0 <= start <= stop <= source.n:
             raise IndexError(f"keys {start} to {stop} of {source.n}")
         out = DecodedRows(self.plan, n)
         to.n = n
-        to.now = now_us
-        to.bounded = ttl_us is not None and now_us - ttl_us >= INT64_MIN
-        to.oldest = now_us - ttl_us if to.bounded else 0
+        set_clock(&to, now_us, ttl_us)
         self.point(&to, out)
-        to.spans = <Span*> calloc(self.n_heap * n + 1, sizeof(Span))
+        to.spans = <Span*> malloc((self.n_heap * n + 1) * sizeof(Span))
         if to.spans == NULL:
             raise MemoryError
         try:
-            for at in range(start, stop, BLOCK):
-                self.block(&to, source, at, min(at + BLOCK, stop), start)
+            self.columns(&to, source, start, stop)
             if self.n_heap:
                 self.fill_heap(&to, out, batch.keys(start, stop))
         finally:
@@ -195,8 +204,8 @@ cdef class RowDecoder:
         return out
 
     cdef int point(self, Answer* to, object out) except -1:
-        """Take the addresses of the arrays; assume PRESENT, and write down what is not."""
-        cdef Py_ssize_t f, k = 0, values = self.n_fields * to.n
+        """Take the addresses of the arrays."""
+        cdef Py_ssize_t f, k = 0
         cdef char* bases[TYPES]
         cdef Field* field
         to.row_status = <uint8_t*> memory(out.row_status)
@@ -204,8 +213,6 @@ cdef class RowDecoder:
         to.valid = <uint8_t*> memory(out.valid)
         to.event_ts = <int64_t*> memory(out.event_ts)
         to.created_ts = <int64_t*> memory(out.created_ts)
-        memset(to.statuses, PRESENT, values)
-        memset(to.valid, 1, values)
         for block in out.blocks.values():
             bases[k] = memory(block)
             k += 1
@@ -215,6 +222,18 @@ cdef class RowDecoder:
                 field.target = bases[field.block] + field.slot * to.n * field.width
         for f in self.lists:
             self.fields[f].target = memory(out._others[f][0])
+        return 0
+
+    cdef int columns(
+        self, Answer* to, const Batch* source, Py_ssize_t start, Py_ssize_t stop
+    ) except -1:
+        """Rows start … stop - 1 of the batch to columns: assume PRESENT, and write down what is not."""
+        cdef Py_ssize_t at
+        memset(to.statuses, PRESENT, self.n_fields * to.n)
+        memset(to.valid, 1, self.n_fields * to.n)
+        memset(to.spans, 0, self.n_heap * to.n * sizeof(Span))
+        for at in range(start, stop, BLOCK):
+            self.block(to, source, at, min(at + BLOCK, stop), start)
         return 0
 
     cdef int block(
@@ -323,7 +342,7 @@ cdef class RowDecoder:
                 else:
                     for f in range(run.first, run.first + run.count):
                         self.one(to, places[r], reading, f, rows[r])
-            copy_run(run, all_rows, all_places, whole, self.fields[run.first].target, to.n)
+            copy_run(run, all_rows, all_places, whole, &self.fields[run.first])
 
     cdef void singles(self, Answer* to, Py_ssize_t i, Reading reading, const char* row) noexcept:
         """The fields that are in no run."""

@@ -3,27 +3,35 @@
     stream    schema message | record batch message | body: buffers, each at a multiple of 64 | end of stream
 
 Where every column has a fixed width, only the body and the columns' null counts differ between two answers to a plan
-for as many entities. So the first one is written by pyarrow and kept; later ones are copies of it, with buffers and
-counts overwritten. Where the buffers lie is found in the message itself, by pyarrow's own reading of it.
+for as many entities. So pyarrow writes one such stream, which is kept with the places of its parts, as pyarrow reads
+them; the native ArrowFiller decodes rows right into copies of it. Other plans are written by pyarrow, from decoded
+columns.
 """
 
 from __future__ import annotations
 
+import os
 import struct
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Final
 
-import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
-from fastserve.api.json_answer import STATUS_NAMES, all_present, known_rows
-from fastserve.codec.decoded import DecodedRows
+from fastserve.api.json_answer import STATUS_NAMES, known_rows
+from fastserve.http.message import Buffer
 from fastserve.serving.plan import ReadPlan
-from fastserve.serving.read_path import FeatureBatch
+from fastserve.serving.read_path import FeatureBatch, Found, decode_columns
 from fastserve.types import DType, arrow_type, parse_dtype
+
+if TYPE_CHECKING:
+    from fastserve._native.arrow_rows import ArrowFiller
+elif os.environ.get("FASTSERVE_NO_EXTENSIONS") == "1":
+    ArrowFiller = None
+else:
+    try:
+        from fastserve._native.arrow_rows import ArrowFiller
+    except ImportError:
+        ArrowFiller = None
 
 KEPT_BYTES: Final = 32 << 20
 
@@ -47,16 +55,17 @@ def arrow_schema(plan: ReadPlan) -> pa.Schema:
     )
 
 
-def render_arrow(batch: FeatureBatch) -> pa.Buffer | bytearray:
+def render_arrow(found: Found) -> Buffer:
     """An Arrow IPC stream of one record batch with `arrow_schema`."""
-    if batch.unavailable or batch.stale or not batch.n:
-        return _written(batch)
-    template = _templates.of(batch)
-    return _written(batch) if template is None else template.filled(batch)
+    if found.n and not found.unavailable and not found.stale:
+        kept = _templates.of(found.plan, found.n)
+        if kept is not None:
+            return kept.filler.fill(found.rows, found.now_us, kept.ttls)
+    return memoryview(write_columns(decode_columns(found)))
 
 
-def _written(batch: FeatureBatch) -> pa.Buffer:
-    """By pyarrow."""
+def write_columns(batch: FeatureBatch) -> pa.Buffer:
+    """The same of decoded columns, by pyarrow."""
     columns = [batch.reads[c.read].columns[c.column].to_arrow() for c in batch.plan.columns]
     columns += [pa.array(batch.reads[c.read].statuses[c.column]) for c in batch.plan.columns]
     columns += [
@@ -76,146 +85,33 @@ def _stream(batch: pa.RecordBatch) -> pa.Buffer:
     return sink.getvalue()
 
 
-class _Places:
-    """Where some parts of a stream of the same size lie, and how to overwrite them all.
-
-    Args:
-        at: their offsets, in the order of the rows that `put` gets.
-        size: bytes of each.
-    """
-
-    __slots__ = ("_at", "_size", "_stride")
-
-    def __init__(self, at: Sequence[int], size: int) -> None:
-        steps = set(np.diff(at).tolist())
-        self._at = list(at)
-        self._size = size
-        self._stride = steps.pop() if len(steps) == 1 else 0  # even: columns alike lie evenly
-
-    def put(self, stream: npt.NDArray[np.uint8], parts: npt.NDArray[Any]) -> None:
-        """Write parts[k], of `size` bytes, to the k-th place."""
-        raw = np.ascontiguousarray(parts).view(np.uint8).reshape(len(self._at), self._size)
-        if len(self._at) == 1:
-            stream[self._at[0] : self._at[0] + self._size] = raw[0]
-            return
-        if self._stride > 0:
-            shape, strides = (len(self._at), self._size), (self._stride, 1)
-            np.lib.stride_tricks.as_strided(stream[self._at[0] :], shape, strides)[:] = raw
-            return
-        for at, part in zip(self._at, raw, strict=True):
-            stream[at : at + self._size] = part
-
-
 class _Template:
-    """The stream of a batch of n entities, all of it PRESENT and every value 0, and where its parts are.
+    """What makes the answers to a plan for n entities; its columns have fixed widths."""
 
-    Args:
-        batch: any one of the plan with as many entities; its columns have fixed widths.
-    """
+    __slots__ = ("filler", "plan", "ttls")
 
-    def __init__(self, batch: FeatureBatch) -> None:
-        self.plan, n = batch.plan, batch.n
-        width = len(self.plan.columns)
-        empty = _empty(batch)
+    def __init__(self, plan: ReadPlan, n: int) -> None:
+        self.plan = plan
+        self.ttls = tuple(read.ttl_us for read in plan.reads)
+        width = len(plan.columns)
+        empty = _empty(plan, n)
         stream = _stream(empty).to_pybytes()
         base = pa.py_buffer(stream)
         read = pa.ipc.open_stream(base).read_next_batch()
         offsets = [[b and b.address - base.address for b in column.buffers()] for column in read.columns]
         features, statuses, times = offsets[:width], offsets[width : 2 * width], offsets[2 * width :]
-        nulls, mask_bytes = _null_counts(stream, empty), (n + 7) // 8
-        self._nulls = _Places(nulls[:width], 8)
-        self._valid = _Places([at[0] for at in features], mask_bytes)
-        self._nulls_of_times = _Places(nulls[width:], 8)
-        self._valid_times = _Places([at[0] for at in times], mask_bytes)
-        self._statuses = _Places([at[1] for at in statuses], n)
-        self._times = [_Places([at[1]], 8 * n) for at in times]
-        self._blocks = list(self._find_blocks(batch, [at[-1] for at in features]))
-        self.stream = self._all_present(stream, n)
-
-    def _all_present(self, stream: bytes, n: int) -> bytes:
-        out = np.frombuffer(stream, np.uint8).copy()
-        every = np.ones((len(self.plan.columns), n), np.bool_)
-        self._put_valid(out, every)
-        self._put_known(out, every[:1].repeat(len(self.plan.reads), axis=0))
-        self._statuses.put(out, every.astype(np.uint8))
-        return out.tobytes()
-
-    def _put_valid(self, out: npt.NDArray[np.uint8], valid: npt.NDArray[np.bool_]) -> None:
-        self._valid.put(out, np.packbits(valid, axis=1, bitorder="little"))
-        self._nulls.put(out, valid.shape[1] - valid.sum(axis=1, dtype=np.int64))
-
-    def _put_known(self, out: npt.NDArray[np.uint8], known: npt.NDArray[np.bool_]) -> None:
-        """Of the timestamps."""
-        self._valid_times.put(out, np.packbits(known, axis=1, bitorder="little"))
-        self._nulls_of_times.put(out, known.shape[1] - known.sum(axis=1, dtype=np.int64))
-
-    def _find_blocks(self, batch: FeatureBatch, at: Sequence[int]) -> Iterator[_Block]:
-        """Where each block's rows go, and each fixed list's."""
-        by_block: dict[tuple[int, str], list[tuple[int, int]]] = {}
-        for output, place in zip(self.plan.columns, at, strict=True):
-            field = batch.reads[output.read].fields[output.column]
-            if field.slot >= 0:
-                by_block.setdefault((output.read, field.dtype.item), []).append((field.slot, place))
-            else:
-                values = batch.reads[output.read].columns[output.column].values
-                assert values is not None
-                yield _Block(output.read, "", [output.column], _Places([place], values.nbytes))
-        for (read, item), slots in by_block.items():
-            block = batch.reads[read].blocks[item]
-            size = (batch.n + 7) // 8 if item == "bool" else batch.n * block.itemsize
-            yield _Block(
-                read, item, [slot for slot, _ in slots], _Places([place for _, place in slots], size)
-            )
-
-    def filled(self, batch: FeatureBatch) -> bytearray:
-        """The stream of a batch of as many entities."""
-        out = bytearray(self.stream)
-        stream = np.frombuffer(out, np.uint8)
-        for block in self._blocks:
-            block.places.put(stream, block.of(batch.reads[block.read]))
-        for rows, place in zip(batch.reads, self._times, strict=True):
-            place.put(stream, rows.event_ts)
-        if not all_present(batch):
-            self._put_valid(stream, _gathered(batch, "valid"))
-            self._put_known(stream, np.stack([known_rows(rows) for rows in batch.reads]))
-            self._statuses.put(stream, _gathered(batch, "statuses"))
-        return out
+        nulls = _null_counts(stream, empty)
+        columns = [
+            (c.read, c.column, at[-1], at[0], count, status[1])
+            for c, at, count, status in zip(plan.columns, features, nulls[:width], statuses, strict=True)
+        ]
+        stamps = [(at[1], at[0], count) for at, count in zip(times, nulls[width:], strict=True)]
+        self.filler = ArrowFiller([r.rows for r in plan.reads], n, stream, columns, stamps)
 
 
-@dataclass(frozen=True, slots=True)
-class _Block:
-    """Values that are overwritten together: rows of one block, or one fixed list (no item)."""
-
-    read: int
-    item: str
-    picks: list[int]
-    places: _Places
-
-    def of(self, rows: DecodedRows) -> npt.NDArray[Any]:
-        """The values, one row a place."""
-        if not self.item:
-            values = rows.columns[self.picks[0]].values
-            assert values is not None
-            return values.reshape(1, -1)
-        block = rows.blocks[self.item]
-        if self.picks != list(range(len(block))):
-            block = block[self.picks]
-        return np.packbits(block, axis=1, bitorder="little") if self.item == "bool" else block
-
-
-def _gathered(batch: FeatureBatch, name: str) -> npt.NDArray[Any]:
-    """`valid` or `statuses` of the answered columns, in their order: [columns, n]."""
-    columns = batch.plan.columns
-    arrays = [getattr(rows, name) for rows in batch.reads]
-    if len(arrays) == 1 and [c.column for c in columns] == list(range(len(arrays[0]))):
-        return arrays[0]  # type: ignore[no-any-return]
-    return np.stack([arrays[c.read][c.column] for c in columns])
-
-
-def _empty(batch: FeatureBatch) -> pa.RecordBatch:
-    """A batch as long in which everything that can be null is: so that all buffers are there."""
-    n = batch.n
-    schema = arrow_schema(batch.plan)
+def _empty(plan: ReadPlan, n: int) -> pa.RecordBatch:
+    """n rows in which everything that can be null is: so that all buffers are there."""
+    schema = arrow_schema(plan)
     bits = pa.py_buffer(bytes((n + 7) // 8))
     columns = [_zeros(field.type, n, bits if field.nullable else None) for field in schema]
     return pa.RecordBatch.from_arrays(columns, schema=schema)
@@ -254,21 +150,21 @@ class _Templates:
         self._kept: OrderedDict[tuple[int, int], _Template] = OrderedDict()
         self._bytes = 0
 
-    def of(self, batch: FeatureBatch) -> _Template | None:
-        """The template for a plan and a number of entities; None where a column's width is not fixed."""
-        key = id(batch.plan), batch.n
+    def of(self, plan: ReadPlan, n: int) -> _Template | None:
+        """The template for a plan and n entities; None where a column's width is not fixed."""
+        key = id(plan), n
         found = self._kept.get(key)
-        if found is not None and found.plan is batch.plan:
+        if found is not None and found.plan is plan:
             self._kept.move_to_end(key)
             return found
-        if not all(_is_fixed(parse_dtype(c.dtype)) for c in batch.plan.columns):
+        if ArrowFiller is None or not all(_is_fixed(parse_dtype(c.dtype)) for c in plan.columns):
             return None
-        found = _Template(batch)
+        found = _Template(plan, n)
         stale = self._kept.pop(key, None)
         self._kept[key] = found
-        self._bytes += len(found.stream) - (len(stale.stream) if stale else 0)
+        self._bytes += len(found.filler.stream) - (len(stale.filler.stream) if stale else 0)
         while self._bytes > KEPT_BYTES and len(self._kept) > 1:
-            self._bytes -= len(self._kept.popitem(last=False)[1].stream)
+            self._bytes -= len(self._kept.popitem(last=False)[1].filler.stream)
         return found
 
 

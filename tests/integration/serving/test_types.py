@@ -157,7 +157,7 @@ def test_feast_json_has_the_documented_forms(store: FeatureStore) -> None:
 
 def test_json_has_the_documented_forms(store: FeatureStore) -> None:
     batch = store.get_online_features(features(), {"user": ["a", "b", "c"]}, now=NOW).batch
-    answer = json.loads(json_answer.render_json(batch))
+    answer = json.loads(json_answer.render_columns(batch))
     found = dict(zip(answer["names"], answer["values"], strict=True))
     for dtype, (_, expected) in VALUES.items():
         assert found[NAMES[dtype]] == [*expected, None], dtype

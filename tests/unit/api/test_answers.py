@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastserve.api import feast
-from fastserve.api.json_answer import render_json
+from fastserve.api.json_answer import render_columns
 from fastserve.codec.layout import Layout
 from fastserve.codec.rows import RowDecoder, RowEncoder
 from fastserve.serving.plan import OutputColumn, ReadPlan, ViewRead
@@ -88,7 +88,7 @@ def test_feasts_answer_is_the_naive_one_to_the_byte(table: Table, compat: bool) 
 def test_native_values_are_the_naive_ones_to_the_byte(table: Table) -> None:
     kinds, columns, _, order = table
     wanted = naive_answers.native_values({f"f{i}": (kinds[i], columns[i]) for i in order})
-    assert b'"values":' + wanted + b',"statuses":' in render_json(batch_of(table))
+    assert b'"values":' + wanted + b',"statuses":' in render_columns(batch_of(table))
 
 
 @pytest.mark.parametrize("null", [False, True])
@@ -97,6 +97,6 @@ def test_an_answer_too_long_to_keep_says_the_same(null: bool) -> None:
     column: list[Any] = [1.5] * n
     column[-1] = None if null else 1.5
     table = [DType("float32")] * 2, [[1.5] * n, column], [NOW_US - 1_000_000] * n, [0, 1]
-    answer = json.loads(render_json(batch_of(table)))
+    answer = json.loads(render_columns(batch_of(table)))
     assert answer["values"] == [[1.5] * n, column]
     assert answer["statuses"] == [[1] * n, [*[1] * (n - 1), 2 if null else 1]]

@@ -10,8 +10,8 @@ import pyarrow as pa
 import pytest
 
 from fastserve.api import wire
-from fastserve.api.arrow_answer import arrow_schema, render_arrow
-from fastserve.api.json_answer import json_value, render_json
+from fastserve.api.arrow_answer import arrow_schema, write_columns
+from fastserve.api.json_answer import json_value, render_columns
 from fastserve.serving.read_path import FeatureBatch, decode_columns
 from tests.support import NOW_US, put
 from tests.unit.serving.world import FULL_ROW, KINDS, World
@@ -25,7 +25,7 @@ def batch_of(world: World, user_ids: list[int]) -> FeatureBatch:
 
 
 def test_json_has_every_type_in_its_documented_form(world: World) -> None:
-    answer = orjson.loads(render_json(batch_of(world, [1, 4])))
+    answer = orjson.loads(render_columns(batch_of(world, [1, 4])))
     found = dict(zip(answer["names"], answer["values"], strict=True))
     assert found == {
         "flag": [True, None],
@@ -54,7 +54,7 @@ def test_json_has_every_type_in_its_documented_form(world: World) -> None:
 
 
 def test_float32_is_served_in_its_own_shortest_form(world: World) -> None:
-    text = render_json(batch_of(world, [1]))
+    text = render_columns(batch_of(world, [1]))
     single = json.loads(text)["values"][KINDS.feature_names.index("single")]
     assert single == [0.1], "not 0.10000000149011612"
 
@@ -66,13 +66,13 @@ async def test_a_float32_has_one_form_whatever_stands_beside_it(world: World) ->
         {"user_id": 13, "single": float("-inf"), "vector": [0.1, float("nan"), 0.1]},
     ]
     await put(world.store, world.catalog.snapshot.view("kinds"), rows)
-    values = json.loads(render_json(batch_of(world, [11, 12, 13])))["values"]
+    values = json.loads(render_columns(batch_of(world, [11, 12, 13])))["values"]
     assert values[KINDS.feature_names.index("single")] == [0.1, None, "-Infinity"]
     assert values[KINDS.feature_names.index("vector")] == [[0.1] * 3, None, [0.1, "NaN", 0.1]]
 
 
 def test_arrow_keeps_types_and_bits(world: World) -> None:
-    table = pa.ipc.open_stream(render_arrow(batch_of(world, [1, 2]))).read_all()
+    table = pa.ipc.open_stream(write_columns(batch_of(world, [1, 2]))).read_all()
     table.validate(full=True)
     assert table.schema == arrow_schema(batch_of(world, [1]).plan)
     row = table.slice(0, 1).to_pylist()[0]

@@ -21,8 +21,8 @@ from fastserve import errors
 from fastserve.api import errors as server_errors
 from fastserve.api import feast_errors
 from fastserve.api import wire as server_wire
-from fastserve.api.arrow_answer import render_arrow
-from fastserve.api.json_answer import render_json
+from fastserve.api.arrow_answer import write_columns
+from fastserve.api.json_answer import render_columns
 from fastserve.client import wire
 from fastserve.client.features import Features
 from fastserve.client.wire import Answer
@@ -85,8 +85,8 @@ def batch_of(kinds: list[DType], columns: list[list[Any]], n: int, *, unavailabl
 
 def answers(batch: FeatureBatch) -> Iterator[Features]:
     """The batch by JSON and by Arrow."""
-    yield wire.json_features(orjson.loads(render_json(batch)))
-    yield wire.arrow_features(bytes(memoryview(render_arrow(batch))))
+    yield wire.json_features(orjson.loads(render_columns(batch)))
+    yield wire.arrow_features(bytes(memoryview(write_columns(batch))))
 
 
 def same(a: Any, b: Any) -> bool:
@@ -160,7 +160,7 @@ def test_unavailable_is_told() -> None:
 
 
 def test_an_answer_without_types_is_left_as_it_is() -> None:
-    data = orjson.loads(render_json(batch_of([DType("float64"), DType("int64")], [[math.nan], [5]], 1)))
+    data = orjson.loads(render_columns(batch_of([DType("float64"), DType("int64")], [[math.nan], [5]], 1)))
     del data["dtypes"]
     found = wire.json_features(data)
     assert found.to_dict() == {"f0": ["NaN", None], "f1": [5, None]} and found.dtypes == ("", "")
@@ -329,7 +329,7 @@ def test_a_200_that_is_not_ours_is_a_server_error(body: bytes, media: str) -> No
 
 
 def test_another_schema_than_expected_is_refused() -> None:
-    body = render_json(batch_of([DType("int64")], [[1]], 1))
+    body = render_columns(batch_of([DType("int64")], [[1]], 1))
     answer = Answer(200, {"content-type": wire.JSON}, body)
     assert len(call(expect_fingerprint="0123456789abcdef").parse(answer)) == 2
     with pytest.raises(errors.SchemaMismatchError) as caught:

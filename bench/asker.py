@@ -21,7 +21,7 @@ import uvloop
 
 from bench.measure import quiet
 from bench.processes import CLIENT_CORE
-from bench.world import TENSOR, check, values
+from bench.world import TENSOR, body_of, check, values
 from fastserve.client.h2 import PULL_BYTES, Session
 from fastserve.client.session import Buffer
 
@@ -33,12 +33,6 @@ _POST: Final = (
     b"POST /online-features/batch HTTP/1.1\r\nhost: 127.0.0.1\r\naccept: application/vnd.fastserve.tensor\r\n"
     b"content-type: application/json\r\ncontent-length: %d\r\n\r\n%b"
 )
-_BODY: Final = b'{"feature_service":"model","entities":{"user_id":[%b]}}'
-
-
-def body_of(ids: Ids) -> bytes:
-    """The request for these entities."""
-    return _BODY % ",".join(map(str, ids.tolist())).encode()
 
 
 class Connection(asyncio.Protocol):
@@ -192,7 +186,7 @@ def ask_in_turn(port: int, ids: Ids) -> Asked:
     """
     os.sched_setaffinity(0, {CLIENT_CORE})
     size = values(ids[0]).nbytes
-    questions = [_POST % (len(body), body) for body in map(body_of, ids)]
+    questions = [_POST % (len(body), body) for body in map(body_of, ids.tolist())]
     times = array("q")
     with quiet(), socket.create_connection(("127.0.0.1", port)) as sock:
         sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -241,7 +235,7 @@ class _Run:
                 self.ended_ns = now
                 self.done.set_result(None)
 
-        connection.ask(body_of(self._ids[number]), answered)
+        connection.ask(body_of(self._ids[number].tolist()), answered)
 
     def _check(self, answer: bytes, number: int) -> None:
         try:

@@ -23,12 +23,12 @@ from typing import Final
 import numpy as np
 import uvloop
 
-from bench.asker import Connection, body_of, connect
+from bench.asker import Connection, connect
 from bench.measure import Figure, alternate, quiet
 from bench.processes import CLIENT_CORE, children, holder
 from bench.record import Table, Target, save
 from bench.scale import scaled
-from bench.world import Server, World, metric, until_cached, world
+from bench.world import Server, World, body_of, metric, until_cached, world
 from bench.writer import Writer
 
 WORKERS: Final = 4
@@ -63,7 +63,7 @@ class Prober:
     made: World
     server: Server
     number: int = 0
-    _body: bytes = field(default_factory=lambda: body_of(np.array([PROBE])))
+    _body: bytes = field(default_factory=lambda: body_of([PROBE]))
 
     def round(self, size: int) -> Mapping[str, float]:
         """PROBES writes, while so many rows go into every write."""

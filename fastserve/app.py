@@ -10,10 +10,10 @@ import logging
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from tempfile import TemporaryDirectory
-from typing import Final
+from typing import Any, Final
 
 import uvloop
 
@@ -147,6 +147,7 @@ class App:
             ConfigError: the port is taken, or the online store belongs to another registry.
         """
         await self.check_owner()
+        self.catalog.warm()
         if self._read_path.blocked:
             log.warning("the online store does not answer: %s", self._read_path.blocked)
             self._owner_checks = asyncio.get_running_loop().create_task(self._check_owner_until_known())
@@ -180,11 +181,15 @@ class App:
                 self._read_path.blocked = error.message
         log.info("the online store answers")
 
-    async def stop(self) -> None:
-        """Finish what is in flight, then let go of everything."""
+    async def stop(self, hurry: asyncio.Event | None = None) -> None:
+        """Finish what is in flight, then let go of everything.
+
+        Args:
+            hurry: see Server.drain.
+        """
+        self._metrics.close()  # a successor may tell its own by now
         if self._started:
-            await self.server.drain(self.options.drain_s)
-        self._metrics.close()
+            await self.server.drain(self.options.drain_s, hurry)
         await self._pusher.close()
         self._jobs.close()
         if self._owner_checks is not None:
@@ -216,13 +221,14 @@ def serve(options: ServeOptions, announce: Announce | None = None) -> int:
     if bool(options.cert) != bool(options.key):
         raise ConfigError("TLS needs both a certificate and a key", hint="--cert chain.pem --key key.pem")
     if options.workers > 1:
+        _log_to_stderr()
         uvloop.run(_rehearse(options))
     with TemporaryDirectory(prefix="fastserve-") as folder:
         if options.workers > 1:
             options = replace(options, metrics_folder=folder)
         return run_workers(
             options.workers,
-            partial(_work, options),
+            partial(_work, asdict(options)),
             host=options.host,
             port=options.port,
             stop_timeout_s=options.drain_s + 5,
@@ -230,17 +236,23 @@ def serve(options: ServeOptions, announce: Announce | None = None) -> int:
         )
 
 
-def _work(options: ServeOptions, worker: Worker) -> None:
+def _log_to_stderr() -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s", force=True
     )
     logging.getLogger("fastserve").setLevel(logging.INFO)
+
+
+def _work(told: dict[str, Any], worker: Worker) -> None:
+    """One worker. `told` are ServeOptions by name: after a restart this code may be newer than the supervisor's."""
+    _log_to_stderr()
     try:
-        uvloop.run(_serve(replace(options, worker=worker.index), worker))
+        uvloop.run(_serve(replace(ServeOptions(**told), worker=worker.index), worker))
     except FastserveError as error:
         if worker.count == 1:
             raise
         log.error("%s", error)
+        worker.report_failure(str(error))
         sys.exit(1)
 
 
@@ -257,8 +269,8 @@ async def _serve(options: ServeOptions, worker: Worker) -> None:
     app = App(options)
     try:
         await app.start(worker.listen())
-        worker.report_ready()
+        worker.report_ready(app.server.listen)
         await worker.stopped()
         log.info("stopping: finishing what is in flight")
     finally:
-        await app.stop()
+        await app.stop(worker.hurry)

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import pwd
 import shutil
 import signal
 import socket
 import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
+from typing import IO, NamedTuple
 from urllib.parse import quote
 
+ROOT = Path(__file__).resolve().parents[1]
 _START_SECONDS = 20.0
+_STOP_SECONDS = 30.0
 PG_BIN = Path(os.environ.get("FASTSERVE_TEST_PG_BIN", "/usr/lib/postgresql/15/bin"))
 
 
@@ -26,6 +31,44 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+class Serving(NamedTuple):
+    """A `fastserve` server that has said that it is ready."""
+
+    port: int
+    process: subprocess.Popen[str]
+
+
+@contextlib.contextmanager
+def serving(
+    repo: Path, *options: str, command: str = "serve", stderr: int | IO[str] | None = None
+) -> Iterator[Serving]:
+    """`fastserve serve` of a repo on a free port, as a process group of its own, until the block ends.
+
+    Args:
+        options: of the command; with ``--json`` the ready line is JSON, and read as such.
+        command: "serve" or "control".
+        stderr: as Popen's; None for ours.
+    """
+    words = [sys.executable, "-m", "fastserve.cli.main", command, "--port", "0", *options]
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    with subprocess.Popen(
+        words, cwd=repo, env=environ, stdout=subprocess.PIPE, stderr=stderr, text=True, start_new_session=True
+    ) as process:
+        assert process.stdout is not None
+        try:
+            line = process.stdout.readline()
+            if not line:
+                raise RuntimeError(f"{words} ended with status {process.wait(_STOP_SECONDS)}")
+            port = json.loads(line)["port"] if "--json" in options else int(line.rsplit(":", 1)[1])
+            yield Serving(port, process)
+        finally:
+            process.terminate()
+            try:
+                process.wait(_STOP_SECONDS)
+            finally:
+                process.kill()
 
 
 @dataclass

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable
 from functools import partial
 from typing import Any, cast
+from weakref import WeakKeyDictionary
 
 from fastserve.http.limits import Limits
 from fastserve.http.message import Buffer, Handler, Request, Response
@@ -36,7 +37,10 @@ class Context:
         self.stats = Stats()
         self.rejections = rejections(limits)
         self.connections: set[Connection] = set()
+        # Accepted and not made yet (TLS shakes hands first), since when; a failed handshake just drops its key.
+        self.arriving: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
         self.draining = False
+        self.closed = False
         self.emptied: asyncio.Event = asyncio.Event()
 
 
@@ -103,12 +107,16 @@ class Connection(asyncio.Protocol):
         """Enforce the time-outs."""
         raise NotImplementedError
 
-    def drain(self) -> None:
-        """Finish what is in flight, take nothing new, close."""
+    def drain(self, patient: bool = False) -> None:
+        """Finish what is in flight, take nothing new, close.
+
+        Args:
+            patient: there is time: let the client be the one that ends it, where the protocol has a way.
+        """
         raise NotImplementedError
 
     def finish_drain(self) -> None:
-        """Half of the drain time is over: stop taking anything new now."""
+        """The time of notice is over: stop taking anything new now."""
 
     # ---- the handler ----
 

@@ -290,14 +290,14 @@ class H1Connection(Connection):
         body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
         path, query = split_target(self._target)
         request = Request(self._method, path, query, self._headers, body)
-        keep_alive = self._keep_alive and not self.context.draining
-        job = Job(request, keep_alive, self._http10)
-        if not keep_alive:
+        job = Job(request, self._keep_alive, self._http10)
+        if not self._keep_alive:
             self._last = True
         self._reset()
         self._since = self.loop.time()
         self._queue.append(job)
-        if self._job is None and self._body is None and not self.paused:
+        # A draining server's last answer says so, and which one that is shows when all that was read is parsed.
+        if self._job is None and self._body is None and not self.paused and not self.context.draining:
             self._next()
 
     # ---- answers, in order ----
@@ -317,7 +317,8 @@ class H1Connection(Connection):
 
     def _answer(self, job: Job, response: Response) -> None:
         self._job = None
-        keep_alive = job.keep_alive and not (self.context.draining and not self._queue)
+        last = self.context.draining and not self._queue and self._state == IDLE
+        keep_alive = job.keep_alive and not last
         try:
             body = memoryview(response.body).cast("B")
             head = render_head(job, response, len(body), keep_alive)
@@ -424,9 +425,9 @@ class H1Connection(Connection):
             self._reject(408)
             self._advance()
 
-    def drain(self) -> None:
+    def drain(self, patient: bool = False) -> None:
         """A client that asked a moment ago may have the next request on its way: it gets its answer, the last."""
-        if self.loop.time() - self._since > NOTICE_S:
+        if not patient and self.loop.time() - self._since > NOTICE_S:
             self.finish_drain()
 
     def finish_drain(self) -> None:

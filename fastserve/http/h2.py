@@ -116,7 +116,7 @@ class H2Connection(Connection):
             self._granted_at = now
             self.session.grant(tokens)
 
-    def drain(self) -> None:
+    def drain(self, patient: bool = False) -> None:
         self.session.start_drain()
         self.flush()
 

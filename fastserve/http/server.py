@@ -14,7 +14,8 @@ import asyncio
 import errno
 import socket
 import ssl
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Final
 
 from fastserve.errors import ConfigError
 from fastserve.http.connection import NOTICE_S, Connection, Context
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 BACKLOG = 1024
+PATIENCE: Final = 0.8  # share of a drain's time that an idle client of a replaced server is waited for
+ARRIVING_POLL_S: Final = 0.02
 
 
 class Sniffer(Connection):
@@ -39,13 +42,15 @@ class Sniffer(Connection):
         self._session_class = session_class
         self._first = b""
         self._made_at = self.loop.time()
+        context.arriving[self] = self._made_at
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         stats, context = self.stats, self.context
+        del context.arriving[self]
         stats.connections += 1
         stats.open_connections += 1
-        if stats.open_connections > self.limits.max_connections or context.draining:
+        if stats.open_connections > self.limits.max_connections or context.closed:
             stats.rejected += 1
             self.abort()
             return
@@ -69,7 +74,7 @@ class Sniffer(Connection):
         if self._first:
             successor.data_received(self._first)
         if self.context.draining and not successor.closing:
-            successor.drain()
+            successor.drain(patient=True)  # it has just said something
 
     def flush(self) -> None:
         pass
@@ -79,8 +84,8 @@ class Sniffer(Connection):
             self.stats.rejected += 1
             self.abort()
 
-    def drain(self) -> None:
-        if self.loop.time() - self._made_at > NOTICE_S:
+    def drain(self, patient: bool = False) -> None:
+        if not patient and self.loop.time() - self._made_at > NOTICE_S:
             self.abort()
 
     def finish_drain(self) -> None:
@@ -110,7 +115,7 @@ class Server:
         self.ssl_context = ssl_context
         self.session_class = session_class
         self._context: Context | None = None
-        self._server: asyncio.AbstractServer | None = None
+        self._listeners: list[asyncio.AbstractServer] = []
         self._sweeper: asyncio.TimerHandle | None = None
 
     # ---- start ----
@@ -128,24 +133,33 @@ class Server:
         Raises:
             ConfigError: the address is taken, unknown or not allowed.
         """
-        loop = asyncio.get_running_loop()
-        context = self._context = Context(self.handler, self.limits, loop)
+        self._context = Context(self.handler, self.limits, asyncio.get_running_loop())
         try:
             sock = bind(host, port, reuse_port) if sock is None else sock
         except OSError as error:
             raise bind_error(host, port, error) from error
         try:
-            self._server = await loop.create_server(
-                lambda: Sniffer(context, self.session_class),
-                sock=sock,
-                ssl=self.ssl_context,
-                ssl_handshake_timeout=self.limits.header_timeout_s if self.ssl_context else None,
-                backlog=BACKLOG,
-            )
+            await self.listen(sock)
         except OSError as error:  # another socket of ours listens on it since
             sock.close()
             raise bind_error(host, port, error) from error
         self._sweep()
+
+    async def listen(self, sock: socket.socket) -> Callable[[], None]:
+        """Accept on a bound socket too, and own it; what ends that and leaves the accepted connections be."""
+        context = self._started()
+        listener = await context.loop.create_server(
+            lambda: Sniffer(context, self.session_class),
+            sock=sock,
+            ssl=self.ssl_context,
+            ssl_handshake_timeout=self.limits.header_timeout_s if self.ssl_context else None,
+            backlog=BACKLOG,
+        )
+        if context.draining:
+            listener.close()
+        else:
+            self._listeners.append(listener)
+        return listener.close
 
     @property
     def stats(self) -> Stats:
@@ -155,7 +169,7 @@ class Server:
     @property
     def sockets(self) -> list[socket.socket]:
         """The listening sockets; empty once draining."""
-        return list(getattr(self._server, "sockets", ()))
+        return [sock for listener in self._listeners for sock in getattr(listener, "sockets", ())]
 
     @property
     def port(self) -> int:
@@ -176,38 +190,65 @@ class Server:
 
     # ---- end ----
 
-    async def drain(self, timeout_s: float) -> None:
-        """Stop accepting, finish what is in flight, close; stragglers are cut at `timeout_s`."""
+    async def drain(self, timeout_s: float, hurry: asyncio.Event | None = None) -> None:
+        """Stop accepting, finish what is in flight, close; stragglers are cut at `timeout_s`.
+
+        Args:
+            hurry: for a server whose successor accepts already. Until it is set, or most of the time is over,
+                nobody is cut off: an idle client of HTTP/1.1 may ask once more, and is told to come again, and one
+                of HTTP/2 has that long to hear of it.
+        """
         context = self._started()
+        end = context.loop.time() + timeout_s
         self._stop_listening()
         context.draining = True
-        for connection in list(context.connections):
-            connection.drain()
-        notice_s = min(timeout_s / 4, NOTICE_S)
-        if not await self._emptied(notice_s):
+        if hurry is not None and not hurry.is_set():
+            self._drain_connections(patient=True)
+            await self._emptied(timeout_s * PATIENCE, hurry)
+        self._drain_connections(patient=False)
+        left_s = end - context.loop.time()
+        if not await self._emptied(min(left_s / 4, NOTICE_S)):
             for connection in list(context.connections):
                 connection.finish_drain()
-            await self._emptied(timeout_s - notice_s)
+            await self._emptied(end - context.loop.time())
         await self.close()
 
-    async def _emptied(self, timeout_s: float) -> bool:
+    def _drain_connections(self, *, patient: bool) -> None:
+        for connection in list(self._started().connections):
+            connection.drain(patient)
+
+    async def _emptied(self, timeout_s: float, hurry: asyncio.Event | None = None) -> bool:
+        """Whether the last connection is gone, those accepted and still shaking hands included."""
         context = self._started()
-        context.emptied.clear()
-        if context.connections:
-            try:
-                await asyncio.wait_for(context.emptied.wait(), timeout_s)
-            except TimeoutError:
+        end = context.loop.time() + timeout_s
+        watched = [context.emptied, *([hurry] if hurry is not None else [])]
+        while context.connections or self._arriving():
+            left_s = end - context.loop.time()
+            if left_s <= 0 or (hurry is not None and hurry.is_set()):
                 return False
+            context.emptied.clear()
+            waits = [context.loop.create_task(event.wait()) for event in watched]
+            pause_s = left_s if context.connections else min(left_s, ARRIVING_POLL_S)
+            await asyncio.wait(waits, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
+            for task in waits:
+                task.cancel()
         return True
 
+    def _arriving(self) -> bool:
+        context = self._started()
+        oldest = context.loop.time() - self.limits.header_timeout_s
+        return any(since > oldest for since in context.arriving.values())
+
     def _stop_listening(self) -> None:
-        if self._server is not None:
-            self._server.close()
+        for listener in self._listeners:
+            listener.close()
+        self._listeners.clear()
 
     async def close(self) -> None:
         """Close everything now; awaitables in flight are cancelled."""
         context = self._started()
         self._stop_listening()
+        context.draining = context.closed = True
         if self._sweeper is not None:
             self._sweeper.cancel()
         for connection in list(context.connections):

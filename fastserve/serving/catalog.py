@@ -14,7 +14,7 @@ from collections import OrderedDict
 from typing import Final, TypeAlias
 
 from fastserve.definitions import merge_refs
-from fastserve.errors import RegistryError
+from fastserve.errors import FastserveError, RegistryError
 from fastserve.registry import Registry, Snapshot
 from fastserve.serving.plan import ReadPlan, compile_plan
 from fastserve.timeutil import now_us
@@ -52,14 +52,28 @@ class Catalog:
         Raises:
             UnknownObjectError, RequestError: as compile_plan.
         """
-        key = (service, features, full_feature_names)
         snapshot, plans = self._current  # read once: a refresh may swap both from its thread
-        plan = plans.get(key)
-        if plan is not None:
-            return plan
+        plan = plans.get((service, features, full_feature_names))
+        return plan or self._compiled(snapshot, plans, service, features, full_feature_names)
+
+    def warm(self) -> None:
+        """Compile the plans of the services now, rather than at their first requests."""
+        self._warm(*self._current)
+
+    def _warm(self, snapshot: Snapshot, plans: Plans) -> None:
+        for name in list(snapshot.services)[:MAX_PLANS]:
+            try:
+                self._compiled(snapshot, plans, name, (), False)
+            except FastserveError as error:  # whoever asks for it is told why
+                log.warning("service %s: %s", name, error)
+
+    @staticmethod
+    def _compiled(
+        snapshot: Snapshot, plans: Plans, service: str, features: tuple[str, ...], full_feature_names: bool
+    ) -> ReadPlan:
         parts = snapshot.service(service).features if service else merge_refs(features)
         plan = compile_plan(snapshot, parts, service=service, full_feature_names=full_feature_names)
-        plans[key] = plan
+        plans[service, features, full_feature_names] = plan
         if len(plans) > MAX_PLANS:
             plans.popitem(last=False)
         return plan
@@ -68,7 +82,9 @@ class Catalog:
         """Take over a new revision, if there is one. Blocking: one SELECT, more on a change."""
         if self._registry.revision() == self.snapshot.revision:
             return False
-        self._current = (self._registry.snapshot(), OrderedDict())
+        snapshot, plans = self._registry.snapshot(), Plans()
+        self._warm(snapshot, plans)
+        self._current = (snapshot, plans)
         return True
 
     def watch(self) -> None:

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import shutil
-import subprocess
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -56,25 +51,6 @@ def fill(repo: Path, now: str | None = None) -> None:
     with FeatureStore(repo) as store:
         store.apply()
         store.materialize_incremental(now=now or NOW)
-
-
-@contextmanager
-def serving(repo: Path, *options: str) -> Iterator[int]:
-    """A server of the repo: its port."""
-    command = [sys.executable, "-m", "fastserve.cli.main", "serve", "--port", "0", "--json", *options]
-    process = subprocess.Popen(
-        command, cwd=repo, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    try:
-        yield json.loads(process.stdout.readline())["port"]
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        finally:
-            process.kill()
-            process.stdout.close()
 
 
 class Client:

@@ -20,8 +20,9 @@ import pytest
 from fastserve.timeutil import format_timestamp, parse_timestamp
 from tests.feast.cases import by_name, differences
 from tests.feast.data import NOW
-from tests.feast.kit import REPOS, ROOT, Client, dump_of, fill, make_feast_repo, recorded, serving
+from tests.feast.kit import REPOS, ROOT, Client, dump_of, fill, make_feast_repo, recorded
 from tests.feast.record import ask, init_quick_start, interpreter, run_worker
+from tests.servers import serving
 
 PYTHON = interpreter()
 pytestmark = [
@@ -63,7 +64,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, tuple[
             options = ("--clock", CLOCK, "--compat", "feast")
             found[name] = (
                 repo,
-                f"http://127.0.0.1:{stack.enter_context(serving(folder / f'{name}-new', *options))}",
+                f"http://127.0.0.1:{stack.enter_context(serving(folder / f'{name}-new', *options)).port}",
             )
         yield found
 
@@ -131,7 +132,7 @@ def test_the_quick_start_serves_what_feast_serves(tmp_path: Path) -> None:
     asked: list[dict[str, Any]] = [{"features": refs, "entities": keys, "full_feature_names": True}]
     asked += [{"features": [ref], "entities": keys} for ref in refs]
     asked.append({"features": ["driver_quality_labels:quality_score"], "entities": keys})
-    with serving(tmp_path / "new", "--compat", "feast") as port:
+    with serving(tmp_path / "new", "--compat", "feast") as (port, _):
         client = Client(port)
         for request, found in zip(asked, ask(PYTHON, repo, asked), strict=True):
             status, ours = client.post("/get-online-features", request)

@@ -20,7 +20,8 @@ from fastserve.client import Client as OwnClient
 from fastserve.timeutil import MICROS, format_timestamp, parse_timestamp
 from tests.feast.cases import COUNT, by_name, differences, requests
 from tests.feast.data import NOW
-from tests.feast.kit import REPOS, Client, import_recorded, recorded, serving
+from tests.feast.kit import REPOS, Client, import_recorded, recorded
+from tests.servers import serving
 
 CLOCK = format_timestamp(parse_timestamp(NOW))
 LINES = recorded()
@@ -37,7 +38,9 @@ def repos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def ports(repos: dict[str, Path]) -> Iterator[dict[str, int]]:
     """Repo -> port of its server."""
     with ExitStack() as stack:
-        yield {name: stack.enter_context(serving(repo, "--clock", CLOCK)) for name, repo in repos.items()}
+        yield {
+            name: stack.enter_context(serving(repo, "--clock", CLOCK)).port for name, repo in repos.items()
+        }
 
 
 @pytest.fixture
@@ -63,7 +66,7 @@ def test_compat_answers_are_feasts(clients: dict[str, Client]) -> None:
 
 
 def test_a_server_can_be_told_to_answer_all_as_feast_does(repos: dict[str, Path]) -> None:
-    with serving(repos["rides"], "--clock", CLOCK, "--compat", "feast") as port:
+    with serving(repos["rides"], "--clock", CLOCK, "--compat", "feast") as (port, _):
         client = Client(port)
         for line in [each for each in LINES if each["repo"] == "rides"][:40]:
             status, answer = client.post("/get-online-features", line["request"])

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import http.client
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from fastserve import Entity, FeatureService, FeatureStore, FeatureView, Field, FileSource, PushSource
+from tests import servers
 from tests.servers import PG_BIN, PostgresServer, start_postgres
 
 ROOT = Path(__file__).parents[3]
@@ -64,22 +63,11 @@ class Plane:
 @contextmanager
 def running(repo: Path, command: str = "control", *options: str) -> Iterator[Plane]:
     """`fastserve control` or `fastserve serve`; killed if it does not end by itself."""
-    words = [sys.executable, "-m", "fastserve.cli.main", command, "--port", "0", "--json", *options]
-    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with (repo / f"{command}.log").open("a") as log:
-        process = subprocess.Popen(
-            words, cwd=repo, env=environ, stdout=subprocess.PIPE, stderr=log, text=True
-        )
-    assert process.stdout is not None
-    try:
-        yield Plane(process, json.loads(process.stdout.readline())["port"])
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        finally:
-            process.kill()
-            process.stdout.close()
+    with (
+        (repo / f"{command}.log").open("a") as log,
+        servers.serving(repo, "--json", *options, command=command, stderr=log) as (port, process),
+    ):
+        yield Plane(process, port)
 
 
 def definitions() -> list[Any]:

@@ -41,10 +41,10 @@ def serve(worker: Worker) -> None:
 async def serve_async(worker: Worker) -> None:
     server = Server(handler)
     await server.start(sock=worker.listen())
-    worker.report_ready()
+    worker.report_ready(server.listen)
     await worker.stopped()
     say(f"draining {worker.index}")
-    await server.drain(10)
+    await server.drain(10, worker.hurry)
 
 
 def fail(worker: Worker) -> None:

@@ -6,11 +6,8 @@ import http.client
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -18,30 +15,10 @@ import pytest
 
 from fastserve import FeatureStore
 from tests.integration.serving.push_kit import ago, history, make, online, rows, table_of
-from tests.servers import RedisServer, start_redis
+from tests.servers import RedisServer, serving, start_redis
 
 ROOT = Path(__file__).resolve().parents[3]
 READ = {"features": ["stats:n"], "entities": {"user_id": [1, 2]}}
-
-
-@contextmanager
-def serving(repo: Path, *options: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
-    """A running server: its port and process; killed if it does not end by itself."""
-    command = [sys.executable, "-m", "fastserve.cli.main", "serve", "--port", "0", "--json", *options]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    process = subprocess.Popen(
-        command, cwd=repo, env=env, stdout=subprocess.PIPE, text=True, start_new_session=True
-    )
-    assert process.stdout is not None
-    try:
-        yield json.loads(process.stdout.readline())["port"], process
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        finally:
-            process.kill()
-            process.stdout.close()
 
 
 def ask(

@@ -11,8 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +22,8 @@ from fastserve.app import App, ServeOptions
 from fastserve.online import open_store
 from fastserve.online.claim import claim
 from fastserve.timeutil import format_timestamp
-from tests.servers import start_redis
+from tests import servers
+from tests.servers import Serving, start_redis
 from tests.support import NOW_US, make_repo, put
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -56,27 +56,9 @@ def repo(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@contextmanager
-def serving(repo: Path, *options: str) -> Iterator[tuple[int, subprocess.Popen[str]]]:
-    """A running server: its port and process; killed if it does not end by itself."""
-    command = [sys.executable, "-m", "fastserve.cli.main", "serve", "--port", "0", "--clock", CLOCK, *options]
-    process = subprocess.Popen(
-        command, cwd=repo, env={**os.environ, "PYTHONPATH": str(ROOT)}, stdout=subprocess.PIPE, text=True
-    )
-    assert process.stdout is not None
-    try:
-        line = process.stdout.readline()
-        port = (
-            json.loads(line)["port"] if "--json" in options else int(line.rsplit("ready on 127.0.0.1:", 1)[1])
-        )
-        yield port, process
-    finally:
-        process.terminate()
-        try:
-            process.wait(30)
-        finally:
-            process.kill()
-            process.stdout.close()
+def serving(repo: Path, *options: str) -> AbstractContextManager[Serving]:
+    """A running server whose clock stands still."""
+    return servers.serving(repo, "--clock", CLOCK, *options)
 
 
 @pytest.fixture(scope="module")

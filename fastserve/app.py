@@ -137,6 +137,7 @@ class App:
             "http": lambda: self.server.stats.as_dict(),
             "admission": self._admission.counters,
             "store": self._read_path.counters,
+            "workers": lambda: {"configured": self.options.workers},
         }
         return groups if self._cache is None else groups | {"cache": self._cache.counters}
 

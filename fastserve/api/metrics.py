@@ -1,7 +1,8 @@
 """`GET /metrics` of the data plane, in Prometheus' text format: every worker's figures, by whichever is asked.
 
 Workers share a port, so a scrape reaches any one of them. Each writes its figures to a folder of theirs once a second,
-and adds what the others wrote last to its own; `worker` tells them apart. A worker alone writes nothing.
+and adds what the others wrote last to its own; `worker` tells them apart. One that wrote nothing for a while is not
+told of: it is gone, or hangs. A worker alone writes nothing. docs/metrics.md says what each figure means.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -22,12 +24,14 @@ Figures: TypeAlias = Mapping[str, float]
 Groups: TypeAlias = Mapping[str, Callable[[], Figures]]
 
 EVERY_S: Final = 1.0
+GONE_S: Final = 10.0
 TEXT: Final = "text/plain; version=0.0.4; charset=utf-8"
+STARTED: Final = time.time()
 # What is a state; everything else only grows.
 GAUGES: Final = frozenset(
     (
-        "process_rss_bytes", "http_open_connections", "cache_entries",
-        "cache_bytes_used", "cache_feed_up", "admission_queued", "admission_queued_ms",
+        "process_rss_bytes", "process_start_time_seconds", "workers_configured", "http_open_connections",
+        "cache_entries", "cache_bytes_used", "cache_feed_up", "admission_queued", "admission_queued_ms",
         "admission_waiting_keys", "store_breaker_open",
     )
 )  # fmt: skip
@@ -58,7 +62,7 @@ class Metrics:
         if self._folder is None:
             return
         target = self._folder / f"{self._worker}.json"
-        fresh = target.with_suffix(".new")
+        fresh = target.with_suffix(f".{os.getpid()}")  # the one that this worker replaces may still write
         fresh.write_bytes(orjson.dumps(self._own()))
         fresh.replace(target)
         self._timer = asyncio.get_running_loop().call_later(EVERY_S, self.start)
@@ -71,8 +75,9 @@ class Metrics:
 
     def _get(self, request: Request) -> Response:
         workers = {self._worker: self._own()}
+        oldest = time.time() - GONE_S
         for path in self._folder.glob("*.json") if self._folder else ():
-            if path.stem != str(self._worker):
+            if path.stem != str(self._worker) and path.stat().st_mtime > oldest:
                 workers[int(path.stem)] = orjson.loads(path.read_bytes())
         return Response(200, TEXT, render(workers))
 
@@ -84,13 +89,14 @@ class Metrics:
 
 
 def process_figures() -> dict[str, float]:
-    """CPU seconds so far, user and system, and resident bytes of this process."""
+    """CPU seconds so far, user and system, resident bytes and start of this process."""
     used = resource.getrusage(resource.RUSAGE_SELF)
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return {
         "cpu_user_seconds": used.ru_utime,
         "cpu_system_seconds": used.ru_stime,
         "rss_bytes": pages * os.sysconf("SC_PAGE_SIZE"),
+        "start_time_seconds": STARTED,
     }
 
 

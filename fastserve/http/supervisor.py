@@ -217,6 +217,8 @@ class Supervisor:
                 child.process.kill()
 
     def _next_due(self, now: float) -> float | None:
+        if self._restart_asked and self._rolling is None and self._announced and not self._stopping:
+            return 0.0
         due = [child.kill_at for _, child in self._all()]
         if not self._stopping:
             due += [slot.start_at for slot in self.slots if slot.current is None and slot.successor is None]

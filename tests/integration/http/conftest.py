@@ -10,6 +10,7 @@ import uvloop
 from fastserve.http.h2_py import Session as PySession
 from fastserve.http.limits import Limits
 from fastserve.http.server import Server, make_ssl_context
+from tests.integration.http.supervised import Supervised
 
 try:
     from fastserve._native.h2 import Session as NativeSession
@@ -19,7 +20,7 @@ except ImportError:
 
 def pytest_asyncio_loop_factories(config, item):
     loops = {"asyncio": asyncio.new_event_loop}
-    if item.path.name != "test_workers.py":  # there the servers are processes of their own
+    if not item.path.name.startswith("test_workers"):  # there the servers are processes of their own
         loops["uvloop"] = uvloop.new_event_loop
     return loops
 
@@ -50,6 +51,22 @@ async def serve():
     for server in servers:
         await server.close()
         assert server.stats.open_connections == 0
+
+
+@pytest.fixture
+async def supervise():
+    """supervise(scenario, workers, port, ...) -> a Supervised, killed afterwards if need be."""
+    started = []
+
+    async def start(*words):
+        started.append(await Supervised.start(*words))
+        return started[-1]
+
+    yield start
+    for supervised in started:
+        if supervised.process.returncode is None:
+            supervised.process.kill()
+            await supervised.process.communicate()
 
 
 @pytest.fixture(scope="session")

@@ -8,6 +8,8 @@ import pytest
 from hyperframe.frame import GoAwayFrame, PingFrame
 
 from fastserve.errors import ConfigError
+from fastserve.http import h1
+from fastserve.http import server as http_server
 from fastserve.http.h2 import H2Connection
 from fastserve.http.limits import Limits
 from fastserve.http.message import Response
@@ -242,7 +244,114 @@ async def test_drain_of_an_idle_server_waits_for_the_notice_only(serve):
         await within(server.drain(1000))
 
 
+# ---- drain of a server that is replaced ----
+
+
+async def test_a_replaced_server_waits_for_an_idle_clients_last_request(serve, impl, monkeypatch):
+    for module in (h1, http_server):
+        monkeypatch.setattr(module, "NOTICE_S", -1.0)  # impatience would end all of them at once
+    server = await serve(lambda r: Response(200, "a/b", b"x"), impl)
+    async with (
+        await Raw.connect(server) as idle,
+        await Raw.connect(server) as new,
+        await H2Client.connect(server) as h2,
+    ):
+        await idle.send(GET)
+        await idle.response()
+        assert (await h2.get(1))[0] == 200
+        await eventually(lambda: len(connections(server)) == 3)
+        drain = asyncio.ensure_future(server.drain(1000, asyncio.Event()))
+        assert await goaway(h2) == (0, 2**31 - 1)
+        for client in (idle, new):
+            await client.send(GET)
+            status, headers, body = await client.response()
+            assert (status, headers[b"connection"], body) == (200, b"close", b"x")
+            assert await client.rest() == b""
+            await client.close()
+        await h2.send(PingFrame(0, bytes(8), flags=["ACK"]).serialize())
+        assert await goaway(h2) == (0, 1)
+        await h2.close()
+        await within(drain)
+
+
+async def test_patience_ends_in_a_hurry(serve):
+    server = await serve(lambda r: Response(200, "a/b", b"x"))
+    hurry = asyncio.Event()
+    async with await Raw.connect(server) as idle:
+        await idle.send(GET)
+        await idle.response()
+        drain = asyncio.ensure_future(server.drain(1000, hurry))
+        await asyncio.sleep(0)
+        hurry.set()
+        assert await idle.rest() == b""
+    await within(drain)
+
+
+async def test_requests_in_one_packet_are_all_answered_by_a_draining_server(serve):
+    server = await serve(lambda r: Response(200, "a/b", b"x"))
+    async with await Raw.connect(server) as client:
+        await client.send(GET)
+        await client.response()
+        drain = asyncio.ensure_future(server.drain(1000, asyncio.Event()))
+        await asyncio.sleep(0)
+        await client.send(GET + GET + GET[:10])
+        for _ in range(2):
+            assert b"connection" not in (await client.response())[1]
+        await client.send(GET[10:])
+        assert (await client.response())[1][b"connection"] == b"close"
+        assert await client.rest() == b""
+    await within(drain)
+
+
+async def test_a_drain_waits_for_a_handshake_under_way(serve, tls):
+    """TLS tells the server of a connection only when its handshake is done."""
+    server = await serve(lambda r: Response(200, "a/b", b"x"), tls=tls)
+    async with await Raw.connect(server) as client:
+        await eventually(lambda: len(server._context.arriving) == 1)
+        drain = asyncio.ensure_future(server.drain(1000))
+        await asyncio.sleep(0)
+        client_tls = ssl.create_default_context()
+        client_tls.check_hostname, client_tls.verify_mode = False, ssl.CERT_NONE
+        await within(client.writer.start_tls(client_tls))
+        assert not drain.done()
+        await client.send(GET)
+        assert (await client.response())[1][b"connection"] == b"close"
+        await client.close()
+    await within(drain)
+
+
+async def test_a_handshake_that_fails_is_not_waited_for(serve, tls):
+    """Or no longer than a handshake may take: nobody is told of its end."""
+    server = await serve(lambda r: Response(200, "a/b", b"x"), tls=tls, header_timeout_s=1)
+    async with await Raw.connect(server) as client:
+        await eventually(lambda: len(server._context.arriving) == 1)
+        drain = asyncio.ensure_future(server.drain(1000))
+        await client.send(b"no TLS at all\r\n\r\n" * 10)
+        await client.rest()
+    await within(drain)
+
+
 # ---- listening ----
+
+
+async def test_another_socket_for_a_while(serve, impl):
+    server = await serve(lambda r: Response(200, "a/b", b"x"), impl)
+    sock = socket.create_server(("127.0.0.1", 0))
+    port = sock.getsockname()[1]
+    stop = await server.listen(sock.dup())
+    assert len(server.sockets) == 2
+    raw = await Raw.of(port)
+    stop()
+    await raw.send(GET)
+    assert (await raw.response())[2] == b"x", "what was accepted stays"
+    await raw.close()
+    await eventually(lambda: len(server.sockets) == 1)
+    waiting = await Raw.of(port)  # the socket still listens: it waits in its queue
+    again = await server.listen(sock)
+    await waiting.send(GET)
+    assert (await waiting.response())[2] == b"x"
+    await waiting.close()
+    again()
 
 
 async def test_busy_port_is_a_config_error(serve):

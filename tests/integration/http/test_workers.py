@@ -4,76 +4,13 @@ import asyncio
 import re
 import signal
 import socket
-import sys
-from pathlib import Path
 
 import pytest
 
 from fastserve.errors import ConfigError
 from fastserve.http.workers import run_workers
-from tests.integration.http.wire import WAIT_S, Raw, within
+from tests.integration.http.wire import WAIT_S, Raw
 from tests.integration.http.worker_targets import serve
-
-ROOT = Path(__file__).parents[3]
-
-
-class Supervised:
-    """`worker_targets.py` in a subprocess."""
-
-    def __init__(self, process):
-        self.process = process
-        self.port = 0
-
-    async def line(self):
-        return (await within(self.process.stdout.readline())).decode().strip()
-
-    async def ready(self, workers):
-        match = re.fullmatch(rf"fastserve: {workers} ready on 127\.0\.0\.1:(\d+)", await self.line())
-        assert match
-        self.port = int(match[1])
-        return self
-
-    async def end(self):
-        """(status, rest of stdout, stderr)."""
-        out, err = await within(self.process.communicate())
-        return self.process.returncode, out.decode(), err.decode()
-
-    async def stop(self, number=signal.SIGTERM):
-        self.process.send_signal(number)
-        return await self.end()
-
-    async def get(self, path="/"):
-        """The body of one answer on a fresh connection; None when it breaks."""
-        try:
-            async with await Raw.connect(self) as client:
-                await client.send(b"GET %b HTTP/1.1\r\nhost: h\r\n\r\n" % path.encode())
-                return (await client.response())[2]
-        except (ConnectionError, asyncio.IncompleteReadError):
-            return None
-
-
-@pytest.fixture
-async def supervise():
-    processes = []
-
-    async def start(scenario, count, port=0, *rest):
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "tests.integration.http.worker_targets",
-            *map(str, (scenario, count, port, *rest)),
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            cwd=ROOT,
-        )
-        processes.append(process)
-        return Supervised(process)
-
-    yield start
-    for process in processes:
-        if process.returncode is None:
-            process.kill()
-            await process.communicate()
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

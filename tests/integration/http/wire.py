@@ -29,6 +29,10 @@ class Raw:
     async def connect(cls, server, **kwargs):
         return cls(*await asyncio.open_connection("127.0.0.1", server.port, **kwargs))
 
+    @classmethod
+    async def of(cls, port):
+        return cls(*await asyncio.open_connection("127.0.0.1", port))
+
     async def __aenter__(self):
         return self
 

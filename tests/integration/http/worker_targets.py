@@ -15,6 +15,8 @@ from fastserve.http.message import Response
 from fastserve.http.server import Server
 from fastserve.http.workers import Worker, run_workers
 
+DRAIN_S = float(os.environ.get("DRAIN_S", "10"))
+
 
 def say(text):
     os.write(1, f"{text}\n".encode())  # one write: workers share the pipe
@@ -60,6 +62,29 @@ def fail_once(folder: str, worker: Worker) -> None:
     serve(worker)
 
 
+def staged(folder: str, worker: Worker) -> None:
+    """Tells of each stage. A file `fail` in the folder ends it before it is ready, at a FIFO `hold` it waits."""
+    say(f"starting {worker.index}")
+    if Path(folder, "fail").exists():
+        worker.report_failure("found a file that says fail")
+        sys.exit(4)
+    if Path(folder, "hold").exists():
+        Path(folder, "hold").open("rb").close()  # until the other end is opened
+    uvloop.run(staged_async(worker))
+
+
+async def staged_async(worker: Worker) -> None:
+    here = b"%d %d" % (worker.index, os.getpid())
+    server = Server(lambda request: Response(200, "text/plain", here))
+    await server.start(sock=worker.listen())
+    say(f"serving {worker.index}")
+    worker.report_ready(server.listen)
+    await worker.stopped()
+    say(f"draining {worker.index}")
+    await server.drain(DRAIN_S, worker.hurry)
+    say(f"gone {worker.index}")
+
+
 async def stubborn_async(worker: Worker) -> None:
     worker.report_ready()
     await worker.stopped()
@@ -77,6 +102,7 @@ if __name__ == "__main__":
         "serve": serve,
         "fail": fail,
         "fail_once": partial(fail_once, *rest),
+        "staged": partial(staged, *rest),
         "stubborn": stubborn,
     }
     try:
@@ -84,7 +110,8 @@ if __name__ == "__main__":
             int(count),
             targets[scenario],
             port=int(port),
-            stop_timeout_s=0.5 if scenario == "stubborn" else 20,
+            stop_timeout_s=0.5 if scenario == "stubborn" else DRAIN_S + 10,
+            start_timeout_s=float(os.environ.get("START_TIMEOUT_S", "20")),
         )
     except ConfigError as error:
         sys.exit(str(error))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import time
 from pathlib import Path
 
 import prometheus_client.parser
@@ -43,6 +45,17 @@ async def test_whoever_is_asked_tells_of_all(tmp_path: Path) -> None:
         found = samples(answer(worker))
         assert [found[("fastserve_http_requests_total", str(i))] for i in range(3)] == [0, 10, 20]
         worker.close()
+
+
+async def test_a_worker_that_tells_nothing_any_more_is_gone(tmp_path: Path) -> None:
+    workers = [Metrics(i, {}, str(tmp_path)) for i in range(2)]
+    for worker in workers:
+        worker.start()
+        worker.close()
+    assert {worker for _, worker in samples(answer(workers[0]))} == {"0", "1"}
+    long_ago = time.time() - 60
+    os.utime(tmp_path / "1.json", (long_ago, long_ago))
+    assert {worker for _, worker in samples(answer(workers[0]))} == {"0"}
 
 
 def test_large_counts_are_exact() -> None:

@@ -28,13 +28,14 @@ from h2_output cimport (
 )
 from nghttp2 cimport *
 
-from fastserve.http.message import Request
+from fastserve.http.message import CheckedHeaders, Request
 from fastserve.http.replies import http_date
 
 cdef enum:
     BOMB_FACTOR = 16        # header lists this much over the limit end the connection
 
 cdef object new_request = Request
+cdef type CHECKED = CheckedHeaders
 cdef object date_now = http_date
 cdef char *OUT = new_output()
 
@@ -189,7 +190,7 @@ cdef class Session:
         hold(&stream.answer, response.body)
         try:
             size = stream.answer.view.len
-            n = fill_head(nva, response, date, size, scratch)
+            n = fill_head(nva, response, date, size, scratch, CHECKED)
             if response.status in (204, 304) or stream.method == "HEAD" or size == 0:
                 release(&stream.answer)
                 submit_head(self.session, stream.id, nva, n)

@@ -4,8 +4,7 @@ from cpython.object cimport PyObject
 from cpython.ref cimport Py_INCREF, Py_XDECREF
 from cpython.unicode cimport PyUnicode_DecodeLatin1
 from libc.stdint cimport uint8_t, uintptr_t
-from libc.stdio cimport snprintf
-from libc.string cimport memchr, memcmp
+from libc.string cimport memchr, memcmp, memcpy
 
 from nghttp2 cimport (
     NGHTTP2_NV_FLAG_NONE,
@@ -130,28 +129,53 @@ cdef inline int set_checked(nghttp2_nv *nv, bytes name, bytes value) except -1:
     return 0
 
 
+cdef inline size_t put_decimal(char *to, Py_ssize_t value) noexcept:
+    """A number that is not negative; how many digits it has."""
+    cdef char[24] digits
+    cdef size_t n = 0
+    while True:
+        n += 1
+        digits[24 - n] = <char>(c"0" + value % 10)
+        value //= 10
+        if value == 0:
+            break
+    memcpy(to, digits + 24 - n, n)
+    return n
+
+
 cdef inline int fill_head(
-    nghttp2_nv *nva, object response, bytes date, Py_ssize_t size, char *scratch
+    nghttp2_nv *nva, object response, bytes date, Py_ssize_t size, char *scratch, type checked
 ) except -1:
-    """Fill `nva` (MAX_NV long) from `response`; returns how many. It borrows from the response,
+    """Fill `nva` (MAX_NV long) from `response`, whose headers need no check where they are `checked`;
+    returns how many. It borrows from the response,
     `date` and `scratch` (32 bytes: 8 for the status, 24 for the length)."""
     cdef int n = 1, status = response.status
-    cdef bytes content_type = response.content_type
+    cdef bytes content_type = response.content_type, key, text
+    cdef tuple pair, known
     if not 200 <= status <= 599:
         raise ValueError(f"response status {status} is not within 200..599")
-    if len(response.headers) > MAX_NV - 4:
+    headers = response.headers
+    if len(headers) > MAX_NV - 4:
         raise ValueError(f"more than {MAX_NV - 4} response headers")
-    snprintf(scratch, 8, "%d", status)
+    put_decimal(scratch, status)
     set_nv(&nva[0], ":status", 7, scratch, 3)
     if content_type:
         set_checked(&nva[1], b"content-type", content_type)
         n = 2
-    for name, value in response.headers:
-        set_checked(&nva[n], name, value)
-        n += 1
+    if type(headers) is checked:
+        known = <tuple>headers
+        for pair in known:
+            key, text = pair
+            set_nv(&nva[n], PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key),
+                   PyBytes_AS_STRING(text), PyBytes_GET_SIZE(text))
+            n += 1
+    else:
+        for name, value in headers:
+            set_checked(&nva[n], name, value)
+            n += 1
     set_nv(&nva[n], "date", 4, PyBytes_AS_STRING(date), PyBytes_GET_SIZE(date))
     n += 1
     if status != 204:
-        set_nv(&nva[n], "content-length", 14, scratch + 8, snprintf(scratch + 8, 24, "%zd", size))
+        set_nv(&nva[n], "content-length", 14, scratch + 8, put_decimal(scratch + 8, size))
         n += 1
     return n

@@ -108,6 +108,22 @@ cdef class RowCache:
             missing += self.look_up(source, at, min(at + GROUP, stop), oldest_us, flags)
         return missing
 
+    def get_reads(self, batch, Py_ssize_t n, tuple ages_us, int64_t moment, int64_t since):
+        """Fill in n rows for each of ages_us, which says how old they may be; how many are still UNKNOWN."""
+        cdef Batch* source = batch_of(batch)
+        cdef Py_ssize_t r, at, stop
+        cdef int64_t age
+        if source.n != len(ages_us) * n:
+            raise IndexError(f"{source.n} keys, not {len(ages_us)} times {n}")
+        for r in range(len(ages_us)):
+            age = ages_us[r]
+            stop = (r + 1) * n
+            if age > 0:
+                for at in range(r * n, stop, GROUP):
+                    self.look_up(
+                        source, at, min(at + GROUP, stop), max(moment - age, since), CACHED | BORROWED)
+        return source.missing
+
     cdef Py_ssize_t look_up(
         self, Batch* batch, Py_ssize_t start, Py_ssize_t stop, int64_t oldest_us, uint8_t flags
     ) noexcept nogil:

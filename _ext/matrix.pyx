@@ -53,9 +53,11 @@ cdef struct Out:
     char* matrix
     uint8_t* valid
     uint8_t* statuses
+    Py_ssize_t columns
     Py_ssize_t row_bytes
     Py_ssize_t mask_bytes
     Py_ssize_t item_bytes
+    bint rows_only          # one read fills whole rows: each is zeroed only where it has to be
 
 
 cdef inline void set_bits(uint8_t* bits, Py_ssize_t first, Py_ssize_t count) noexcept nogil:
@@ -122,6 +124,7 @@ cdef class Reading:
     cdef Cell* cells
     cdef Run* runs
     cdef Py_ssize_t n_cells, n_runs, ends_start, heap_start, n_heap
+    cdef bint one_run       # all cells are in it
 
     def __cinit__(self, layout, sources, wanted, fields, Py_ssize_t item_bytes):
         """`wanted`: (number of the field, first column, columns) of this read."""
@@ -144,6 +147,7 @@ cdef class Reading:
             if fields[number].default is not None:
                 cell.default = PyBytes_AS_STRING(fields[number].default)
             self.extend(c, item_bytes)
+        self.one_run = self.n_runs == 1 and self.runs[0].cells == self.n_cells > 1
 
     cdef void extend(self, Py_ssize_t c, Py_ssize_t item_bytes) noexcept:
         """Cell c goes on the last run, or begins one."""
@@ -187,6 +191,19 @@ cdef class Reading:
                 elif cell.bit < 0 and cell.default != NULL:
                     put_cell(cell, cell.default, out, valid, item_bytes)
 
+    cdef bint put_whole(self, const char* row, char* out, uint8_t* valid, const Out* to) noexcept nogil:
+        """A row that has all of the matrix's columns, in one run; False, with nothing done, for any other."""
+        cdef Cell* cell = self.cells
+        if not self.one_run or self.runs[0].bytes != to.row_bytes:
+            return False
+        if not all_set(<const uint8_t*> row + HEADER, cell.bit, self.n_cells):
+            return False
+        memcpy(out, row + cell.offset, to.row_bytes)
+        memset(valid, 0xFF, to.mask_bytes)
+        if to.columns & 7:
+            valid[to.mask_bytes - 1] = <uint8_t> ((1 << (to.columns & 7)) - 1)
+        return True
+
     cdef void put_defaults(self, char* out, uint8_t* valid, Py_ssize_t item_bytes) noexcept nogil:
         cdef Py_ssize_t c
         for c in range(self.n_cells):
@@ -223,13 +240,16 @@ cdef class MatrixDecoder:
         if source.n != reads * n:
             raise CodecError(f"{source.n} keys for {reads} reads of {n} entities")
         out.item_bytes = self.item_bytes
+        out.columns = self.n_columns
         out.row_bytes = self.n_columns * self.item_bytes
         out.mask_bytes = (self.n_columns + 7) // 8
         body = PyBytes_FromStringAndSize(NULL, n * (out.row_bytes + out.mask_bytes + reads))
         out.matrix = PyBytes_AS_STRING(body)
         out.valid = <uint8_t*> out.matrix + n * out.row_bytes
         out.statuses = out.valid + n * out.mask_bytes
-        memset(out.matrix, 0, n * (out.row_bytes + out.mask_bytes))
+        out.rows_only = reads == 1
+        if not out.rows_only:
+            memset(out.matrix, 0, n * (out.row_bytes + out.mask_bytes))
         for r in range(reads):
             self.put_read(&out, source, r * n, n, <dict> self.reads[r], now_us, ttls_us[r])
             out.statuses += n
@@ -265,6 +285,12 @@ cdef class MatrixDecoder:
             out.statuses[i] = found
             if found == PRESENT:
                 self.check_heap(reading, source, start + i)
+                if out.rows_only and reading.put_whole(row.data, to, valid, out):
+                    continue
+            if out.rows_only:
+                memset(to, 0, out.row_bytes)
+                memset(valid, 0, out.mask_bytes)
+            if found == PRESENT:
                 reading.put_row(row.data, to, valid, out.item_bytes)
             elif found != UNAVAILABLE:
                 first.put_defaults(to, valid, out.item_bytes)

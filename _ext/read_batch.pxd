@@ -31,8 +31,18 @@ cdef extern from * nogil:
             data += 8;
             size -= 8;
         }
-        w = 0;
-        memcpy(&w, data, size);
+        /* The rest, 0 to 8 bytes, without a call: two words that overlap, or its first, middle and last byte. */
+        if (size >= 4) {
+            uint32_t first, last;
+            memcpy(&first, data, 4);
+            memcpy(&last, data + size - 4, 4);
+            w = (uint64_t) first << 32 | last;
+        } else if (size) {
+            const uint8_t *bytes = (const uint8_t *) data;
+            w = (uint64_t) bytes[0] << 16 | bytes[size >> 1] << 8 | bytes[size - 1];
+        } else {
+            w = 0;
+        }
         return fs_fold(h ^ w ^ 0xA0761D6478BD642Fu, 0xE7037ED1A0B428DBu);
     }
     """

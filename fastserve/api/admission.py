@@ -153,8 +153,13 @@ class Admission:
     def worked(self, kind: Kind, begun: float) -> None:
         """Work that `may_begin` was done, since `begun` by perf_counter."""
         took = (perf_counter() - begun) * 1e6
-        kind.work_us = moved(kind.work_us, took)
-        self._worked(took)
+        mean = kind.work_us
+        most = 4.0 * mean + FIRST_GUESS_US
+        kind.work_us = mean + GAIN * ((took if took < most else most) - mean)  # `moved`, without its calls
+        self._busy_us += took
+        if not self._scheduled:
+            self._scheduled = True
+            asyncio.get_running_loop().call_soon(self._turn)
 
     def metered(self, kind: Kind, finish: Callable[[In], Out]) -> Callable[[In], Out]:
         """`finish`, which a read calls when it has its rows, counted as work where that is later."""

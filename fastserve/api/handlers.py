@@ -32,6 +32,8 @@ from fastserve.timeutil import format_timestamp
 
 ONE_ENTITY: Final = "/feature-views/{name}/online-features"
 _VIEW: Final = re.compile(r"([^@]*)(?:@v([0-9]{1,9}))?")
+_JSON: Final = wire.JSON.encode()
+_ARROW: Final = wire.ARROW.encode()
 _INTEGER: Final = re.compile(r"-?[0-9]{1,19}")
 
 
@@ -135,11 +137,11 @@ class FeatureReads:
 
 
 def _json(found: Found) -> Response:
-    return Response(200, wire.JSON, render_json(found))
+    return Response(200, _JSON, render_json(found))
 
 
 def _arrow(found: Found) -> Response:
-    return Response(200, wire.ARROW, render_arrow(found))
+    return Response(200, _ARROW, render_arrow(found))
 
 
 _RENDER: Final[dict[str, Finish[Response]]] = {

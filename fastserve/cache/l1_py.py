@@ -15,6 +15,7 @@ bytes: which of two entries goes first may differ.
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -112,6 +113,23 @@ class RowCache:
             entry.uses = min(entry.uses + 1, MAX_USES)
             batch.set(i, entry.row, CACHED | (STALE if stale else 0), entry.fetched_us)
         return missing
+
+    def get_reads(self, batch: ReadBatch, n: int, ages_us: Sequence[int], moment: int, since: int) -> int:
+        """get_many of n rows for each of several reads in turn; how many of all of them are UNKNOWN.
+
+        Args:
+            ages_us: how long before `moment` a row of each read may have been asked for; 0 for not at all.
+            since: entries asked for before then do not count, whatever their age.
+
+        Raises:
+            IndexError: the batch is not n keys for each read.
+        """
+        if len(batch) != len(ages_us) * n:
+            raise IndexError(f"{len(batch)} keys, not {len(ages_us)} times {n}")
+        for r, age in enumerate(ages_us):
+            if age > 0:
+                self.get_many(batch, r * n, (r + 1) * n, max(moment - age, since))
+        return batch.missing
 
     def put_many(self, batch: ReadBatch, start: int, stop: int) -> int:
         """Take in the rows of a range that are known and neither CACHED, CHANGED nor STALE; how many.

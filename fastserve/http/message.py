@@ -14,10 +14,14 @@ The handler runs on the event loop and must not block it.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeAlias
+import re
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Final, TypeAlias
 
 Buffer: TypeAlias = bytes | bytearray | memoryview
+_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9a-z-]+")
+_VALUE: Final = re.compile(rb"(?:[!-~\x80-\xff](?:[\t -~\x80-\xff]*[!-~\x80-\xff])?)?")
+
 HeaderList: TypeAlias = Sequence[tuple[bytes, bytes]]
 
 
@@ -61,6 +65,23 @@ class Request:
         return f"<Request {self.method} {target} {len(self.body)} B>"
 
 
+class CheckedHeaders(tuple[tuple[bytes, bytes], ...]):
+    """Headers that many answers have: checked here, once, and not again for each answer.
+
+    Raises:
+        ValueError: a name is no lower-case token, or a value holds control characters.
+    """
+
+    __slots__ = ()
+
+    def __new__(cls, headers: Iterable[tuple[bytes, bytes]]) -> CheckedHeaders:
+        made = super().__new__(cls, headers)
+        for name, value in made:
+            if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
+                raise ValueError(f"response header {name!r} cannot be sent")
+        return made
+
+
 class Response:
     """One complete answer. The front end adds content-length, date and connection.
 
@@ -69,7 +90,7 @@ class Response:
         content_type: of the body; ``""`` leaves the header out.
         body: bytes, bytearray or C-contiguous memoryview. It is read while it is being sent, with no
             copy of the whole: do not change it after it is handed over.
-        headers: further (lower-case name, value) pairs, at most 60.
+        headers: further (lower-case name, value) pairs, at most 60; those that are always the same as CheckedHeaders.
     """
 
     __slots__ = ("body", "content_type", "headers", "status")

@@ -10,7 +10,8 @@ asked for, in the order asked; a column points at (read, column of that read).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Final
 
 from fastserve.codec.keys import KeyEncoder
 from fastserve.codec.rows import RowDecoder
@@ -18,6 +19,8 @@ from fastserve.definitions import FeatureViewProjection
 from fastserve.definitions.fingerprint import output_fields, schema_fingerprint
 from fastserve.errors import RequestError
 from fastserve.registry import RegisteredView, Snapshot
+
+DEFAULT_MAX_STALENESS_US: Final = 60_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +68,7 @@ class ReadPlan:
         reads: what is read from the store.
         entity_columns: request columns needed -> key type.
         deadline_us: the service's; None without one.
+        max_ages_us: how old a cached row of each read may be; 0 for never cached.
         fingerprint: 16 hex digits that change when a name, type, view version or the order changes.
     """
 
@@ -75,6 +79,12 @@ class ReadPlan:
     entity_columns: Mapping[str, str]
     fingerprint: str
     deadline_us: int | None = None
+    max_ages_us: tuple[int, ...] = field(init=False, default=())
+
+    def __post_init__(self) -> None:
+        allowed = [read.max_staleness_us for read in self.reads]
+        ages = tuple(DEFAULT_MAX_STALENESS_US if age is None else age for age in allowed)
+        object.__setattr__(self, "max_ages_us", ages)
 
 
 def compile_plan(

@@ -24,7 +24,6 @@ from fastserve.serving.plan import ReadPlan
 
 log = logging.getLogger(__name__)
 
-DEFAULT_MAX_STALENESS_US: Final = 60_000_000
 NEVER: Final = 2**62
 
 
@@ -53,14 +52,10 @@ class ViewCache:
             batch: n keys for each read of the plan.
             moment: now, by the monotonic clock.
         """
-        if self._trusted_since > moment:
+        since = self._trusted_since
+        if since > moment:
             return batch.missing
-        for i, read in enumerate(plan.reads):
-            allowed = read.max_staleness_us
-            oldest = moment - (DEFAULT_MAX_STALENESS_US if allowed is None else allowed)
-            if allowed != 0:
-                self._rows.get_many(batch, i * n, (i + 1) * n, max(oldest, self._trusted_since))
-        return batch.missing
+        return self._rows.get_reads(batch, n, plan.max_ages_us, moment, since)
 
     def look_up_stale(self, batch: ReadBatch, moment: int) -> int:
         """Fill in what is missing, however old within `stale_if_down_us`; how many rows that were."""

@@ -55,6 +55,23 @@ def key(i: int) -> bytes:
     return b"7:%d" % i
 
 
+def test_reads_each_with_an_age_of_their_own(twin: Twin) -> None:
+    cache = twin.cache.RowCache(1 << 20)
+    twin.put(cache, {b"a": b"1", b"b": b"2"}, 100)
+    twin.put(cache, {b"c": b"3"}, 150)
+    keys = [b"a", b"b", b"a", b"c", b"c", b"x"]
+    for ages, since, found in [
+        ((50, 100, 1), 0, [None, None, b"1", b"3", None, None]),
+        ((100, 0, 50), 0, [b"1", b"2", None, None, b"3", None]),
+        ((200, 200, 200), 150, [None, None, None, b"3", b"3", None]),
+    ]:
+        batch = twin.batch.ReadBatch(keys)
+        assert cache.get_reads(batch, 2, ages, 200, since) == found.count(None) == batch.missing
+        assert batch.rows() == found
+    with pytest.raises(IndexError, match="6 keys, not 2 times 2"):
+        cache.get_reads(twin.batch.ReadBatch(keys), 2, (1, 1), 200, 0)
+
+
 def test_rows_absence_and_what_is_not_known(twin: Twin) -> None:
     cache = twin.cache.RowCache(1 << 20)
     assert twin.put(cache, {b"a": b"row", b"b": None, b"c": b""}, 5) == 3

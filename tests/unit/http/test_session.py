@@ -6,7 +6,7 @@ import pytest
 from hyperframe.frame import DataFrame, GoAwayFrame
 
 from fastserve.http.limits import Limits
-from fastserve.http.message import Response
+from fastserve.http.message import CheckedHeaders, Response
 from tests.unit.http.peer import Peer, head, parse_frames
 
 
@@ -53,6 +53,31 @@ def test_answer_body(impl, size, kind):
     assert answer.headers[b"x-n"] == b"1"
     assert answer.headers[b"date"].endswith(b"GMT")
     assert peer.session.pending_bytes == 0
+
+
+def test_checked_headers_are_sent_like_others(impl):
+    headers = CheckedHeaders([(b"x-n", b"1"), (b"x-empty", b""), (b"x-long", b"a b" * 200)])
+    peer = Peer(impl, lambda r: Response(200, "a/b", b"1", headers))
+    for stream in (1, 3):
+        peer.request(stream)
+        answer = peer.pump().answers[stream]
+        assert [answer.headers[name] for name, _ in headers] == [value for _, value in headers]
+
+
+@pytest.mark.parametrize(
+    "pair",
+    [
+        (b"x", b"a\r\nset-cookie: b"),
+        (b"bad name", b"v"),
+        (b"X", b"v"),
+        (b"", b"v"),
+        (b"x", b" v"),
+        (b"x", b"v\t"),
+    ],
+)
+def test_headers_are_checked_when_they_are_made(pair):
+    with pytest.raises(ValueError, match="cannot be sent"):
+        CheckedHeaders([(b"ok", b"1"), pair])
 
 
 def test_answer_buffer_is_released(impl):

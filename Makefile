@@ -3,8 +3,15 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml setup.py $(wildcard _ext/*)
 NATIVE := tests/unit/codec tests/unit/http tests/unit/client tests/integration/http
+SANITIZED := tests/fuzz tests/unit/api tests/unit/batch tests/unit/cache tests/unit/codec tests/unit/http \
+	tests/unit/client tests/unit/online/test_fetcher.py tests/integration/http tests/integration/online/test_redis.py
+# A sanitizer's own library comes before all others; it must find the one of C++ exceptions, which pyarrow throws.
+ASAN = FASTSERVE_SANITIZED=1 PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR) \
+	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)" \
+	ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=1:malloc_context_size=8:quarantine_size_mb=64 \
+	UBSAN_OPTIONS=print_stacktrace=1
 
-.PHONY: demo test build debug lint docs feast-conformance loadtest bench bench-smoke clean serve-dev
+.PHONY: demo test build debug sanitize fuzz lint docs feast-conformance loadtest bench bench-smoke clean serve-dev
 
 demo: .venv/.example  ## the flights example, end to end, on embedded stores
 	$(BIN)/python examples/flights/demo.py
@@ -20,10 +27,26 @@ debug: .venv/.dev  ## natives with -O0 -g, line tracing and FS_DEBUG checks, and
 	FASTSERVE_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace
 	$(BIN)/python -m pytest $(NATIVE) $(ARGS); status=$$?; $(MAKE) -s clean-native build; exit $$status
 
+sanitize: .venv/.dev  ## natives with AddressSanitizer and UBSan, and the tests that exercise them
+	$(MAKE) -s clean-native
+	FASTSERVE_SANITIZE=1 $(BIN)/python setup.py -q build_ext -j2 --inplace
+	$(ASAN) $(BIN)/python -m pytest -p no:cacheprovider $(SANITIZED) $(ARGS); status=$$?; \
+		$(MAKE) -s clean-native build; exit $$status
+
+FUZZ_SECONDS ?= 20
+fuzz: .venv/.fuzz build/fuzz/driver  ## libFuzzer, FUZZ_SECONDS for each target from the kept corpus; see tests/fuzz
+	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(ARGS)
+
+build/fuzz/driver: tests/fuzz/driver.c tests/fuzz/tokens.pyx $(wildcard _ext/*) setup.py
+	CC=clang LDSHARED="clang -shared" FASTSERVE_SANITIZE=fuzzer $(BIN)/python setup.py -q build_ext -j2 \
+		--build-lib build/fuzz/natives --build-temp build/fuzz/temp
+	clang -O1 -g -fsanitize=fuzzer,address,undefined -rdynamic tests/fuzz/driver.c -o $@ \
+		$$($(BIN)/python -m tests.fuzz.embed)
+
 lint: .venv/.dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy
-	PATH="$(BIN):$$PATH" cython-lint _ext/*.pyx
+	PATH="$(BIN):$$PATH" cython-lint _ext/*.pyx tests/fuzz/*.pyx
 	$(BIN)/lint-imports
 
 docs: .venv/.dev  ## build/site; warnings are errors
@@ -58,7 +81,7 @@ serve-dev: .venv/.example  ## the flights example's server, as of the end of 201
 
 .PHONY: clean-native
 clean-native:
-	rm -f fastserve/_native/*.so _ext/*.c _ext/*.html && rm -rf build
+	rm -f fastserve/_native/*.so tests/fuzz/*.so _ext/*.c tests/fuzz/tokens.c _ext/*.html && rm -rf build
 
 clean: clean-native
 	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache examples/*/.fastserve examples/*/data

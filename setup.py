@@ -1,6 +1,8 @@
 """Native modules only; everything else is in pyproject.toml.
 
 FASTSERVE_DEBUG=1          -O0 -g, linetrace, and the FS_DEBUG checks in _ext/ (make debug)
+FASTSERVE_SANITIZE=1       AddressSanitizer and UBSan, any finding ends the process (make sanitize)
+FASTSERVE_SANITIZE=fuzzer  the same with the coverage that libFuzzer is guided by; needs CC=clang (make fuzz)
 FASTSERVE_NO_EXTENSIONS=1  a pure-Python install: the twins and the `h2` library serve instead
 libnghttp2 is optional: without its header the native HTTP/2 session is left out and `h2` takes its place.
 """
@@ -17,7 +19,13 @@ DEBUG = os.environ.get("FASTSERVE_DEBUG") == "1"
 MACROS = (
     [("FS_DEBUG", "1"), ("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")] if DEBUG else [("FS_DEBUG", "0")]
 )
+SANITIZERS = {"1": "address,undefined", "fuzzer": "address,undefined,fuzzer-no-link"}
+SANITIZE = SANITIZERS.get(os.environ.get("FASTSERVE_SANITIZE", ""))
 CFLAGS = ["-O0", "-g"] if DEBUG else ["-O3", "-Wall", "-Wsign-compare"]
+LDFLAGS = []
+if SANITIZE:
+    CFLAGS = ["-O1", "-g", "-fno-omit-frame-pointer", f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all"]
+    LDFLAGS = [f"-fsanitize={SANITIZE}"]
 
 
 def has_nghttp2() -> bool:
@@ -35,7 +43,10 @@ def has_nghttp2() -> bool:
 def extensions() -> list[Extension]:
     """One extension a concept: _ext/<name>.pyx becomes fastserve._native.<name>."""
     found = []
-    for path in sorted(Path("_ext").glob("*.pyx")):
+    paths = [(path, f"fastserve._native.{path.stem}") for path in sorted(Path("_ext").glob("*.pyx"))]
+    if SANITIZE:
+        paths.append((Path("tests/fuzz/tokens.pyx"), "tests.fuzz.tokens"))
+    for path, name in paths:
         libraries = []
         if path.stem in ("h2", "h2_client"):
             if not has_nghttp2():
@@ -49,10 +60,11 @@ def extensions() -> list[Extension]:
             libraries = ["nghttp2"]
         found.append(
             Extension(
-                f"fastserve._native.{path.stem}",
+                name,
                 [str(path)],
                 define_macros=MACROS,
                 extra_compile_args=CFLAGS,
+                extra_link_args=LDFLAGS,
                 libraries=libraries,
             )
         )
@@ -68,7 +80,7 @@ def modules() -> list[Extension]:
         extensions(),
         include_path=["_ext"],
         annotate=DEBUG,
-        force=DEBUG,
+        force=DEBUG or bool(SANITIZE),
         compiler_directives={"language_level": "3", "linetrace": DEBUG},
     )
 

@@ -7,7 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.sanitized import SANITIZED, leave_out_twins
 from tests.unit.serving.world import World, make_world
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if SANITIZED:
+        leave_out_twins(config, items)
 
 
 @pytest.fixture

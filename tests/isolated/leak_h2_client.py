@@ -7,7 +7,13 @@ from fastserve._native.h2_client import Session
 from tests.isolated.meter import run
 
 NATIVES = ("h2_client",)
-HEAD = [(b":method", b"POST"), (b":scheme", b"http"), (b":authority", b"h:1"), (b":path", b"/p"), (b"x", b"y")]
+HEAD = [
+    (b":method", b"POST"),
+    (b":scheme", b"http"),
+    (b":authority", b"h:1"),
+    (b":path", b"/p"),
+    (b"x", b"y"),
+]
 BAD_HEAD = [*HEAD, (b"not a name", b"y")]
 OK = Encoder().encode([(":status", "200"), ("x-y", "z" * 50)])
 

@@ -1,7 +1,15 @@
 """Connections of HTTP/2 clients: answered, reset, cut off, too large, malformed, flooding, drained."""
 
 from hpack import Encoder
-from hyperframe.frame import DataFrame, Frame, GoAwayFrame, HeadersFrame, PingFrame, RstStreamFrame, SettingsFrame
+from hyperframe.frame import (
+    DataFrame,
+    Frame,
+    GoAwayFrame,
+    HeadersFrame,
+    PingFrame,
+    RstStreamFrame,
+    SettingsFrame,
+)
 
 from fastserve._native.h2 import Session
 from fastserve.http.limits import Limits
@@ -16,7 +24,9 @@ REQUEST = [(":method", "POST"), (":scheme", "http"), (":path", "/p?q=1"), (":aut
 START = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + SettingsFrame(0, {4: 100_000}).serialize()
 
 
-def head(stream_id: int, *extra: tuple[str, str], end: bool = False, fields: list[tuple[str, str]] = REQUEST) -> Frame:
+def head(
+    stream_id: int, *extra: tuple[str, str], end: bool = False, fields: list[tuple[str, str]] = REQUEST
+) -> Frame:
     flags = ["END_HEADERS", "END_STREAM"] if end else ["END_HEADERS"]
     return HeadersFrame(stream_id, Encoder().encode([*fields, *extra]), flags=flags)
 
@@ -29,7 +39,9 @@ def sent(*frames: Frame) -> bytes:
     return START + b"".join(frame.serialize() for frame in frames)
 
 
-ANSWERED = sent(head(1, ("x-y", "z")), data(1, 900), head(3, end=True), head(5), data(5, 100, False), data(5, 100))
+ANSWERED = sent(
+    head(1, ("x-y", "z")), data(1, 900), head(3, end=True), head(5), data(5, 100, False), data(5, 100)
+)
 CONVERSATIONS = [
     ANSWERED,
     sent(head(1), data(1, 50), RstStreamFrame(1, 8), head(3, end=True), RstStreamFrame(3, 8), GoAwayFrame(0)),
@@ -93,7 +105,7 @@ def once(i: int) -> None:
         session.expire(1000.0)
     session.data_to_send(1 << 18)
     if i % 2:
-        session.close()     # the other half is let go of with requests and answers in it
+        session.close()  # the other half is let go of with requests and answers in it
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from tests.isolated.meter import run
 NATIVES = ("keys",)
 ONE = KeyEncoder(7, ["string"])
 ALL = KeyEncoder(8, ["int64", "bytes", "string", "bool"])
-IDS = ["user|%d" % i for i in range(5)]
+IDS = [f"user|{i}" for i in range(5)]
 NUMBERS, TEXTS = np.arange(5), pa.array(IDS)
 ROW = [[1, 2], [b"a\0", b"b"], ["x", "y"], [True, False]]
 BAD = [([[*IDS[:4], None]], 5), ([IDS], 4), ([IDS, IDS], 5)]

@@ -15,7 +15,11 @@ from tests.isolated.meter import run
 
 NATIVES = ("matrix",)
 LAYOUT = Layout(1, ("a", "b", "c"), (Float32, Int32, Float32))
-COLUMNS = [pa.array([1.5, None], pa.float32()), pa.array([1, 2], pa.int32()), pa.array([2.5, 3], pa.float32())]
+COLUMNS = [
+    pa.array([1.5, None], pa.float32()),
+    pa.array([1, 2], pa.int32()),
+    pa.array([2.5, 3], pa.float32()),
+]
 KEYS, STAMPS = [b"7:a", b"7:b"], np.arange(2)
 ROWS = RowEncoder(LAYOUT).encode(KEYS, COLUMNS, STAMPS, STAMPS)
 DECODER = RowDecoder({1: LAYOUT}, LAYOUT.names, {"b": 5})

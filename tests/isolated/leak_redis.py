@@ -1,4 +1,4 @@
-"""The same before a real Redis, whose URL is the argument: reads that are answered, given up, or asked of a wrong type."""
+"""The same before a real Redis, whose URL is the argument: reads that are answered, and reads that are given up."""
 
 import asyncio
 import sys

@@ -32,7 +32,10 @@ def once(i: int) -> None:
         rows = WRITER.encode(KEYS, COLUMNS, STAMPS, STAMPS)
         assert rows == ROWS
     elif kind == 1:
-        assert READER.decode(KEYS, [ROWS[0], None], now_us=50, ttl_us=None).columns[0].valid.tolist() == [1, 0]
+        assert READER.decode(KEYS, [ROWS[0], None], now_us=50, ttl_us=None).columns[0].valid.tolist() == [
+            1,
+            0,
+        ]
     else:
         try:
             if kind == 2:

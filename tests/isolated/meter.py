@@ -19,8 +19,7 @@ class Mallinfo2(ctypes.Structure):
 
     _fields_ = [
         (name, ctypes.c_size_t)
-        for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks")
-        + ("fordblks", "keepcost")
+        for name in "arena ordblks smblks hblks hblkhd usmblks fsmblks uordblks fordblks keepcost".split()
     ]
 
 
@@ -46,9 +45,7 @@ def held() -> Held:
     info = _mallinfo2()
     with open("/proc/self/statm") as statm:
         pages = int(statm.read().split()[1])
-    return Held(
-        sys.getallocatedblocks(), len(gc.get_objects()), info.uordblks + info.hblkhd, pages * PAGE
-    )
+    return Held(sys.getallocatedblocks(), len(gc.get_objects()), info.uordblks + info.hblkhd, pages * PAGE)
 
 
 def run(once: Callable[[int], object]) -> None:

@@ -59,6 +59,8 @@ def test_the_meter_sees_a_few_bytes_of_each_iteration(what: str) -> None:
 
 def test_each_native_module_has_a_script() -> None:
     """A new one fails here until tests/isolated has a leak_<name>.py whose NATIVES name it."""
-    modules = [pytest.importorskip(f"tests.isolated.{script}", reason="libnghttp2 missing") for script in SCRIPTS]
+    modules = [
+        pytest.importorskip(f"tests.isolated.{script}", reason="libnghttp2 missing") for script in SCRIPTS
+    ]
     covered = {name for module in modules for name in module.NATIVES}
     assert covered == {path.stem for path in (ROOT / "_ext").glob("*.pyx")}

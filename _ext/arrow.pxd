@@ -130,6 +130,10 @@ cdef inline void write_fixed(Column* c, int64_t i, char* out) noexcept nogil:
         copy_values(
             c, c.item_offset + (c.offset + i) * c.length, c.length, c.width // c.length, out
         )
+    elif c.width == 4:      # sizes that the compiler knows are a move, not a call
+        memcpy(out, c.data + 4 * (c.offset + i), 4)
+    elif c.width == 8:
+        memcpy(out, c.data + 8 * (c.offset + i), 8)
     else:
         copy_values(c, c.offset + i, 1, c.width, out)
 

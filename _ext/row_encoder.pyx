@@ -1,6 +1,6 @@
 """Encodes online rows, a batch at a time; docs/row-format.md is the format, codec/rows_py.py the twin.
 
-Reads Arrow memory through the C data interface: per row, measure the heap, allocate the row once, fill it.
+Reads Arrow memory through the C data interface: per row, measure the heap, take memory once, fill it.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -12,6 +12,7 @@ from libc.string cimport memcpy, memset
 from arrow cimport FIXED, ArrowArray, Column, attach, bit, heap_size
 from arrow cimport items_present, write_fixed, write_heap
 from buffers cimport store32, store_stamp
+from read_batch cimport Batch, batch_key, batch_of, key_at, key_size, owned_bytes, set_row
 from crc32c cimport fs_crc32c_choose, row_crc
 
 from fastserve.codec.decoded import field_kind
@@ -37,6 +38,7 @@ cdef class RowEncoder:
     cdef readonly object layout
     cdef Column* columns
     cdef Py_ssize_t n_fields, heap_start, ends_start
+    cdef bint measured          # whether rows of what is attached need a look before they are written
     cdef uint16_t layout_id
 
     def __init__(self, layout):
@@ -62,28 +64,65 @@ cdef class RowEncoder:
 
     def encode(self, keys, columns, event_ts, created_ts):
         """One row per key."""
-        cdef Py_ssize_t i, f, n = len(keys)
+        cdef Py_ssize_t i, size, n = len(keys)
         cdef const int64_t[:] events, created
-        cdef list rows = [None] * n, held = []
+        cdef list rows = [None] * n
+        cdef bytes key, row
         check_columns(self.layout, columns, n)
         events = check_stamps("event_ts", event_ts, n)
         created = check_stamps("created_ts", created_ts, n)
-        if not n:
-            return rows
-        for f in range(self.n_fields):
-            _, array = columns[f].__arrow_c_array__()
-            held.append(array)
-            attach(&self.columns[f], <const ArrowArray*> PyCapsule_GetPointer(array, "arrow_array"))
+        _held = self.point_at(columns, n)
         for i in range(n):
-            rows[i] = self.row(keys[i], i, events[i], created[i])
+            key = keys[i]
+            size = self.size_of(i)
+            if size - self.heap_start > U32_MAX:
+                raise too_large(key)
+            rows[i] = row = PyBytes_FromStringAndSize(NULL, size)
+            self.write(
+                PyBytes_AS_STRING(row), size, PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key),
+                i, events[i], created[i])
         return rows
 
-    cdef bytes row(self, bytes key, Py_ssize_t i, int64_t event_ts, int64_t created_ts):
-        cdef int64_t heap = 0, size
+    def encode_into(self, batch, columns, event_ts, created_ts):
+        """One row per key of a batch, set there."""
+        cdef Batch* to = batch_of(batch)
+        cdef Py_ssize_t i, size
+        cdef const int64_t[:] events, created
+        cdef char* row
+        check_columns(self.layout, columns, to.n)
+        events = check_stamps("event_ts", event_ts, to.n)
+        created = check_stamps("created_ts", created_ts, to.n)
+        _held = self.point_at(columns, to.n)
+        for i in range(to.n):
+            size = self.size_of(i)
+            if size > U32_MAX:
+                raise too_large(batch_key(to, i))
+            row = owned_bytes(to, size)
+            self.write(row, size, key_at(to, i), key_size(to, i), i, events[i], created[i])
+            set_row(to, i, row, size, 0, 0)
+
+    cdef list point_at(self, columns, Py_ssize_t n):
+        """Point at n values of each column; what is returned keeps them alive."""
+        cdef Py_ssize_t f
+        cdef list held = []
+        cdef Column* c
+        self.measured = False
+        for f in range(self.n_fields if n else 0):
+            c = &self.columns[f]
+            _, array = columns[f].__arrow_c_array__()
+            held.append(array)
+            attach(c, <const ArrowArray*> PyCapsule_GetPointer(array, "arrow_array"))
+            if c.kind != FIXED or c.item_present != NULL:
+                self.measured = True
+        return held
+
+    cdef Py_ssize_t size_of(self, Py_ssize_t i) except -1:
+        """Bytes of row i."""
+        cdef int64_t heap = 0
         cdef Py_ssize_t f
         cdef Column* c
-        cdef bytes row
-        cdef char* out
+        if not self.measured:
+            return self.heap_start
         for f in range(self.n_fields):
             c = &self.columns[f]
             if c.present != NULL and not bit(c.present, c.offset + i):
@@ -92,30 +131,37 @@ cdef class RowEncoder:
                 raise null_item(self.layout.names[f], i)
             if c.kind != FIXED:
                 heap += heap_size(c, i)
-        if heap > U32_MAX:
-            raise TooLargeError("a row's heap is more than 4 GiB", where=f"key {key!r}")
-        row = PyBytes_FromStringAndSize(NULL, self.heap_start + heap)
-        out = PyBytes_AS_STRING(row)
+        return self.heap_start + heap
+
+    cdef int write(
+        self, char* out, Py_ssize_t size, const char* key, Py_ssize_t key_bytes,
+        Py_ssize_t i, int64_t event_ts, int64_t created_ts
+    ) except -1:
+        """Fill in the bytes of row i."""
+        cdef int64_t heap = 0, value
+        cdef Py_ssize_t f
+        cdef Column* c
         memset(out, 0, self.heap_start)
         out[0] = VERSION
         memcpy(out + 2, &self.layout_id, 2)
         store_stamp(out + 8, event_ts)
         store_stamp(out + 16, created_ts)
-        heap = 0
         for f in range(self.n_fields):
             c = &self.columns[f]
-            size = 0
+            value = 0
             if c.present == NULL or bit(c.present, c.offset + i):
                 out[HEADER + (f >> 3)] |= <char> (1 << (f & 7))
                 if c.kind == FIXED:
                     write_fixed(c, i, out + c.place)
                 else:
-                    size = heap_size(c, i)
-                    write_heap(c, i, out + self.heap_start + heap, size)
+                    value = heap_size(c, i)
+                    write_heap(c, i, out + self.heap_start + heap, value)
             if c.kind != FIXED:
-                heap += size
+                heap += value
                 store32(out + self.ends_start + 4 * c.place, <uint32_t> heap)
-        store32(
-            out + 4,
-            row_crc(PyBytes_AS_STRING(key), PyBytes_GET_SIZE(key), out, PyBytes_GET_SIZE(row)))
-        return row
+        store32(out + 4, row_crc(key, key_bytes, out, size))
+        return 0
+
+
+cdef object too_large(bytes key):
+    return TooLargeError("a row's heap is more than 4 GiB", where=f"key {key!r}")

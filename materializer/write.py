@@ -1,19 +1,25 @@
-"""Canonical rows into the online store: latest per key, encoded, newest wins.
+"""Canonical rows into the online store: latest per key, encoded, newest wins. No Python object per row.
 
 A run writes its dates newest first, so the freshest features are served soonest and the rows of a key that a
 newer date already wrote need not be sent at all. Within a date the last chunk of the source goes first: among
 rows of equal order the first one written stays, and that has to be the one at the last position.
+
+While the store takes one batch the next is encoded, and no more than two are on their way: a slow store slows the run
+down, and memory stays where it is.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Coroutine, Iterable
 from typing import Any, Final, TypeVar
 
+import numpy as np
 import pyarrow as pa
 
-from fastserve.offline.online_rows import OnlineRows
+from fastserve.batch import KeySet, ReadBatch
+from fastserve.offline.online_rows import Lifetimes, OnlineRows
 from fastserve.online import OnlineStore, open_store
 from fastserve.online.claim import claim, keeps_view, mark_view
 from fastserve.registry import RegisteredView
@@ -22,6 +28,7 @@ from materializer.stop import Stop
 T = TypeVar("T")
 
 PUT_ROWS: Final = 4_096
+PUTS: Final = 2
 SEEN_KEYS: Final = 500_000
 
 
@@ -101,7 +108,7 @@ class ViewWriter:
         self._rows = OnlineRows(registered)
         self._now_us = now_us
         self._stop = stop
-        self._seen: set[bytes] = set()
+        self._seen = KeySet(SEEN_KEYS)
 
     async def write(self, store: OnlineStore, chunks: Iterable[pa.RecordBatch]) -> int:
         """Write one date.
@@ -116,31 +123,59 @@ class ViewWriter:
             Stopped: between two batches.
             StoreError: the store failed; part of the date may be written.
         """
-        written = 0
-        fresh: list[bytes] = []
-        for chunk in chunks:
-            self._stop.check()
-            keys, batch, lifetimes = self._survivors(chunk)
-            for start in range(0, len(keys), PUT_ROWS):
+        puts = _Puts(store)
+        try:
+            for chunk in chunks:
                 self._stop.check()
-                part = slice(start, start + PUT_ROWS)
-                rows = self._rows.encode(keys[part], batch.slice(start, PUT_ROWS))
-                written += await store.put_many(keys[part], rows, lifetimes and lifetimes[part])
-            if len(self._seen) + len(fresh) < SEEN_KEYS:
-                fresh += keys
-        self._seen.update(fresh)
-        return written
+                rows, lifetimes = self._rows.survivors(chunk, self._now_us)
+                # Batches on their way may land in either order, and a key may come again in a row of equal order;
+                # within a chunk it does not.
+                await puts.finish()
+                for start in range(0, rows.num_rows, PUT_ROWS):
+                    self._stop.check()
+                    part = rows.slice(start, PUT_ROWS)
+                    await self._put(puts, part, None if lifetimes is None else lifetimes[start:][:PUT_ROWS])
+            await puts.finish()
+        finally:
+            await puts.settle()
+        self._seen.next_round()
+        return puts.written
 
-    def _survivors(self, chunk: pa.RecordBatch) -> tuple[list[bytes], pa.RecordBatch, list[int] | None]:
-        """Of a chunk the rows to write, with their keys and lifetimes: latest, alive, not yet superseded."""
-        keys, batch, lifetimes = self._rows.survivors(chunk, self._now_us)
-        if self._seen:
-            kept = [i for i, key in enumerate(keys) if key not in self._seen]
-            if len(kept) < len(keys):
-                keys = [keys[i] for i in kept]
-                batch = batch.take(pa.array(kept, pa.int64()))
-                lifetimes = None if lifetimes is None else [lifetimes[i] for i in kept]
-        return keys, batch, lifetimes
+    async def _put(self, puts: _Puts, rows: pa.RecordBatch, lifetimes: Lifetimes) -> None:
+        """Send the rows, but those of keys that a newer date has."""
+        keys = self._rows.keys(rows)
+        superseded = self._seen.mark(keys)
+        if superseded.any():
+            kept = np.flatnonzero(~superseded)
+            rows = rows.take(pa.array(kept))
+            lifetimes = None if lifetimes is None else lifetimes[kept]
+            keys = self._rows.keys(rows)
+        if len(keys):
+            self._rows.encode(keys, rows)
+            await puts.start(keys, lifetimes)
+
+
+class _Puts:
+    """Batches on their way into a store: started in order, waited for when there are too many."""
+
+    def __init__(self, store: OnlineStore) -> None:
+        self.written = 0
+        self._store = store
+        self._tasks: deque[asyncio.Task[int]] = deque()
+
+    async def start(self, keys: ReadBatch, lifetimes: Lifetimes) -> None:
+        while len(self._tasks) >= PUTS:
+            self.written += await self._tasks.popleft()
+        self._tasks.append(asyncio.create_task(self._store.put_batch(keys, lifetimes)))
+        await asyncio.sleep(0)  # so that its bytes go out before the next batch is encoded
+
+    async def finish(self) -> None:
+        while self._tasks:
+            self.written += await self._tasks.popleft()
+
+    async def settle(self) -> None:
+        """After a failure: leave nothing that runs on behind."""
+        await asyncio.gather(*self._tasks, return_exceptions=True)
 
 
 async def _open_claimed(url: str, registry_id: str) -> OnlineStore:

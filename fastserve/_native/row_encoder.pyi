@@ -4,6 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from fastserve.batch import ReadBatch
 from fastserve.codec.layout import Layout
 
 class RowEncoder:
@@ -16,3 +17,10 @@ class RowEncoder:
         event_ts: npt.NDArray[np.int64],
         created_ts: npt.NDArray[np.int64],
     ) -> list[bytes]: ...
+    def encode_into(
+        self,
+        batch: ReadBatch,
+        columns: Sequence[pa.Array],
+        event_ts: npt.NDArray[np.int64],
+        created_ts: npt.NDArray[np.int64],
+    ) -> None: ...

@@ -120,6 +120,21 @@ class RowEncoder:
             for i, key in enumerate(keys)
         ]
 
+    def encode_into(
+        self,
+        batch: ReadBatch,
+        columns: Sequence[pa.Array],
+        event_ts: npt.NDArray[np.int64],
+        created_ts: npt.NDArray[np.int64],
+    ) -> None:
+        """One row per key of a batch, set there; see `encode`.
+
+        Raises:
+            TooLargeError: for a row of more than 4 GiB, too.
+        """
+        for i, row in enumerate(self.encode(batch.keys(), columns, event_ts, created_ts)):
+            batch.set(i, row, 0, 0)
+
     def _row(self, key: bytes, values: Sequence[bytes | None], event_ts: int, created_ts: int) -> bytes:
         bitmap = bytearray((len(values) + 7) // 8)
         fixed, ends, heap = bytearray(), bytearray(), bytearray()

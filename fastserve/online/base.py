@@ -101,6 +101,15 @@ class OnlineStore(Protocol):
         """
         ...
 
+    async def put_batch(self, batch: ReadBatch, lifetimes_us: Lifetimes = None) -> int:
+        """put_many without an object per row: the bulk path, from the encoders' memory to the store.
+
+        Args:
+            batch: distinct keys, each with a row that a RowEncoder made. Not to be changed before the return.
+            lifetimes_us: see put_many.
+        """
+        ...
+
     async def delete_many(self, keys: Sequence[bytes]) -> int:
         """Remove keys; returns how many there were."""
         ...
@@ -154,6 +163,11 @@ def check_batch(
             newest[key] = i
     picks = newest.values()
     return list(newest), [rows[i] for i in picks], [lifetimes[i] for i in picks]
+
+
+def rows_of(batch: ReadBatch) -> list[bytes]:
+    """The rows of a batch that has them all."""
+    return [row for row in batch.rows() if row is not None]
 
 
 def _lifetimes(lifetimes_us: Lifetimes, n: int) -> Sequence[int]:

@@ -39,6 +39,7 @@ from fastserve.online.base import (
     check_batch,
     closed_error,
     read_only_error,
+    rows_of,
 )
 from fastserve.timeutil import now_us
 
@@ -242,6 +243,10 @@ class LmdbStore:
             self._run,
             lambda environment: sum(environment.write(partial(_put, now, part)) for part in parts),
         )
+
+    async def put_batch(self, batch: ReadBatch, lifetimes_us: Lifetimes = None) -> int:
+        """See OnlineStore."""
+        return await self.put_many(batch.keys(), rows_of(batch), lifetimes_us)
 
     async def delete_many(self, keys: Sequence[bytes]) -> int:
         """See OnlineStore."""

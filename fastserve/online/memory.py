@@ -20,6 +20,7 @@ from fastserve.online.base import (
     check_batch,
     closed_error,
     read_only_error,
+    rows_of,
 )
 from fastserve.timeutil import now_us
 
@@ -79,6 +80,10 @@ class MemoryStore:
                     space.rows[key] = (now + lifetime if lifetime else 0, row)
                     written += 1
         return written
+
+    async def put_batch(self, batch: ReadBatch, lifetimes_us: Lifetimes = None) -> int:
+        """See OnlineStore."""
+        return await self.put_many(batch.keys(), rows_of(batch), lifetimes_us)
 
     async def delete_many(self, keys: Sequence[bytes]) -> int:
         """See OnlineStore."""

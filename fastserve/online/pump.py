@@ -1,8 +1,8 @@
-"""One connection to Redis for reads, made when there is something to ask and renewed by itself.
+"""A connection to Redis of our own, made when there is something to ask and renewed by itself: a Line.
 
-What is asked and what the replies mean is the Fetcher's (fetcher_py.py); here are sockets, logins and time-outs. When
-the connection breaks or a reply is late, everybody who waits on it fails and the next read connects anew; the
-connection goes, because a late reply would answer a later MGET.
+What is asked and what the replies mean is a Talker's: the Fetcher's for reads (fetcher_py.py), the Writer's for writes
+(writer.py). Here are sockets, logins and time-outs. When the connection breaks or a reply is late, everybody who waits
+on it fails and the next call connects anew; the connection goes, because a late reply would answer a later question.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeAlias, cast
+from typing import Any, Final, Generic, Protocol, TypeAlias, TypeVar, cast
 
 import hiredis
 
@@ -23,6 +23,48 @@ from fastserve.online.fetcher import Fetcher
 MIN_VERSION: Final = (6, 2)
 
 ErrorFactory: TypeAlias = Callable[[], StoreError]
+LATE_AGAIN_S: Final = 0.01
+
+
+class Talker(Protocol):
+    """What is said on a connection, without I/O. Replies come in the order of the requests."""
+
+    @property
+    def queued(self) -> int:
+        """Whether there is anything to send, as a number."""
+        ...
+
+    @property
+    def waiting_since(self) -> float | None:
+        """The loop's time when the oldest request without a reply was sent; None: all are answered."""
+        ...
+
+    def requests(self, now: float) -> bytes:
+        """What is to be sent; it counts as sent from here on."""
+        ...
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        """Where the next bytes go; see asyncio.BufferedProtocol."""
+        ...
+
+    def buffer_updated(self, size: int) -> None:
+        """Take the bytes. CodecError: they are no reply; the connection is of no use any more."""
+        ...
+
+    def fail_sent(self, make_error: ErrorFactory) -> None:
+        """The connection is lost: who waits for its replies fails. What is queued stays so."""
+        ...
+
+    def fail_all(self, make_error: ErrorFactory) -> None:
+        """There is no connection: all who wait fail."""
+        ...
+
+    def close(self, make_error: ErrorFactory) -> None:
+        """All who wait fail, and so does every later call."""
+        ...
+
+
+T = TypeVar("T", bound=Talker)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,17 +133,17 @@ class _Login(asyncio.Protocol):
 
 
 class Wire(asyncio.BufferedProtocol):
-    """One connection that is logged in: bytes from the Fetcher and to it.
+    """One connection that is logged in: bytes from the Talker and to it.
 
     Args:
         endpoint: the server.
-        fetcher: what is asked.
+        talker: what is said.
         on_lost: called once, at the moment it is of no use any more.
     """
 
-    def __init__(self, endpoint: Endpoint, fetcher: Fetcher, on_lost: Callable[[], None]) -> None:
+    def __init__(self, endpoint: Endpoint, talker: Talker, on_lost: Callable[[], None]) -> None:
         self._endpoint = endpoint
-        self._fetcher = fetcher
+        self._talker = talker
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._timer: asyncio.TimerHandle | None = None
@@ -111,22 +153,22 @@ class Wire(asyncio.BufferedProtocol):
         self._transport = cast(asyncio.Transport, transport)
 
     def send(self) -> None:
-        """Ask for the keys that are queued."""
+        """Send what is queued."""
         assert self._transport is not None
-        requests = self._fetcher.requests(self._loop.time())
+        requests = self._talker.requests(self._loop.time())
         if requests:
             self._transport.write(requests)
         if self._timer is None:
             self._timer = self._loop.call_later(self._endpoint.timeout, self._check_time)
 
     def get_buffer(self, sizehint: int) -> memoryview:
-        return self._fetcher.get_buffer(sizehint)
+        return self._talker.get_buffer(sizehint)
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._transport is None:
             return
         try:
-            self._fetcher.buffer_updated(nbytes)
+            self._talker.buffer_updated(nbytes)
         except CodecError as error:
             text = f"Redis at {self._endpoint.label} does not speak RESP: {error}"
             self.drop(lambda: StoreUnavailableError(text))
@@ -144,19 +186,27 @@ class Wire(asyncio.BufferedProtocol):
             self._timer.cancel()
         self._on_lost()
         transport.abort()
-        self._fetcher.fail_sent(reason)
+        self._talker.fail_sent(reason)
 
-    def _check_time(self) -> None:
+    def _check_time(self, late: float | None = None) -> None:
+        """Look whether a reply is overdue.
+
+        Args:
+            late: the request that was overdue a moment ago. Only who is late twice is: when this process was held up,
+                the reply may have come, and is read in between.
+        """
         self._timer = None
-        since = self._fetcher.waiting_since
+        since = self._talker.waiting_since
         if since is None:
             return
         left = since + self._endpoint.timeout - self._loop.time()
         if left > 0:
             self._timer = self._loop.call_later(left, self._check_time)
-            return
-        label, timeout = self._endpoint.label, self._endpoint.timeout
-        self.drop(lambda: StoreTimeoutError(f"Redis at {label} did not answer within {timeout:g} s"))
+        elif since != late:
+            self._timer = self._loop.call_later(LATE_AGAIN_S, self._check_time, since)
+        else:
+            label, timeout = self._endpoint.label, self._endpoint.timeout
+            self.drop(lambda: StoreTimeoutError(f"Redis at {label} did not answer within {timeout:g} s"))
 
 
 async def connect(endpoint: Endpoint) -> asyncio.Transport:
@@ -247,8 +297,66 @@ def too_old(label: str, version: str) -> StoreUnavailableError:
     )
 
 
-class Pump:
-    """Reads over one connection, which it makes and renews by itself.
+class Line(Generic[T]):
+    """One connection, which makes and renews itself when its talker has something to say.
+
+    Args:
+        endpoint: the server.
+        make_talker: called with what wakes the line.
+
+    Attributes:
+        talker: what is said.
+    """
+
+    def __init__(self, endpoint: Endpoint, make_talker: Callable[[Callable[[], None]], T]) -> None:
+        self._endpoint = endpoint
+        self.talker = make_talker(self._wake)
+        self._wire: Wire | None = None
+        self._connecting: asyncio.Task[None] | None = None
+
+    def close(self) -> None:
+        """Drop the connection; who waits gets StoreUnavailableError."""
+        label = self._endpoint.label
+        if self._connecting is not None:
+            self._connecting.cancel()
+        self.talker.close(lambda: closed_error(label))
+        if self._wire is not None:
+            self._wire.drop(lambda: closed_error(label))
+
+    def _wake(self) -> None:
+        asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        if self._wire is not None:
+            self._wire.send()
+        elif self.talker.queued and self._connecting is None:
+            self._connecting = asyncio.get_running_loop().create_task(self._connect())
+
+    async def _connect(self) -> None:
+        try:
+            transport = await connect(self._endpoint)
+        except StoreError as error:
+            self._connecting = None
+            kind, message, hint = type(error), error.message, error.hint
+            self.talker.fail_all(lambda: kind(message, hint=hint))
+        except Exception as error:
+            # A bug, but one that must not leave the callers waiting.
+            self._connecting = None
+            text = f"Redis at {self._endpoint.label}: {error!r}"
+            self.talker.fail_all(lambda: StoreUnavailableError(text))
+            raise
+        else:
+            self._connecting = None
+            self._wire = Wire(self._endpoint, self.talker, self._lost)
+            attach(transport, self._wire)
+            self._wire.send()
+
+    def _lost(self) -> None:
+        self._wire = None
+
+
+class Pump(Line[Fetcher]):
+    """The line for reads.
 
     Args:
         endpoint: the server.
@@ -258,10 +366,8 @@ class Pump:
     """
 
     def __init__(self, endpoint: Endpoint) -> None:
-        self._endpoint = endpoint
-        self.fetcher = Fetcher(endpoint.label, self._wake)
-        self._wire: Wire | None = None
-        self._connecting: asyncio.Task[None] | None = None
+        super().__init__(endpoint, lambda wake: Fetcher(endpoint.label, wake))
+        self.fetcher = self.talker
 
     def get_many(self, keys: Sequence[bytes]) -> asyncio.Future[Rows]:
         """The rows of the keys, None where there is none.
@@ -280,53 +386,13 @@ class Pump:
             else:
                 future.set_exception(error)
 
-        if self.fetcher.fetch(batch, done, 0):
+        if self.talker.fetch(batch, done, 0):
             future.set_result(batch.rows())
         else:
             future.add_done_callback(lambda _: batch.abandon())
         return future
 
-    def forget(self, keys: Sequence[bytes]) -> None:
+    def forget(self, keys: ReadBatch) -> None:
         """These keys were written: no later read shares an answer that may be older."""
-        if self.fetcher.waiting_since is not None:
-            self.fetcher.forget(ReadBatch(keys))
-
-    def close(self) -> None:
-        """Drop the connection; who waits gets StoreUnavailableError."""
-        label = self._endpoint.label
-        if self._connecting is not None:
-            self._connecting.cancel()
-        self.fetcher.close(lambda: closed_error(label))
-        if self._wire is not None:
-            self._wire.drop(lambda: closed_error(label))
-
-    def _wake(self) -> None:
-        asyncio.get_running_loop().call_soon(self._flush)
-
-    def _flush(self) -> None:
-        if self._wire is not None:
-            self._wire.send()
-        elif self.fetcher.queued and self._connecting is None:
-            self._connecting = asyncio.get_running_loop().create_task(self._connect())
-
-    async def _connect(self) -> None:
-        try:
-            transport = await connect(self._endpoint)
-        except StoreError as error:
-            self._connecting = None
-            kind, message, hint = type(error), error.message, error.hint
-            self.fetcher.fail_all(lambda: kind(message, hint=hint))
-        except Exception as error:
-            # A bug, but one that must not leave the callers waiting.
-            self._connecting = None
-            text = f"Redis at {self._endpoint.label}: {error!r}"
-            self.fetcher.fail_all(lambda: StoreUnavailableError(text))
-            raise
-        else:
-            self._connecting = None
-            self._wire = Wire(self._endpoint, self.fetcher, self._lost)
-            attach(transport, self._wire)
-            self._wire.send()
-
-    def _lost(self) -> None:
-        self._wire = None
+        if self.talker.waiting_since is not None:
+            self.talker.forget(keys)

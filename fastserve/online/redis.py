@@ -7,23 +7,24 @@ Options after ``?``: ``socket_timeout`` (2) and ``socket_connect_timeout`` (5), 
 ``ssl_ca_certs`` (file), ``ssl_cert_reqs`` (required | optional | none), ``ssl_check_hostname`` (true),
 ``ssl_certfile`` and ``ssl_keyfile`` (the client's own).
 
-One string a row under the key as it is, expiring by Redis. Reads go through pump.py. Writes run in a
-script that compares the stored row's order with the new one's, at most 100 keys a run so that readers
-wait less than a millisecond, several runs a round trip; it also publishes the keys that it changed
-(changes.py), so an account that writes needs the right to publish there. How durable an acknowledged write is, is up to
-the server: ``appendonly yes`` keeps it.
+One string a row under the key as it is, expiring by Redis. Reads and writes have a connection each (pump.py): what
+is asked is in fetcher_py.py, what is written, and why no older row replaces a newer one, in writer.py. Writes publish
+the keys that they changed (changes.py), so an account that writes needs the right to publish there. redis-py does what
+is not hot. How durable an acknowledged write is, is up to the server: ``appendonly yes`` keeps it.
 """
 
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Final
 from urllib.parse import parse_qs, urlsplit
 
+import numpy as np
+import numpy.typing as npt
 import redis.exceptions
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.connection import SSLConnection, parse_url
@@ -31,7 +32,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from fastserve.batch import ReadBatch
-from fastserve.errors import ConfigError, StoreTimeoutError, StoreUnavailableError
+from fastserve.errors import ConfigError, StoreError, StoreTimeoutError, StoreUnavailableError
 from fastserve.online.base import (
     Lifetimes,
     OnRows,
@@ -42,36 +43,10 @@ from fastserve.online.base import (
 )
 from fastserve.online.changes import channel_of, pack_keys
 from fastserve.online.feed import ChangeFeed
-from fastserve.online.pump import Endpoint, Pump, check_version
+from fastserve.online.pump import Endpoint, Line, Pump, check_version
+from fastserve.online.writer import Writer
 
-# The order is 16 bytes, compared as four big-endian u32: Lua's `<` on strings follows the locale, and
-# its numbers hold 53 bits. A stored value too short to be a row is not ours and gives way.
-NEWEST_WINS: Final = """
-local written, changed = 0, {}
-for i, key in ipairs(KEYS) do
-  local row, px = ARGV[2 * i - 1], ARGV[2 * i]
-  local held = redis.call('GETRANGE', key, 8, 23)
-  local newer = #held < 16
-  if not newer then
-    local a, b, c, d = struct.unpack('>I4I4I4I4', row, 9)
-    local e, f, g, h = struct.unpack('>I4I4I4I4', held)
-    if a ~= e then newer = a > e elseif b ~= f then newer = b > f
-    elseif c ~= g then newer = c > g else newer = d > h end
-  end
-  if newer then
-    if px == '0' then redis.call('SET', key, row) else redis.call('SET', key, row, 'PX', px) end
-    written = written + 1
-    if #key < 65536 then changed[#changed + 1] = struct.pack('<I2', #key) .. key end
-  end
-end
-if #changed > 0 then redis.call('PUBLISH', ARGV[#ARGV], table.concat(changed)) end
-return written
-"""
-_SHA: Final = hashlib.sha1(NEWEST_WINS.encode()).hexdigest()
-_MAX_KEYS: Final = 100
-_MAX_BYTES: Final = 4 << 20
-_CALLS_DEEP: Final = 4
-_CONNECTIONS: Final = 4  # of writers; more put_many at a time wait for one
+_CONNECTIONS: Final = 4  # of redis-py
 _DELETE_KEYS: Final = 500
 _MAX_PX: Final = 10**15  # 31,000 years; Redis refuses what overflows its clock
 _GLOB: Final = re.compile(rb"[*?\[\]\\^]")
@@ -97,6 +72,7 @@ class RedisStore:
         self._endpoint = endpoint
         self._read_only = read_only
         self._pump = Pump(endpoint)
+        self._writes = Line(endpoint, partial(Writer, endpoint.label, self._channel))
         self._feeds: list[ChangeFeed] = []
         pool = BlockingConnectionPool(max_connections=_CONNECTIONS, timeout=None, **settings)
         self._client = Redis.from_pool(pool)
@@ -121,36 +97,19 @@ class RedisStore:
         self, keys: Sequence[bytes], rows: Sequence[bytes], lifetimes_us: Lifetimes = None
     ) -> int:
         """See OnlineStore."""
-        self._check_writable()
         keys, rows, lifetimes = check_batch(keys, rows, lifetimes_us)
-        calls = list(_calls(keys, rows, lifetimes))
-        written = 0
-        with self._translated():
-            await self._check_server()
-            for i in range(0, len(calls), _CALLS_DEEP):
-                written += await self._run(calls[i : i + _CALLS_DEEP])
-        self._pump.forget(keys)
+        batch = ReadBatch(keys)
+        batch.fill(rows, 0)
+        return await self.put_batch(batch, lifetimes)
+
+    async def put_batch(self, batch: ReadBatch, lifetimes_us: Lifetimes = None) -> int:
+        """See OnlineStore."""
+        self._check_writable()
+        done: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+        self._writes.talker.write(batch, _milliseconds(lifetimes_us), partial(_resolve, done))
+        written = await done
+        self._pump.forget(batch)
         return written
-
-    async def _run(self, calls: Sequence[_ScriptCall]) -> int:
-        """Run the script for each call in one round trip; load it first where it is unknown."""
-        replies = await self._pipe(calls)
-        unknown = [isinstance(reply, redis.exceptions.NoScriptError) for reply in replies]
-        if any(unknown):
-            await self._client.script_load(NEWEST_WINS)
-            again = [call for call, miss in zip(calls, unknown, strict=True) if miss]
-            known = [reply for reply, miss in zip(replies, unknown, strict=True) if not miss]
-            replies = known + await self._pipe(again)
-        for reply in replies:
-            if isinstance(reply, Exception):
-                raise reply
-        return sum(replies)
-
-    async def _pipe(self, calls: Sequence[_ScriptCall]) -> list[Any]:
-        async with self._client.pipeline(transaction=False) as pipe:
-            for keys, arguments in calls:
-                pipe.evalsha(_SHA, len(keys), *keys, *arguments, self._channel)
-            return await pipe.execute(raise_on_error=False)
 
     async def delete_many(self, keys: Sequence[bytes]) -> int:
         """See OnlineStore."""
@@ -164,7 +123,7 @@ class RedisStore:
                     pipe.unlink(*part)
                     pipe.publish(self._channel, pack_keys(part))
                     deleted += (await pipe.execute())[0]
-        self._pump.forget(keys)
+        self._pump.forget(ReadBatch(keys))
         return deleted
 
     async def sweep(self) -> int:
@@ -188,6 +147,7 @@ class RedisStore:
             for feed in self._feeds:
                 await feed.close()
             self._pump.close()
+            self._writes.close()
             await self._client.aclose()
 
     async def _check_server(self) -> None:
@@ -233,26 +193,26 @@ class RedisStore:
             raise StoreUnavailableError(f"Redis at {self._label} answered: {error}", hint=hint) from error
 
 
-_ScriptCall = tuple[Sequence[bytes], list[bytes | int]]
+def _resolve(future: asyncio.Future[int], error: StoreError | None, written: int) -> None:
+    if future.done():  # the caller gave up
+        return
+    if error is None:
+        future.set_result(written)
+    else:
+        future.set_exception(error)
 
 
-def _calls(keys: Sequence[bytes], rows: Sequence[bytes], lifetimes: Sequence[int]) -> Iterator[_ScriptCall]:
-    """The script's runs: up to 100 keys and about 4 MiB each. Arguments: row, milliseconds, …"""
-    start = size = 0
-    arguments: list[bytes | int] = []
-    for i, (row, lifetime) in enumerate(zip(rows, lifetimes, strict=True)):
-        if i - start == _MAX_KEYS or (size and size + len(row) > _MAX_BYTES):
-            yield keys[start:i], arguments
-            start, size, arguments = i, 0, []
-        size += len(row)
-        arguments += (row, _milliseconds(lifetime))
-    if arguments:
-        yield keys[start:], arguments
-
-
-def _milliseconds(lifetime_us: int) -> int:
-    """Rounded up; 0 stays 0 (forever), and what is over already gets the shortest life there is."""
-    return min(max(-(-lifetime_us // 1_000), 1), _MAX_PX) if lifetime_us else 0
+def _milliseconds(lifetimes_us: Lifetimes) -> npt.NDArray[np.int64] | None:
+    """Rounded up; 0 stays 0 (for ever), and what is over already gets the shortest life there is."""
+    if lifetimes_us is None:
+        return None
+    if not isinstance(lifetimes_us, np.ndarray):
+        lifetimes_us = np.array([lifetime or 0 for lifetime in lifetimes_us], np.int64)
+    if not lifetimes_us.any():
+        return None
+    lives = np.clip(lifetimes_us // 1_000 + (lifetimes_us % 1_000 > 0), 1, _MAX_PX)
+    lives[lifetimes_us == 0] = 0
+    return lives
 
 
 # ---- URL ---------------------------------------------------------------------------------------

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Final
 import numpy as np
 import pyarrow as pa
 
+from fastserve.batch import ReadBatch
 from fastserve.errors import FastserveError, MaterializeError, OfflineStoreError, OverloadedError
 from fastserve.offline.latest import timestamps
-from fastserve.offline.online_rows import OnlineRows
+from fastserve.offline.online_rows import Lifetimes, OnlineRows
 from fastserve.offline.schema import EVENT_TS
 from fastserve.online import OnlineStore
 from fastserve.registry import RegisteredView, Registry
@@ -235,21 +236,14 @@ class Lane:
         """Write the latest row of each entity online; the newest wins."""
         assert self._stores.online is not None
         if batch.num_rows <= INLINE_ROWS:
-            keys, rows, lifetimes = self._encoded(batch)
+            parts = self._encoded(batch)
         else:  # readers are on this loop
             loop = asyncio.get_running_loop()
-            keys, rows, lifetimes = await loop.run_in_executor(self._stores.threads, self._encoded, batch)
-        written = 0
-        for start in range(0, len(keys), PUT_ROWS):
-            part = slice(start, start + PUT_ROWS)
-            written += await self._stores.online.put_many(
-                keys[part], rows[part], lifetimes and lifetimes[part]
-            )
-        return written
+            parts = await loop.run_in_executor(self._stores.threads, self._encoded, batch)
+        return sum([await self._stores.online.put_batch(keys, lifetimes) for keys, lifetimes in parts])
 
-    def _encoded(self, batch: pa.RecordBatch) -> tuple[list[bytes], list[bytes], list[int] | None]:
-        keys, latest, lifetimes = self._rows.survivors(batch, self._stores.now())
-        return keys, self._rows.encode(keys, latest), lifetimes
+    def _encoded(self, batch: pa.RecordBatch) -> list[tuple[ReadBatch, Lifetimes]]:
+        return self._rows.encoded(batch, self._stores.now(), PUT_ROWS)
 
 
 def _days(batches: list[pa.RecordBatch]) -> list[date]:

@@ -75,6 +75,7 @@ async def test_keys_of_a_newer_date_are_not_sent_again_while_there_is_room(
     # Within a date nothing is left out: its chunks are in no order of time.
     assert [keys for keys, _ in store.puts] == [[b"7:1"], [b"7:1"], [b"7:2"]]
     monkeypatch.setattr("materializer.write.SEEN_KEYS", 0)
+    writer = writer_of()
     await writer.write(store, [chunk((3, 0, 0))])
     await writer.write(store, [chunk((3, -1, 0))])
     assert [keys for keys, _ in store.puts[3:]] == [[b"7:3"], [b"7:3"]]

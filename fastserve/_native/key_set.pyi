@@ -1,0 +1,1 @@
+from fastserve.batch.key_set_py import KeySet as KeySet

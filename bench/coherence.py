@@ -58,11 +58,13 @@ class Prober:
 
     Attributes:
         number: the probe's value, as written last.
+        stale: answers with an older value, asked for after the acknowledgement.
     """
 
     made: World
     server: Server
     number: int = 0
+    stale: int = 0
     _body: bytes = field(default_factory=lambda: body_of([PROBE]))
 
     def round(self, size: int) -> Mapping[str, float]:
@@ -73,7 +75,7 @@ class Prober:
     async def _round(self, size: int) -> Mapping[str, float]:
         workers = await self._connect()
         writer = await Writer.start(self.made.repo, ENTITIES - 1, RATE, size)
-        dropped = metric(self.server, "cache_drops_total")
+        dropped, self.stale = metric(self.server, "cache_drops_total"), 0
         times = np.array([await self._probe(writer, workers) for _ in range(PROBES)])
         rate = await writer.stop()
         for connection in workers:
@@ -81,7 +83,8 @@ class Prober:
         await self._dropped(dropped)
         slowest = times.max(axis=1)
         found = {name: float(np.quantile(slowest, q)) for name, q in QUANTILES.items()}
-        return {**found, "one_worker_p99_ms": float(np.quantile(times, 0.99)), "rows_per_s": rate}
+        one = {"one_worker_p99_ms": float(np.quantile(times, 0.99)), "stale": self.stale / PROBES}
+        return {**found, **one, "rows_per_s": rate}
 
     async def _connect(self) -> list[Connection]:
         """A connection to each worker; the kernel picks one for a connection, so there are some in vain."""
@@ -114,6 +117,7 @@ class Prober:
             at = time.monotonic_ns()
             if np.frombuffer(answer, "<f4", 1)[0] == self.number:
                 return at
+            self.stale += 1
         raise AssertionError(f"a worker still does not answer write {self.number}")
 
     async def _dropped(self, before: float) -> None:
@@ -130,7 +134,14 @@ def report(found: dict[str, dict[str, list[float]]]) -> None:
     """Table, targets, file."""
     table = Table(
         f"{WORKERS} workers on one core",
-        {"p50_ms": "", "p99_ms": "", "max_ms": "", "one_worker_p99_ms": "", "rows_per_s": "written"},
+        {
+            "p50_ms": "",
+            "p99_ms": "",
+            "max_ms": "",
+            "one_worker_p99_ms": "",
+            "stale": "answers a write",
+            "rows_per_s": "written",
+        },
     )
     for size, rounds in found.items():
         figures = {name: Figure(tuple(v), name != "rows_per_s") for name, v in rounds.items()}

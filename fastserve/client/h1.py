@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import aiohttp
 from yarl import URL
 
@@ -28,6 +30,9 @@ class H1Transport:
         self._endpoint = endpoint
         self._max_answer = options.max_answer_bytes
         tls = options.ssl_context("http/1.1") if endpoint.tls else True
+        # Calls take turns in their order. aiohttp's own limit gives a connection that comes free to whoever asks next,
+        # so that under load a call that waits may wait for ever.
+        self._turns = asyncio.Semaphore(options.max_connections)
         self._session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(limit=options.max_connections, ssl=tls),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -40,9 +45,12 @@ class H1Transport:
         url = URL(f"{self._endpoint}{path}", encoded=True)
         where = str(self._endpoint)
         try:
-            async with self._session.request(
-                method, url, headers=headers, data=body or None, allow_redirects=False
-            ) as response:
+            async with (
+                self._turns,
+                self._session.request(
+                    method, url, headers=headers, data=body or None, allow_redirects=False
+                ) as response,
+            ):
                 data = bytearray()
                 async for chunk in response.content.iter_chunked(READ_BYTES):
                     data += chunk

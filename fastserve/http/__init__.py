@@ -2,7 +2,8 @@
 
 message.py      <- START HERE. Request, Response, Handler: the seam
 server.py       Server (one port, every protocol), make_ssl_context
-workers.py      run_workers: processes sharing the port, supervised
+workers.py      run_workers: processes sharing the port; supervisor.py starts, replaces and stops them,
+                worker.py is one worker's side of it
 limits.py       Limits: every bound and time-out     stats.py    Stats: counters
 connection.py   what connections share: the handler call, back-pressure, time-outs, closing
 h1.py           HTTP/1.1 on httptools

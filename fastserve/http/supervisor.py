@@ -212,7 +212,7 @@ class Supervisor:
                 late, reason = True, "was still stopping at the second signal"
             if late:
                 log.error("worker %d %s: killed", slot.index, reason)
-                child.why = child.why or f"{reason}, and was killed"
+                child.why = child.why or f"it {reason}, and was killed"
                 child.kill_at, child.killed = math.inf, True
                 child.process.kill()
 
@@ -259,7 +259,7 @@ class Supervisor:
                 if word == "ready":
                     self._on_ready(slot, child)
                 else:
-                    child.why = text
+                    child.why = "; ".join(line.strip() for line in text.splitlines())
         except (EOFError, OSError):
             if child.pipe is not None:
                 child.pipe.close()
@@ -361,9 +361,9 @@ class Supervisor:
         old = ", ".join(str(each.index) for each in self._rolling)
         self._rolling = None
         log.error(
-            "the restart ends here: the new worker %d %s; not restarted, serving as before: %s",
+            "the restart ends here, the new worker %d does not serve: %s. Not restarted, serving as before: %s",
             slot.index,
-            child.why or f"ended with status {status} before it was ready",
+            child.why or f"it ended with status {status}",
             old,
         )
 

@@ -50,6 +50,20 @@ async def test_busy_servers_are_asked_again(serve: Serve, connect: Make, code: i
     assert left == sorted(left, reverse=True), "each attempt tells what is left of the whole deadline"
 
 
+async def test_calls_that_wait_for_a_connection_have_their_turn(serve: Serve, connect: Make) -> None:
+    """Though others ask without a pause."""
+    client = connect(await serve(Script(OK)), max_connections=2)
+    counts = [0] * 6
+
+    async def ask(i: int) -> None:
+        while min(counts) < 20:
+            await client.push("clicks", {"id": [1]})
+            counts[i] += 1
+            assert sum(counts) < 3_000, counts
+
+    await asyncio.gather(*map(ask, range(len(counts))))
+
+
 @pytest.mark.parametrize("code", [429, 503])
 async def test_attempts_are_bounded(serve: Serve, connect: Make, code: int) -> None:
     script = Script(status(code))

@@ -142,7 +142,10 @@ async def test_a_new_worker_that_fails_leaves_the_old_ones(staged, tmp_path):
     (tmp_path / "fail").touch()
     staged.process.send_signal(signal.SIGHUP)
     (said,) = await staged.told("the restart ends here")
-    assert "new worker 0 found a file that says fail" in said and "serving as before: 0, 1" in said
+    assert (
+        "the new worker 0 does not serve: found a file that says fail. Not" in said
+        and "serving as before: 0, 1" in said
+    )
     assert await ask_all(staged) == before
     (tmp_path / "fail").unlink()
     staged.process.send_signal(signal.SIGHUP)
@@ -159,7 +162,7 @@ async def test_a_new_worker_that_is_not_ready_in_time_leaves_the_old_ones(start,
     supervised.process.send_signal(signal.SIGHUP)
     said = await supervised.told("the restart ends here")
     assert "worker 0 was not ready in 5 s: killed" in said[0]
-    assert "new worker 0 was not ready in 5 s, and was killed; not restarted" in said[1]
+    assert "the new worker 0 does not serve: it was not ready in 5 s, and was killed. Not" in said[1]
     assert await ask_all(supervised) == before
     assert (await supervised.stop())[0] == 0
 

@@ -63,7 +63,11 @@ def serving(repo: Path, *options: str) -> AbstractContextManager[Serving]:
 
 @pytest.fixture(scope="module")
 def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
-    folder = tmp_path_factory.mktemp("tls")
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+def make_certificate(folder: Path) -> tuple[str, str]:
+    """A certificate for localhost, its own authority, and its key."""
     cert, key = str(folder / "cert.pem"), str(folder / "key.pem")
     subprocess.run(
         f"openssl req -x509 -newkey rsa:2048 -nodes -days 2 -subj /CN=localhost -keyout {key} -out {cert}".split(),

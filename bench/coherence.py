@@ -146,18 +146,18 @@ def report(found: dict[str, dict[str, list[float]]]) -> None:
     for size, rounds in found.items():
         figures = {name: Figure(tuple(v), name != "rows_per_s") for name, v in rounds.items()}
         table.add(f"{size} rows a write", **figures)
-    aim = Target(
-        f"write -> all of {WORKERS} workers answer the new value, {RATE:,} rows/s, p99, ms",
-        float(np.median(found[str(WRITES[0])]["p99_ms"])),
-        at_most=20,
-        reach=2,
-    )
+    aimed = {name: float(np.median(v)) for name, v in found[str(WRITES[0])].items()}
+    targets = [
+        Target(f"write -> all of {WORKERS} workers answer the new value, {RATE:,} rows/s, p99, ms",
+               aimed["p99_ms"], at_most=20, reach=2),
+        Target("rows/s written meanwhile", aimed["rows_per_s"], at_least=0.99 * RATE),
+    ]  # fmt: skip
     notes = [
         f'{PROBES} probes a round. Of each write the slowest worker counts, but for "one worker".',
         "The time has an answer's way over HTTP/2 in it, from servers that share a core, and the prober's own wait for "
         "the core that it shares with Redis and the writer.",
     ]
-    save("coherence", "From a write to every cache", [table], targets=[aim], notes=notes)
+    save("coherence", "From a write to every cache", [table], targets=targets, notes=notes)
 
 
 if __name__ == "__main__":

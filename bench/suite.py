@@ -34,5 +34,9 @@ BENCHES: Final = (
     Bench("stampede", "keys read when 1,000 requests ask for the same cold keys; leaders that go away", 1),
     Bench("zipf", "keys read and latency with a cache of a tenth of a million entities, zipf 0.99", 3),
     Bench("coherence", "from a write to the new value in the cache of each of four workers", 2),
+    Bench(
+        "bulk_load", "rows a second from Arrow batches into Redis beside `redis-cli --pipe` of ready bytes", 2
+    ),
+    Bench("memory", "bytes of Redis an entity takes, beside Feast's layout", 1),
     Bench("soak", "ten million requests: resident memory, p99 of the last tenth over the first", 8),
 )

@@ -10,7 +10,7 @@ from hpack import Encoder
 
 from fastserve.codec.layout import Layout
 from fastserve.codec.rows_py import RowEncoder
-from tests.fuzz import answers, corpus, rows, shapes
+from tests.fuzz import answers, corpus, rows, shapes, writes
 from tests.fuzz.frames import written
 from tests.unit.codec.columns import array_of
 from tests.unit.http.floods import FLOODS, flood_bytes
@@ -129,6 +129,7 @@ def main() -> None:
         "rows": [*stored_rows(rows.NUMERIC[0], rows.NUMBERS), *stored_rows(rows.MIXED[0], 0)],
         "answers": [*stored_rows(answers.NUMERIC[0], rows.NUMBERS), *stored_rows(answers.PLAIN[0], 0)],
         "shapes": list(bodies()),
+        "writes": list(writes.talks()),
         "changes": [b"", b"\1\0a", b"\2\0ab\0\0\1\0c", b"\5\0ab"],
     }
     for target, inputs in found.items():

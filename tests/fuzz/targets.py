@@ -9,6 +9,7 @@ from collections.abc import Callable
 TARGETS = {
     "tokens": "resp.tokens",  # replies of Redis: the grammar
     "resp": "resp.fetcher",  # ... and what the fetcher makes of them
+    "writes": "writes.replies",  # ... to writes
     "h2_server": "h2_server.conversation",
     "h2_client": "h2_client.conversation",
     "rows": "rows.decode",  # rows to columns and to a matrix

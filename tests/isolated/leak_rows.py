@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
+from fastserve._native.batch import ReadBatch
 from fastserve._native.row_encoder import RowEncoder
 from fastserve._native.rows import RowDecoder
 from fastserve.codec.layout import Layout
@@ -31,6 +32,9 @@ def once(i: int) -> None:
     if kind == 0:
         rows = WRITER.encode(KEYS, COLUMNS, STAMPS, STAMPS)
         assert rows == ROWS
+        batch = ReadBatch(KEYS)
+        WRITER.encode_into(batch, COLUMNS, STAMPS, STAMPS)
+        assert batch.rows() == ROWS
     elif kind == 1:
         assert READER.decode(KEYS, [ROWS[0], None], now_us=50, ttl_us=None).columns[0].valid.tolist() == [
             1,

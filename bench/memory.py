@@ -116,7 +116,8 @@ def commands(*, expires: bool) -> Iterator[bytes]:
                 command += (field, struct.pack("<Bf", FLOAT_TAG, value))
             yield hiredis.pack_command(tuple(command))
             if expires:
-                yield hiredis.pack_command(("EXPIRE", key, TTL_S))
+                expire: tuple[Any, ...] = ("EXPIRE", key, TTL_S)
+                yield hiredis.pack_command(expire)
 
 
 def key_of(entity: int) -> bytes:

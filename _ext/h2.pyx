@@ -17,22 +17,19 @@ from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int32_t, uint8_t, uint32_t
 
-from h2_frames cimport CREDIT_REQUEST, frames_credit, frames_init, frames_scan
+from h2_frames cimport CREDIT_REQUEST, frames_credit, frames_init, frames_scan, frames_settle
 from h2_headers cimport (
-    MAX_NV, PairCache, cached_pair, clear_cache, decimal, equals, fill_head, method_of, set_nv,
+    BOMB_FACTOR, MAX_NV, PairCache, cached_pair, clear_cache, decimal, equals, fill_head, method_of, set_nv,
     split_target
 )
 from h2_output cimport (
-    OUT_CAPACITY, OUT_SPARE, Body, Core, hold, new_output, on_invalid_frame, on_send, on_send_data,
-    release, submit_answer, submit_head, submit_settings
+    OUT_CAPACITY, OUT_SPARE, Body, Core, charge_reset, claim, hold, new_output, on_invalid_frame,
+    on_send, on_send_data, release, submit_answer, submit_head, submit_reset, submit_settings
 )
 from nghttp2 cimport *
 
 from fastserve.http.message import CheckedHeaders, Request
 from fastserve.http.replies import http_date
-
-cdef enum:
-    BOMB_FACTOR = 16        # header lists this much over the limit end the connection
 
 cdef object new_request = Request
 cdef type CHECKED = CheckedHeaders
@@ -84,6 +81,7 @@ cdef class Session:
     cdef Stream current             # whose header block is being decoded
     cdef int draining               # 0 no, 1 first GOAWAY sent, 2 last GOAWAY sent
     cdef readonly bint terminated
+    cdef readonly str end_reason    # fastserve/http/endings.py; "" while it goes on
     cdef readonly Py_ssize_t buffered_body_bytes
     cdef Py_ssize_t max_header, max_target, max_body, max_buffered, max_pending
     cdef double header_timeout, body_timeout
@@ -94,6 +92,7 @@ cdef class Session:
         self.stats = owner.stats
         self.rejections = owner.rejections
         self.streams, self.ready, self.cancelled = {}, [], []
+        self.end_reason = ""
         self.max_header = limits.max_header_bytes
         self.max_target = limits.max_target_bytes
         self.max_body = limits.max_body_bytes
@@ -131,11 +130,12 @@ cdef class Session:
                 n = frames_scan(&self.core.frames, <const uint8_t *>view.buf + at, view.len - at)
                 rc = nghttp2_session_mem_recv(self.session, <const uint8_t *>view.buf + at, n)
                 at += n
+                frames_settle(&self.core.frames)
                 if rc < 0:
-                    self.terminate(NGHTTP2_PROTOCOL_ERROR)
+                    self.terminate(NGHTTP2_PROTOCOL_ERROR, "protocol_error")
                 self._dispatch()
                 if self.core.frames.budget < 0:
-                    self.terminate(NGHTTP2_ENHANCE_YOUR_CALM)
+                    self.terminate(NGHTTP2_ENHANCE_YOUR_CALM, "frame_budget")
         finally:
             PyBuffer_Release(&view)
             self._tell_cancelled()
@@ -214,12 +214,10 @@ cdef class Session:
         self.buffered_body_bytes -= stream.body_size
         stream.body_size = 0
         self.stats.rejected += 1
+        self.core.frames.budget -= 1
         if stream.ended or stream.wants_continue:
             self._answer(stream, self.rejections[status])
         return 0
-
-    cdef void _reset(self, Stream stream, uint32_t error_code) noexcept:
-        nghttp2_submit_rst_stream(self.session, NGHTTP2_FLAG_NONE, stream.id, error_code)
 
     cdef int _cut(self, Stream stream) except -1:
         """Enough swallowed, or for long enough: answer now and reset after it (RFC 9113 8.1)."""
@@ -227,7 +225,7 @@ cdef class Session:
             return 0
         stream.cut = True
         if stream.finished:
-            self._reset(stream, NGHTTP2_NO_ERROR)
+            submit_reset(self.session, stream.id, NGHTTP2_NO_ERROR)
         elif stream.reject and not stream.answered:
             self._answer(stream, self.rejections[stream.reject])
         return 0
@@ -237,8 +235,7 @@ cdef class Session:
         self.core.out_size = 0
         self.core.out_limit = min(max_bytes, <size_t>(OUT_CAPACITY - OUT_SPARE))
         cdef int rc = nghttp2_session_send(self.session)
-        if self.cancelled:
-            self._tell_cancelled()
+        self._tell_cancelled()
         if rc < 0:
             self.terminated = True
         return PyBytes_FromStringAndSize(OUT, self.core.out_size)
@@ -267,7 +264,7 @@ cdef class Session:
         cdef Stream stream
         if self.core.frames.head_since and now - self.core.frames.head_since > self.header_timeout:
             self.stats.rejected += 1
-            self.terminate(NGHTTP2_ENHANCE_YOUR_CALM)
+            self.terminate(NGHTTP2_ENHANCE_YOUR_CALM, "slow_head")
             return
         for item in list(self.streams.values()):
             stream = <Stream>item
@@ -295,10 +292,11 @@ cdef class Session:
                 self.session, NGHTTP2_FLAG_NONE,
                 nghttp2_session_get_last_proc_stream_id(self.session), NGHTTP2_NO_ERROR, NULL, 0)
 
-    def terminate(self, uint32_t error_code):
+    def terminate(self, uint32_t error_code, str reason):
         """GOAWAY with `error_code`, then nothing more is read or written."""
         if not self.terminated:
             self.terminated = True
+            self.end_reason = self.end_reason or reason
             nghttp2_session_terminate_session(self.session, error_code)
 
     def close(self):
@@ -350,6 +348,7 @@ cdef int on_header(
         stream.reject = 431
         if stream.header_size > BOMB_FACTOR * self.max_header:       # a bomb, not a mistake
             self.core.frames.budget = -1
+            self.end_reason = "header_bomb"
             return NGHTTP2_ERR_CALLBACK_FAILURE
         return 0
     if key.base[0] != c':':
@@ -405,6 +404,7 @@ cdef int on_frame_recv(
     elif frame.hd.type == NGHTTP2_HEADERS or frame.hd.type == NGHTTP2_DATA:
         stream = stream_of(session, frame.hd.stream_id)
         if stream is not None:
+            claim(&self.core, frame)
             on_request_part(
                 self, <Stream>stream, frame.hd.type == NGHTTP2_HEADERS,
                 frame.hd.flags & NGHTTP2_FLAG_END_STREAM)
@@ -422,7 +422,7 @@ cdef int on_request_part(Session self, Stream stream, bint is_head, bint end) ex
     if is_head and self.core.pending_bytes > self.max_pending:
         stream.taken = True
         self.stats.rejected += 1
-        self._reset(stream, NGHTTP2_REFUSED_STREAM)
+        submit_reset(self.session, stream.id, NGHTTP2_REFUSED_STREAM)
     elif stream.reject:
         self._reject(stream, stream.reject)
     elif stream.path is None:               # CONNECT
@@ -443,19 +443,18 @@ cdef int on_frame_send(
     cdef Session self = <Session>(<Core *>user_data).session
     cdef Stream stream
     if frame.hd.type == NGHTTP2_RST_STREAM:
-        if self.core.invalid_frames:
-            self.core.invalid_frames -= 1
-        else:
-            self.core.frames.budget -= 1
+        charge_reset(&self.core)
     elif frame.hd.type == NGHTTP2_GOAWAY:
-        self.stats.protocol_errors += frame.goaway.error_code != NGHTTP2_NO_ERROR
+        if frame.goaway.error_code != NGHTTP2_NO_ERROR:
+            self.stats.protocol_errors += 1
+            self.end_reason = self.end_reason or "protocol_error"
     elif frame.hd.flags & NGHTTP2_FLAG_END_STREAM and (
             frame.hd.type == NGHTTP2_DATA or frame.hd.type == NGHTTP2_HEADERS):
         stream = stream_of(session, frame.hd.stream_id)
         if stream is not None:
             stream.finished = True
             if stream.cut and not stream.ended:
-                self._reset(stream, NGHTTP2_NO_ERROR)
+                submit_reset(self.session, stream.id, NGHTTP2_NO_ERROR)
     return 0
 
 
@@ -471,7 +470,7 @@ cdef int on_stream_close(
     if stream.answer.held:
         self.core.pending_bytes -= stream.answer.view.len - stream.answer.offset
         release(&stream.answer)
-    if stream.finished and error_code == NGHTTP2_NO_ERROR:
+    if stream.finished and error_code == NGHTTP2_NO_ERROR and not stream.reject:
         frames_credit(&self.core.frames, 0, CREDIT_REQUEST)
     if stream.awaited:
         self.cancelled.append(stream_id)

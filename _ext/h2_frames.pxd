@@ -11,18 +11,18 @@ cdef enum:
     SLICE_FRAMES = 128      # scanned before the budget is looked at again
     CREDIT_REQUEST = 4      # tokens back per answered request
     CREDIT_SHIFT = 12       # ... and one per 4 KiB of body, either direction
-    RESET_COST = 2          # a reset throws a request away
+    RESET_COST = 2          # a reset, whoever sends it, throws a request away
+    SMALL_DATA = 64         # bytes of body; a frame with fewer, and no end, is not worth its handling
     TYPE_DATA = 0
     TYPE_HEADERS = 1
     TYPE_RST_STREAM = 3
     TYPE_CONTINUATION = 9
-    END_STREAM = 0x1
     END_HEADERS = 0x4
-    PADDED = 0x8
 
 ctypedef struct Frames:
     Py_ssize_t budget
     Py_ssize_t budget_max
+    Py_ssize_t unclaimed        # DATA and header blocks that ended and no callback has found useful
     Py_ssize_t credit_bytes     # of body, not yet a token
     int preface_left
     uint8_t head[FRAME_HEAD]    # of the frame under way
@@ -34,6 +34,7 @@ ctypedef struct Frames:
 
 cdef inline void frames_init(Frames *self, Py_ssize_t budget, double now) noexcept:
     self.budget = self.budget_max = budget
+    self.unclaimed = 0
     self.preface_left = PREFACE
     self.head_since = self.now = now
 
@@ -48,18 +49,38 @@ cdef inline void frames_credit(Frames *self, Py_ssize_t n_bytes, int tokens) noe
 
 cdef inline void frames_begin(Frames *self) noexcept:
     """The head is complete: charge the frame."""
-    cdef uint8_t kind = self.head[3], flags = self.head[4]
+    cdef uint8_t kind = self.head[3]
     self.head_size = 0
     self.payload_left = (self.head[0] << 16) | (self.head[1] << 8) | self.head[2]
     if kind == TYPE_HEADERS:
         self.head_since = self.now
         return
     if kind == TYPE_DATA:
-        if flags & END_STREAM or (self.payload_left and not flags & PADDED):
-            return
-    elif kind != TYPE_CONTINUATION:
+        return
+    if kind != TYPE_CONTINUATION:
         self.head_since = 0
     self.budget -= RESET_COST if kind == TYPE_RST_STREAM else 1
+
+
+cdef inline void frames_end(Frames *self) noexcept:
+    """The payload is complete: DATA or a header block is now to be found useful, or charged."""
+    cdef uint8_t kind = self.head[3]
+    if kind == TYPE_DATA:
+        self.unclaimed += 1
+    elif self.head[4] & END_HEADERS and (kind == TYPE_HEADERS or kind == TYPE_CONTINUATION):
+        self.head_since = 0
+        self.unclaimed += 1
+
+
+cdef inline void frames_settle(Frames *self) noexcept:
+    """libnghttp2 has seen all that was scanned: what it found no use for is charged.
+
+    These are frames of streams that are gone, which it drops without a word, and DATA of a few bytes. Below zero: a
+    header block was refused before its end.
+    """
+    if self.unclaimed > 0:
+        self.budget -= self.unclaimed
+        self.unclaimed = 0
 
 
 cdef inline Py_ssize_t frames_scan(Frames *self, const uint8_t *data, Py_ssize_t size) noexcept:
@@ -89,6 +110,6 @@ cdef inline Py_ssize_t frames_scan(Frames *self, const uint8_t *data, Py_ssize_t
             frames_begin(self)
             if self.budget < 0:
                 return i
-        if self.payload_left == 0 and self.head[4] & END_HEADERS:
-            self.head_since = 0
+        if self.payload_left == 0:
+            frames_end(self)
     return i

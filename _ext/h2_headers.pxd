@@ -20,6 +20,7 @@ from nghttp2 cimport (
 
 cdef enum:
     MAX_NV = 64             # :status, content-type, date, content-length + 60 of the handler
+    BOMB_FACTOR = 16        # header lists this much over the limit end the connection
     CACHE_SLOTS = 64        # a power of two
     CACHED_MAX = 256        # bytes of name + value; longer pairs are not kept
 

@@ -7,7 +7,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t
 from libc.stdlib cimport malloc
 from libc.string cimport memcpy
 
-from h2_frames cimport FRAME_HEAD, Frames, frames_credit
+from h2_frames cimport FRAME_HEAD, RESET_COST, SMALL_DATA, Frames, frames_credit
 from nghttp2 cimport *
 
 cdef enum:
@@ -96,9 +96,32 @@ cdef inline int on_invalid_frame(
 ) except? -902:
     # Most lead to an RST_STREAM of ours, which is only sent later: charge now, not twice.
     cdef Core *core = <Core *>user_data
-    core.frames.budget -= 1
+    core.frames.budget -= RESET_COST
     core.invalid_frames += 1
+    if frame.hd.type == NGHTTP2_HEADERS:
+        core.frames.unclaimed -= 1
     return 0
+
+
+cdef inline void charge_reset(Core *core) noexcept:
+    """An RST_STREAM of ours went out."""
+    if core.invalid_frames:
+        core.invalid_frames -= 1
+    else:
+        core.frames.budget -= RESET_COST
+
+
+cdef inline void claim(Core *core, const nghttp2_frame *frame) noexcept:
+    """HEADERS or DATA of a stream that is open: of use, unless it is next to no DATA."""
+    if (frame.hd.type == NGHTTP2_HEADERS or frame.hd.flags & NGHTTP2_FLAG_END_STREAM
+            or frame.hd.length - frame.data.padlen >= SMALL_DATA):
+        core.frames.unclaimed -= 1
+
+
+cdef inline void submit_reset(
+    nghttp2_session *session, int32_t stream_id, uint32_t error_code
+) noexcept:
+    nghttp2_submit_rst_stream(session, NGHTTP2_FLAG_NONE, stream_id, error_code)
 
 
 cdef inline void submit_settings(

@@ -37,10 +37,14 @@ cdef extern from "nghttp2/nghttp2.h":
     ctypedef struct nghttp2_goaway:
         uint32_t error_code
 
+    ctypedef struct nghttp2_frame_data "nghttp2_data":
+        size_t padlen
+
     ctypedef union nghttp2_frame:
         nghttp2_frame_hd hd
         nghttp2_headers headers
         nghttp2_goaway goaway
+        nghttp2_frame_data data
 
     ctypedef union nghttp2_data_source:
         int fd

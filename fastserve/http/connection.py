@@ -60,10 +60,11 @@ class Connection(asyncio.Protocol):
         self.closing = False  # no more input is looked at
         self.waiting: dict[int, asyncio.Future[Response]] = {}  # token -> answer to come
         self.lingering_since = 0.0
+        self.end_reason = ""  # why the server ended it
         self._lingered = 0
         self._written = 0  # handed to the transport, ever
         self._flushed = 0  # of that, on its way to the client at the last look
-        self._progress_at = self.loop.time()
+        self._progress_at = self._granted_at = self.loop.time()
 
     # ---- asyncio.Protocol ----
 
@@ -181,14 +182,28 @@ class Connection(asyncio.Protocol):
         self.transport.write(data)
 
     def stalled(self, now: float, pending: bool) -> bool:
-        """True when output waits (`pending`, or in the transport) and none left for write_timeout_s."""
+        """True when output waits (`pending`, or in the transport) and next to none left for write_timeout_s."""
         buffered = self.transport.get_write_buffer_size()
         flushed = self._written - buffered
-        if flushed != self._flushed or not (buffered or pending):
+        if flushed - self._flushed >= self.limits.min_progress_bytes or not (buffered or pending):
             self._flushed = flushed
             self._progress_at = now
             return False
         return now - self._progress_at > self.limits.write_timeout_s
+
+    def tokens_of_time(self, now: float) -> int:
+        """Of the control frame budget, that came back since the last call."""
+        tokens = int((now - self._granted_at) * self.limits.control_frames_per_second)
+        if tokens:
+            self._granted_at = now
+        return tokens
+
+    def note_end(self, reason: str) -> None:
+        """The server ends this connection; only the first reason counts."""
+        if not self.end_reason:
+            self.end_reason = reason
+            peer = self.transport.get_extra_info("peername")
+            self.stats.endings.note(reason, peer, self.loop.time())
 
     def abort(self) -> None:
         """Drop the connection and whatever it holds."""
@@ -210,6 +225,7 @@ class Connection(asyncio.Protocol):
         """Input after the end."""
         self._lingered += size
         if self._lingered > LINGER_BYTES:
+            self.note_end("input_after_end")
             self.abort()
 
     def check_closing(self, now: float) -> None:
@@ -220,4 +236,5 @@ class Connection(asyncio.Protocol):
             now - self.lingering_since > self.limits.linger_timeout_s
             and not self.transport.get_write_buffer_size()
         ):
-            self.transport.close()
+            # TLS has been waiting for the client's close_notify meanwhile, and swallowing all else.
+            self.transport.close() if self.transport.can_write_eof() else self.transport.abort()

@@ -8,9 +8,12 @@ from __future__ import annotations
 FRAME_HEAD = 9
 PREFACE_SIZE = 24
 MAX_FRAME_SIZE = 16384
-DATA, HEADERS, RST_STREAM, CONTINUATION = 0, 1, 3, 9
-RESET_COST = 2  # a reset throws a request away
-END_STREAM, END_HEADERS, PADDED = 0x1, 0x4, 0x8
+DATA, HEADERS, RST_STREAM, SETTINGS, CONTINUATION = 0, 1, 3, 4, 9
+MAX_SETTINGS = 6 * 32  # bytes of one frame: libnghttp2's bound; each may change the window of every stream
+RESET_COST = 2  # a reset, whoever sends it, throws a request away
+CREDIT_REQUEST = 4  # tokens back per answered request
+SMALL_DATA = 64  # bytes of body; a frame with fewer, and no end, is not worth its handling
+END_HEADERS = 0x4
 
 
 class Budget:
@@ -36,6 +39,8 @@ class Budget:
 class FrameScanner:
     """Follows frame boundaries over arbitrary chunks and charges every control frame.
 
+    What HEADERS and DATA are worth only the session knows.
+
     Attributes:
         head_since: when the unfinished header block (at first: the preface) began; 0.0 for none.
         oversized: a frame is longer than SETTINGS_MAX_FRAME_SIZE allows.
@@ -45,7 +50,7 @@ class FrameScanner:
         self._budget = budget
         self._head = bytearray()
         self._left = 0  # of the payload
-        self._flags = 0
+        self._ends_block = False  # the frame under way ends a header block
         self._preface = PREFACE_SIZE
         self.head_since = now
         self.oversized = False
@@ -67,22 +72,24 @@ class FrameScanner:
             self._begin(now)
         size = min(self._left, len(data) - at)
         self._left -= size
-        if not self._left and self._flags & END_HEADERS:
+        if not self._left and self._ends_block:
             self.head_since = 0.0
         return at + size
 
     def _begin(self, now: float) -> None:
-        length, kind, self._flags = int.from_bytes(self._head[:3]), self._head[3], self._head[4]
+        length, kind, flags = int.from_bytes(self._head[:3]), self._head[3], self._head[4]
+        self._ends_block = kind in (HEADERS, CONTINUATION) and bool(flags & END_HEADERS)
         self._head.clear()
         self._left = length
         self.oversized = length > MAX_FRAME_SIZE
+        if kind == SETTINGS and length > MAX_SETTINGS:
+            self._budget.left = 0
         if kind == HEADERS:
             self.head_since = now
             return
         if kind == DATA:
-            if self._flags & END_STREAM or (length and not self._flags & PADDED):
-                return
-        elif kind != CONTINUATION:
+            return
+        if kind != CONTINUATION:
             self.head_since = 0.0
         self._budget.charge(RESET_COST if kind == RST_STREAM else 1)
 

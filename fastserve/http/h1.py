@@ -1,8 +1,9 @@
 """HTTP/1.1 connections on asyncio: httptools parses, this file frames, limits and orders.
 
 Requests of a connection are answered one at a time and in order. What is pipelined behind an
-unanswered one waits in `_queue` while reading is paused, so the queue holds at most what one read
-brought. Bodies of answers leave in slices as the transport drains.
+unanswered one waits in `_queue` while reading is paused. A read is parsed in pieces; when it holds many
+requests the rest waits in `_unparsed`, so that neither the queue grows nor other connections wait.
+Bodies of answers leave in slices as the transport drains.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from collections import deque
 import httptools
 
 from fastserve.http.connection import NOTICE_S, Connection, Context
+from fastserve.http.frames import CREDIT_REQUEST, SMALL_DATA, Budget
 from fastserve.http.message import Request, Response
 from fastserve.http.replies import http_date
 
 SLICE_BYTES = 128 * 1024
+PIECE_BYTES = 8 * 1024  # parsed before it is asked whether others should have their turn
+BURST = 64  # requests of one connection in one turn of the loop, and what one piece has more
 REASONS = {
     100: "Continue",
     200: "OK",
@@ -51,9 +55,10 @@ IDLE, HEAD, BODY = range(3)  # what the parser is in the middle of
 class Rejected(Exception):
     """Raised inside a parser callback to stop the parser; the status is answered."""
 
-    def __init__(self, status: int) -> None:
+    def __init__(self, status: int, reason: str = "") -> None:
         super().__init__(status)
         self.status = status
+        self.reason = reason or ("protocol_error" if status == 400 else "rejected")
 
 
 class Job:
@@ -101,6 +106,9 @@ class H1Connection(Connection):
         super().__init__(context)
         self._parser = httptools.HttpRequestParser(self)
         self._queue: deque[Job] = deque()
+        self._unparsed = b""
+        self._burst = 0  # requests parsed in this turn
+        self._budget = Budget(context.limits.control_frame_budget)
         self._job: Job | None = None  # handed over, not answered yet
         self._out: list[bytes] = []  # small output of this callback
         self._out_size = 0
@@ -128,8 +136,9 @@ class H1Connection(Connection):
         self._keep_alive = True
         self._http10 = False
         self._upgrade_body = False
-        self._chunks: list[bytes] = []
+        self._received: bytes | bytearray = b""
         self._body_size = 0
+        self._chunk_at = 0  # where in the body the chunk began
 
     # ---- input ----
 
@@ -139,17 +148,32 @@ class H1Connection(Connection):
         if self.closing or self._last:
             self.swallow(size)
             return
-        self._raw_size = self._raw_size + size if self._state != IDLE else 0
+        self._take(self._unparsed + data)
+
+    def _take(self, data: bytes) -> None:
         self._in_data = True
+        self._burst = 0
+        self._unparsed = b""
         try:
-            self._parse(data)
+            while len(data) > PIECE_BYTES and self._state != BODY and self._burst < BURST:
+                self._parse(data[:PIECE_BYTES])
+                data = data[PIECE_BYTES:]
+            if self._burst < BURST:
+                self._parse(data)
+            else:
+                self._unparsed = data
         except Rejected as rejected:
-            self._reject(rejected.status)
+            self._reject(rejected.status, rejected.reason)
         finally:
             self._in_data = False
         self._advance()
 
+    def _go_on(self) -> None:
+        if self._unparsed and not self.closing:
+            self._take(self._unparsed)
+
     def _parse(self, data: bytes) -> None:
+        self._raw_size += len(data)
         while data and not self._last:
             try:
                 self._parser.feed_data(data)
@@ -186,15 +210,18 @@ class H1Connection(Connection):
         limit = self.limits.max_header_bytes
         if self._state == HEAD and self._raw_size > 2 * limit:
             raise Rejected(431)
+        if self._state == IDLE and self._raw_size > 2 * limit:  # empty lines
+            raise Rejected(400)
         if self._state == BODY and self._chunked and self._raw_size > 2 * limit + 8 * self._body_size:
             raise Rejected(400)
 
-    def _reject(self, status: int) -> None:
+    def _reject(self, status: int, reason: str) -> None:
         if self._last:
             return
         self._last = True
         self._rejected = status
-        self._chunks.clear()
+        self._received = self._unparsed = b""
+        self.note_end(reason)
         if status == 400:
             self.stats.protocol_errors += 1
         else:
@@ -278,7 +305,20 @@ class H1Connection(Connection):
         self._body_size += len(chunk)
         if self._body_size > self.limits.max_body_bytes:
             raise Rejected(413)
-        self._chunks.append(chunk)
+        self._budget.credit(len(chunk))
+        if not self._received:
+            self._received = chunk
+        elif isinstance(self._received, bytes):
+            self._received = bytearray(self._received) + chunk
+        else:
+            self._received += chunk
+
+    def on_chunk_complete(self) -> None:
+        if self._body_size - self._chunk_at < SMALL_DATA:
+            self._budget.charge()
+            if self._budget.left < 0:
+                raise Rejected(400, "frame_budget")
+        self._chunk_at = self._body_size
 
     def on_message_complete(self) -> None:
         if self._last:
@@ -286,10 +326,9 @@ class H1Connection(Connection):
         if self._upgrade_body:  # not complete: see _ignore_upgrade
             self._upgrade_body = False
             return
-        chunks = self._chunks
-        body = chunks[0] if len(chunks) == 1 else b"".join(chunks)
+        self._burst += 1
         path, query = split_target(self._target)
-        request = Request(self._method, path, query, self._headers, body)
+        request = Request(self._method, path, query, self._headers, bytes(self._received))
         job = Job(request, self._keep_alive, self._http10)
         if not self._keep_alive:
             self._last = True
@@ -317,8 +356,9 @@ class H1Connection(Connection):
 
     def _answer(self, job: Job, response: Response) -> None:
         self._job = None
-        last = self.context.draining and not self._queue and self._state == IDLE
-        keep_alive = job.keep_alive and not last
+        self._budget.credit(0, CREDIT_REQUEST)
+        more = self._queue or self._unparsed or self._state != IDLE
+        keep_alive = job.keep_alive and (bool(more) or not self.context.draining)
         try:
             body = memoryview(response.body).cast("B")
             head = render_head(job, response, len(body), keep_alive)
@@ -328,6 +368,7 @@ class H1Connection(Connection):
             head = render_head(job, response, len(body), keep_alive)
         if not keep_alive:
             self._last = True
+            self._unparsed = b""
             self._queue.clear()
         self._put(head)
         if job.request.method == "HEAD" or response.status in (204, 304):
@@ -377,8 +418,10 @@ class H1Connection(Connection):
             self._answer_rejection()
         if self._last and not busy and not self.closing:
             self._end()
-        else:
-            self._pause_reading(busy)
+            return
+        if self._unparsed and not busy and not self.paused:
+            self.loop.call_soon(self._go_on)
+        self._pause_reading(busy or bool(self._unparsed))
 
     def _end(self) -> None:
         if self._eof:
@@ -388,14 +431,13 @@ class H1Connection(Connection):
             self.close_gently()
 
     def _answer_rejection(self) -> None:
-        head_job = Job(Request("GET", ""), False, False)
         response, self._rejected = self.rejections[self._rejected], 0
-        self._answer(head_job, response)
+        self._answer(Job(Request("GET", ""), False, False), response)
         self.flush()
 
     def _pause_reading(self, pause: bool) -> None:
         # A pause would also hide a disconnect from us, so it starts only once something is queued.
-        pause = pause and (bool(self._queue) or self._body is not None)
+        pause = pause and (bool(self._queue) or bool(self._unparsed) or self._body is not None)
         if pause != self._reading_paused and not self.transport.is_closing():
             self._reading_paused = pause
             if pause:
@@ -411,8 +453,10 @@ class H1Connection(Connection):
             return
         if self.stalled(now, self._body is not None):
             self.stats.rejected += 1
+            self.note_end("slow_reader")
             self.abort()
             return
+        self._budget.credit(0, self.tokens_of_time(now))
         if self._job is not None or self._body is not None or self._queue:
             self._since = now
             return
@@ -422,7 +466,7 @@ class H1Connection(Connection):
             if waited > limits.idle_timeout_s:
                 self._close_idle()
         elif waited > (limits.header_timeout_s if self._state == HEAD else limits.body_timeout_s):
-            self._reject(408)
+            self._reject(408, "slow_head" if self._state == HEAD else "slow_body")
             self._advance()
 
     def drain(self, patient: bool = False) -> None:
@@ -431,11 +475,14 @@ class H1Connection(Connection):
             self.finish_drain()
 
     def finish_drain(self) -> None:
-        if self._state == IDLE and self._job is None and self._body is None and not self._queue:
+        busy = self._job or self._body or self._queue or self._unparsed
+        if self._state == IDLE and not busy:
             self._close_idle()
 
     def _close_idle(self) -> None:
         """Nothing was asked since the last answer: there is no input to wait for."""
+        if not self.context.draining:
+            self.note_end("idle")
         self._last = self.closing = True
         self.transport.close()
 

@@ -41,7 +41,6 @@ class H2Connection(Connection):
         self._idle_since = now
         self._served = 0  # requests seen at the last look
         self._requests = 0
-        self._granted_at = now
 
     def data_received(self, data: bytes) -> None:
         size = len(data)
@@ -86,9 +85,15 @@ class H2Connection(Connection):
             if len(data) < PULL_BYTES:
                 break
         if session.closed:
+            self._note_session_end()
             self.close_gently()
         elif self.paused and session.terminated:  # it does not even read why
+            self._note_session_end()
             self.abort()
+
+    def _note_session_end(self) -> None:
+        if self.session.end_reason:
+            self.note_end(self.session.end_reason)
 
     # ---- time ----
 
@@ -99,22 +104,17 @@ class H2Connection(Connection):
         session = self.session
         if self.stalled(now, session.pending_bytes > 0):
             self.stats.rejected += 1
+            self.note_end("slow_reader")
             self.abort()
             return
-        self._grant(now)
+        session.grant(self.tokens_of_time(now))
         session.expire(now)
         if session.in_flight or self._requests != self._served:
             self._served = self._requests
             self._idle_since = now
         elif now - self._idle_since > self.limits.idle_timeout_s:
-            session.terminate(NO_ERROR)
+            session.terminate(NO_ERROR, "idle")
         self.flush()
-
-    def _grant(self, now: float) -> None:
-        tokens = int((now - self._granted_at) * self.limits.control_frames_per_second)
-        if tokens:
-            self._granted_at = now
-            self.session.grant(tokens)
 
     def drain(self, patient: bool = False) -> None:
         self.session.start_drain()

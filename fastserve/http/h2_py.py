@@ -6,7 +6,6 @@ answers by resetting the stream may end the connection here, and a client's GOAW
 
 from __future__ import annotations
 
-import re
 from collections import deque
 from contextlib import suppress
 from typing import Final
@@ -26,22 +25,20 @@ from h2.events import (
     StreamReset,
     WindowUpdated,
 )
-from h2.exceptions import H2Error
+from h2.exceptions import DenialOfServiceError, H2Error
 from h2.settings import SettingCodes, Settings
 from hyperframe.frame import GoAwayFrame
 
-from fastserve.http.frames import Budget, FrameScanner, count_resets
+from fastserve.http.frames import CREDIT_REQUEST, RESET_COST, SMALL_DATA, Budget, FrameScanner, count_resets
+from fastserve.http.h2_head import render
 from fastserve.http.limits import Limits
 from fastserve.http.message import Buffer, Request, Response
-from fastserve.http.replies import http_date
 from fastserve.http.session import Owner
 
 SLICE_FRAMES: Final = 128
-CREDIT_REQUEST: Final = 4
+HEADER_TABLE: Final = 4096  # bytes of ours, for answers; libnghttp2's bound
 BOMB_FACTOR: Final = 16  # header lists this much over the limit end the connection
 MAX_STREAM_ID: Final = 2**31 - 1
-_NAME: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_BAD_VALUE: Final = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 
 
 class Stream:
@@ -111,6 +108,7 @@ class Session:
         self._draining = 0
         self._last_stream_id = MAX_STREAM_ID
         self.terminated = False
+        self.end_reason = ""
         self.pending_bytes = 0
         self.buffered_body_bytes = 0
         self._conn = self._connect()
@@ -144,7 +142,7 @@ class Session:
         while len(view) and not self.terminated:
             size = self._scanner.advance(view, now)
             if self._scanner.oversized:
-                self.terminate(ErrorCodes.FRAME_SIZE_ERROR)
+                self.terminate(ErrorCodes.FRAME_SIZE_ERROR, "protocol_error")
             elif self._budget.left >= 0:
                 self._receive(bytes(view[:size]))
             view = view[size:]
@@ -152,7 +150,7 @@ class Session:
             if frames % SLICE_FRAMES == 0 or self._budget.left < 0:
                 self._dispatch()
             if self._budget.left < 0:
-                self.terminate(ErrorCodes.ENHANCE_YOUR_CALM)
+                self.terminate(ErrorCodes.ENHANCE_YOUR_CALM, "frame_budget")
         self._dispatch()
         self._tell_cancelled()
 
@@ -160,12 +158,14 @@ class Session:
         self._take_output()
         try:
             events = self._conn.receive_data(data)
-        except H2Error:
+        except H2Error as error:
             self._stats.protocol_errors += 1
             self.terminated = True
+            bomb = isinstance(error, DenialOfServiceError)
+            self.end_reason = "header_bomb" if bomb else "protocol_error"
             events = []
         output = self._conn.data_to_send()
-        self._budget.charge(count_resets(output))
+        self._budget.charge(RESET_COST * count_resets(output))
         self._out += output
         for event in events:
             self._on_event(event)
@@ -176,6 +176,8 @@ class Session:
                 self._on_head(stream_id, headers, event.stream_ended is not None)
             case DataReceived(stream_id=stream_id):
                 self._on_data(stream_id, event.data, event.flow_controlled_length)
+                if len(event.data) < SMALL_DATA and event.stream_ended is None:
+                    self._budget.charge()
             case StreamEnded(stream_id=stream_id):
                 self._on_end(stream_id)
             case StreamReset(stream_id=stream_id):
@@ -183,6 +185,8 @@ class Session:
             case WindowUpdated() | RemoteSettingsChanged():
                 self._sendable.extend(self._blocked)
                 self._blocked.clear()
+                encoder = self._conn.encoder  # what the client offers is no duty to remember as much
+                encoder.header_table_size = min(encoder.header_table_size, HEADER_TABLE)
             case SettingsAcknowledged():
                 limit = BOMB_FACTOR * self._limits.max_header_bytes
                 self._conn.decoder.max_header_list_size = limit
@@ -264,7 +268,7 @@ class Session:
             stream.taken = True
             self._ready.append(stream)
         elif stream.reject and not stream.answered:
-            self._answer(stream, *_render(self._rejections[stream.reject]))
+            self._answer(stream, *render(self._rejections[stream.reject]))
 
     def _dispatch(self) -> None:
         ready, self._ready = self._ready, []
@@ -295,9 +299,9 @@ class Session:
         if self.terminated or self._owner is None:
             return
         try:
-            head, body = _render(response)
+            head, body = render(response)
         except Exception as error:
-            head, body = _render(self._owner.on_failure(error))
+            head, body = render(self._owner.on_failure(error))
         self._answer(stream, head, body)
 
     def _answer(self, stream: Stream, head: list[tuple[bytes, bytes]], body: memoryview) -> None:
@@ -322,8 +326,9 @@ class Session:
         self.buffered_body_bytes -= stream.body_size
         stream.body_size = 0
         self._stats.rejected += 1
+        self._budget.charge()
         if stream.ended or stream.wants_continue:
-            self._answer(stream, *_render(self._rejections[status]))
+            self._answer(stream, *render(self._rejections[status]))
 
     def _cut(self, stream: Stream) -> None:
         """Enough swallowed, or for long enough: answer now and reset after it (RFC 9113 8.1)."""
@@ -333,7 +338,7 @@ class Session:
         if stream.finished:
             self._reset(stream, ErrorCodes.NO_ERROR)
         elif stream.reject and not stream.answered:
-            self._answer(stream, *_render(self._rejections[stream.reject]))
+            self._answer(stream, *render(self._rejections[stream.reject]))
 
     def _finish(self, stream: Stream) -> None:
         stream.finished = True
@@ -343,7 +348,7 @@ class Session:
             self._reset(stream, ErrorCodes.NO_ERROR)
 
     def _reset(self, stream: Stream, error_code: ErrorCodes) -> None:
-        self._budget.charge()
+        self._budget.charge(RESET_COST)
         self._conn.reset_stream(stream.id, error_code)
         self._close_stream(stream.id)
 
@@ -355,7 +360,7 @@ class Session:
         if stream.view is not None:
             self.pending_bytes -= len(stream.view) - stream.offset
             stream.view = None
-        if answered:
+        if answered and not stream.reject:
             self._budget.credit(0, CREDIT_REQUEST)
         if stream.awaited:
             self._cancelled.append(stream_id)
@@ -420,7 +425,7 @@ class Session:
         since = self._scanner.head_since
         if since and now - since > self._limits.header_timeout_s:
             self._stats.rejected += 1
-            self.terminate(ErrorCodes.ENHANCE_YOUR_CALM)
+            self.terminate(ErrorCodes.ENHANCE_YOUR_CALM, "slow_head")
             return
         for stream in list(self._streams.values()):
             if now - stream.started > self._limits.body_timeout_s and not stream.ended:
@@ -451,10 +456,11 @@ class Session:
             self._last_stream_id = self._conn.highest_inbound_stream_id
             self._goaway(self._last_stream_id)
 
-    def terminate(self, error_code: int) -> None:
+    def terminate(self, error_code: int, reason: str) -> None:
         """GOAWAY with `error_code`, then nothing more is read or written."""
         if not self.terminated:
             self.terminated = True
+            self.end_reason = self.end_reason or reason
             if error_code != ErrorCodes.NO_ERROR:
                 self._stats.protocol_errors += 1
             with suppress(H2Error):
@@ -469,26 +475,3 @@ class Session:
         self._cancelled.clear()
         self._sendable.clear()
         self._blocked.clear()
-
-
-def _render(response: Response) -> tuple[list[tuple[bytes, bytes]], memoryview]:
-    """The header block and the body; ValueError or TypeError when they cannot be sent."""
-    status = response.status
-    if not 200 <= status <= 599:
-        raise ValueError(f"response status {status} is not within 200..599")
-    if len(response.headers) > 60:
-        raise ValueError("more than 60 response headers")
-    head = [(b":status", b"%d" % status)]
-    if response.content_type:
-        head.append((b"content-type", bytes(response.content_type)))
-    head += response.headers
-    for name, value in head[1:]:
-        if not _NAME.fullmatch(name):
-            raise ValueError(f"response header name {name!r} is not a token")
-        if _BAD_VALUE.search(value):
-            raise ValueError(f"response header {name!r} holds control characters")
-    body = memoryview(response.body).cast("B")
-    head.append((b"date", http_date()))
-    if status != 204:
-        head.append((b"content-length", b"%d" % len(body)))
-    return head, body

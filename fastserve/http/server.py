@@ -32,6 +32,7 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 BACKLOG = 1024
 PATIENCE: Final = 0.8  # share of a drain's time that an idle client of a replaced server is waited for
 ARRIVING_POLL_S: Final = 0.02
+SWEEP_SLICE = 64  # connections looked at before others have their turn: thousands of idle ones delay nobody
 
 
 class Sniffer(Connection):
@@ -52,6 +53,8 @@ class Sniffer(Connection):
         stats.open_connections += 1
         if stats.open_connections > self.limits.max_connections or context.closed:
             stats.rejected += 1
+            if not context.closed:
+                self.note_end("too_many")
             self.abort()
             return
         tls = transport.get_extra_info("ssl_object")
@@ -82,6 +85,7 @@ class Sniffer(Connection):
     def check(self, now: float) -> None:
         if now - self._made_at > self.limits.header_timeout_s:
             self.stats.rejected += 1
+            self.note_end("slow_head")
             self.abort()
 
     def drain(self, patient: bool = False) -> None:
@@ -116,7 +120,8 @@ class Server:
         self.session_class = session_class
         self._context: Context | None = None
         self._listeners: list[asyncio.AbstractServer] = []
-        self._sweeper: asyncio.TimerHandle | None = None
+        self._sweeper: asyncio.Handle | None = None
+        self._due: list[Connection] = []  # not yet looked at in this sweep
 
     # ---- start ----
 
@@ -182,11 +187,20 @@ class Server:
         return self._context
 
     def _sweep(self) -> None:
+        self._due = list(self._started().connections)
+        self._sweep_slice()
+
+    def _sweep_slice(self) -> None:
         context = self._started()
-        now = context.loop.time()
-        for connection in list(context.connections):
-            connection.check(now)
-        self._sweeper = context.loop.call_later(self.limits.sweep_interval_s, self._sweep)
+        now, due = context.loop.time(), self._due
+        for connection in due[-SWEEP_SLICE:]:
+            if connection in context.connections:
+                connection.check(now)
+        del due[-SWEEP_SLICE:]
+        if due:
+            self._sweeper = context.loop.call_soon(self._sweep_slice)
+        else:
+            self._sweeper = context.loop.call_later(self.limits.sweep_interval_s, self._sweep)
 
     # ---- end ----
 

@@ -33,6 +33,7 @@ class Session(Protocol):
         pending_bytes: of answers not yet given out by `data_to_send`.
         buffered_body_bytes: of request bodies held.
         budget: tokens left for control frames.
+        end_reason: why it ended (endings.py); "" while it goes on, or when the client ended it.
         terminated: the last GOAWAY is queued or sent, and input is ignored.
         closed: nothing is left to read or write; close the transport after the last output.
     """
@@ -48,6 +49,8 @@ class Session(Protocol):
     def budget(self) -> int: ...
     @property
     def terminated(self) -> bool: ...
+    @property
+    def end_reason(self) -> str: ...
     @property
     def closed(self) -> bool: ...
     def feed(self, data: Buffer, now: float) -> None:
@@ -71,7 +74,7 @@ class Session(Protocol):
     def finish_drain(self) -> None:
         """Last GOAWAY: no new streams; `closed` becomes true when the open ones are done."""
 
-    def terminate(self, error_code: int) -> None:
+    def terminate(self, error_code: int, reason: str) -> None:
         """GOAWAY with `error_code`; then nothing more is read, and answers are dropped."""
 
     def close(self) -> None:

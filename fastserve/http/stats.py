@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from fastserve.http.endings import Endings
+
 
 class Stats:
     """Counts since the server was made.
@@ -15,6 +17,7 @@ class Stats:
         cancelled: awaitables cancelled because the client went away.
         rejected: requests and connections turned away by a limit or a time-out.
         handler_errors: handlers that raised.
+        endings: connections that the server ended, by reason.
     """
 
     __slots__ = (
@@ -22,6 +25,7 @@ class Stats:
         "bytes_out",
         "cancelled",
         "connections",
+        "endings",
         "handler_errors",
         "open_connections",
         "protocol_errors",
@@ -39,7 +43,9 @@ class Stats:
         self.cancelled = 0
         self.rejected = 0
         self.handler_errors = 0
+        self.endings = Endings()
 
     def as_dict(self) -> dict[str, int]:
         """Name -> count."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        counts = {name: getattr(self, name) for name in self.__slots__ if name != "endings"}
+        return counts | {f"ended_{reason}": n for reason, n in self.endings.counts.items()}

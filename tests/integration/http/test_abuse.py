@@ -1,4 +1,4 @@
-"""Abuse on the wire: the abuser is cut off, memory stays bounded, others are served meanwhile."""
+"""Time-outs and bounds on the wire, on both event loops; test_abuse_kinds.py has the kinds of abuse."""
 
 import asyncio
 
@@ -6,11 +6,10 @@ import pytest
 from hpack import Encoder
 from hyperframe.frame import GoAwayFrame, HeadersFrame, SettingsFrame, WindowUpdateFrame
 
+from bench.attack_kinds import REQUEST
 from fastserve.http.message import Response
-from tests.integration.http.wire import PREFACE, WAIT_S, H2Client, Raw, frames_of, within
-from tests.unit.http.floods import FLOODS, REQUEST
+from tests.integration.http.wire import PREFACE, WAIT_S, H2Client, Raw, frames_of
 
-BUDGET = 300
 HUGE = bytes(50_000_000)
 MIB = 1024 * 1024
 
@@ -34,36 +33,6 @@ async def eventually(condition):
     async with asyncio.timeout(WAIT_S):
         while not condition():
             await asyncio.sleep(0.005)
-
-
-@pytest.mark.parametrize("name", FLOODS)
-async def test_flood(serve, impl, name):
-    limits = {"control_frame_budget": BUDGET, "control_frames_per_second": 1}
-    limits["linger_timeout_s"] = 0.05
-    server = await serve(handler, impl, max_concurrent_streams=100, **limits)
-    async with await H2Client.connect(server) as honest, await Raw.connect(server) as abuser:
-        assert await honest.get(1) == (200, b"fine")
-        await abuser.send(PREFACE + SettingsFrame(0, {}).serialize())
-        ending = asyncio.ensure_future(abuser.rest())
-        sent, stream_id = 0, 3
-        for data, n in FLOODS[name](Encoder()):
-            try:
-                await abuser.send(data)
-            except ConnectionError:
-                break
-            sent += n
-            if sent % 50 == 0:
-                assert await honest.get(stream_id) == (200, b"fine")
-                stream_id += 2
-                if ending.done():
-                    break
-            assert sent <= BUDGET + 200
-        goaways = [f for f in frames_of(await within(ending)) if isinstance(f, GoAwayFrame)]
-        assert goaways and goaways[-1].error_code != 0
-        assert await honest.get(stream_id) == (200, b"fine")
-        assert server.stats.protocol_errors == 1
-        await eventually(lambda: server.stats.open_connections == 1)
-        assert all(not c.waiting for c in server._context.connections)
 
 
 async def test_slow_reader_of_huge_answers_is_bounded_and_cut_off(serve, impl):

@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bench.attack_kinds import FLOODS, flood_bytes
 from fastserve.http.limits import Limits
 from fastserve.http.message import Response
-from tests.unit.http.floods import FLOODS, flood_bytes
 from tests.unit.http.peer import Owner
 from tests.unit.http.test_session_abuse import CONVERSATION, IMPLS
 

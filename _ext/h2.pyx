@@ -292,7 +292,7 @@ cdef class Session:
                 self.session, NGHTTP2_FLAG_NONE,
                 nghttp2_session_get_last_proc_stream_id(self.session), NGHTTP2_NO_ERROR, NULL, 0)
 
-    def terminate(self, uint32_t error_code, str reason):
+    def terminate(self, uint32_t error_code, str reason=""):
         """GOAWAY with `error_code`, then nothing more is read or written."""
         if not self.terminated:
             self.terminated = True

@@ -38,5 +38,6 @@ BENCHES: Final = (
         "bulk_load", "rows a second from Arrow batches into Redis beside `redis-cli --pipe` of ready bytes", 2
     ),
     Bench("memory", "bytes of Redis an entity takes, beside Feast's layout", 1),
+    Bench("abuse", "when an abusive client is cut off, and what a good one beside it notices", 12),
     Bench("soak", "ten million requests: resident memory, p99 of the last tenth over the first", 8),
 )

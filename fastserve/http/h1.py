@@ -475,8 +475,7 @@ class H1Connection(Connection):
             self.finish_drain()
 
     def finish_drain(self) -> None:
-        busy = self._job or self._body or self._queue or self._unparsed
-        if self._state == IDLE and not busy:
+        if self._state == IDLE and not (self._job or self._body or self._queue or self._unparsed):
             self._close_idle()
 
     def _close_idle(self) -> None:

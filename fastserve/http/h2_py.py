@@ -456,7 +456,7 @@ class Session:
             self._last_stream_id = self._conn.highest_inbound_stream_id
             self._goaway(self._last_stream_id)
 
-    def terminate(self, error_code: int, reason: str) -> None:
+    def terminate(self, error_code: int, reason: str = "") -> None:
         """GOAWAY with `error_code`, then nothing more is read or written."""
         if not self.terminated:
             self.terminated = True

@@ -74,7 +74,7 @@ class Session(Protocol):
     def finish_drain(self) -> None:
         """Last GOAWAY: no new streams; `closed` becomes true when the open ones are done."""
 
-    def terminate(self, error_code: int, reason: str) -> None:
+    def terminate(self, error_code: int, reason: str = "") -> None:
         """GOAWAY with `error_code`; then nothing more is read, and answers are dropped."""
 
     def close(self) -> None:

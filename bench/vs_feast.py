@@ -41,7 +41,7 @@ from bench.world import (
 
 VENV: Final = FEAST.parents[1].absolute()
 ENTITIES: Final = scaled(1_000, 100)
-SIZES: Final = (1, 10, 100)
+SIZES: Final = scaled((1, 10, 100), (100,))
 FEAST_PATH: Final = "/get-online-features"
 CONNECTIONS: Final = 8
 

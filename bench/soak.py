@@ -134,6 +134,7 @@ def report(soak: Soak) -> None:
     ]  # fmt: skip
     evicted = metric(soak.server, "cache_evictions_total") - soak.evictions
     notes = [
+        "One run: a row is a tenth of it, not a median of rounds.",
         f"After a warm-up of {WARM_UP:,} requests it was {soak.rss / 1e6:.1f} MB; the largest since, "
         f"looked at {PARTS} times, {max(soak.resident) / 1e6:.1f} MB.",
         f"Meanwhile the cache let {evicted:,.0f} entries go; {WRITES:,} rows a second changed.",

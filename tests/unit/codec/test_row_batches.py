@@ -15,7 +15,7 @@ from fastserve.batch.batch_py import FOUND
 from fastserve.codec import rows_py
 from fastserve.codec.layout import Layout
 from fastserve.errors import InvalidDataError
-from fastserve.types import Array, Bool, Float32, Int64, String
+from fastserve.types import Array, Bool, Float32, Float64, Int32, Int64, String, Timestamp, arrow_type
 
 LAYOUT = Layout(3, ("a", "b", "c", "d", "e"), (Int64, String, Array(Float32), Bool, Float32))
 N = 700  # more than a block of a batch's memory holds
@@ -55,6 +55,34 @@ def test_the_same_bytes(impl, nulls, start, stop):
     encoder.encode_into(batch, parts, events, created)
     assert batch.rows() == rows_py.RowEncoder(LAYOUT).encode(keys, parts, events, created)
     assert batch.states() == [FOUND] * len(keys) and batch.missing == 0
+
+
+@pytest.mark.parametrize("nulls", [False, True])
+@pytest.mark.parametrize(("start", "stop"), [(0, N), (5, 6), (13, 141), (64, 128)])
+def test_rows_of_fixed_size(impl, nulls, start, stop):
+    """They are written column by column, a block of rows at a time."""
+    kinds = (Float32, Int64, Bool, Array(Float32, 3), Float32, Array(Bool, 2), Float64, Timestamp, Int32)
+    layout = Layout(3, tuple("abcdefghi"), kinds)
+    values = [
+        [i / 3 for i in range(N)],
+        list(range(N)),
+        [i % 2 == 0 for i in range(N)],
+        [[i, i / 3, -i] for i in range(N)],
+        [-i for i in range(N)],
+        [[i % 3 == 0, i % 2 == 0] for i in range(N)],
+        [i / 7 for i in range(N)],
+        list(range(N)),
+        list(range(N)),
+    ]
+    columns = []
+    for f, (kind, column) in enumerate(zip(kinds, values, strict=True)):
+        holes = nulls and f % 3 != 1
+        made = [None if holes and (i + f) % 3 == 1 else v for i, v in enumerate(column)]
+        columns.append(pa.array(made, arrow_type(kind)).slice(start, stop - start))
+    keys, stamps = [b"7:%d" % i for i in range(start, stop)], np.arange(start, stop)
+    batch = impl[1](keys)
+    impl[0](layout).encode_into(batch, columns, stamps, -stamps)
+    assert batch.rows() == rows_py.RowEncoder(layout).encode(keys, columns, stamps, -stamps)
 
 
 def test_the_encoder_forgets_the_nulls_of_the_batch_before(impl):

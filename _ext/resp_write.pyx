@@ -9,7 +9,7 @@ from cpython.buffer cimport PyBUF_WRITE
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.memoryview cimport PyMemoryView_FromMemory
 from libc.stdint cimport int64_t, uint64_t
-from libc.string cimport memchr, memcmp, memmove
+from libc.string cimport memchr, memcmp, memcpy, memmove
 
 from buffers cimport Buffer, put, release, reserve
 from read_batch cimport FOUND, Batch, batch_of, key_at, key_size
@@ -40,17 +40,21 @@ cdef inline int put_head(Buffer* out, char marker, uint64_t number) except -1:
     """<marker><number>\\r\\n"""
     cdef char[20] text
     cdef int n = digits_of(number, text)
-    reserve(out, n + 3)
-    put(out, &marker, 1)
-    put(out, text + 20 - n, n)
-    return put(out, b"\r\n", 2)
+    reserve(out, 23)
+    out.data[out.size] = marker
+    memcpy(out.data + out.size + 1, text + 20 - n, n)
+    out.data[out.size + n + 1], out.data[out.size + n + 2] = c"\r", c"\n"
+    out.size += n + 3
+    return 0
 
 
 cdef inline int put_bulk(Buffer* out, const char* data, Py_ssize_t size) except -1:
     put_head(out, c"$", size)
     reserve(out, size + 2)
-    put(out, data, size)
-    return put(out, b"\r\n", 2)
+    memcpy(out.data + out.size, data, size)
+    out.data[out.size + size], out.data[out.size + size + 1] = c"\r", c"\n"
+    out.size += size + 2
+    return 0
 
 
 cdef inline int put_text(Buffer* out, bytes text) except -1:
@@ -94,6 +98,14 @@ cdef Batch* rows_of(object batch, Py_ssize_t start, Py_ssize_t stop) except NULL
     return rows
 
 
+cdef inline int reserve_rows(Buffer* out, const Batch* rows, Py_ssize_t start, Py_ssize_t stop) except -1:
+    """Room for keys and rows, about, so that the buffer hardly grows."""
+    cdef Py_ssize_t i, size = 1024
+    for i in range(start, stop):
+        size += rows.rows[i].size + 2 * key_size(rows, i) + 60
+    return reserve(out, size)
+
+
 cdef const int64_t[::1] lives_of(object px, Py_ssize_t n):
     cdef const int64_t[::1] lives
     if px is None:
@@ -121,6 +133,7 @@ def encode_script(head, batch, Py_ssize_t start, Py_ssize_t stop, px, bytes chan
     cdef Py_ssize_t i, n = stop - start
     cdef Buffer out = Buffer(NULL, 0, 0)
     try:
+        reserve_rows(&out, rows, start, stop)
         put_head(&out, c"*", len(head) + 1 + 2 * n + 2 + (n if lives is not None else 0))
         for text in head:
             put_text(&out, text)
@@ -145,6 +158,7 @@ def encode_fresh(batch, Py_ssize_t start, Py_ssize_t stop, px, bytes channel):
     cdef Py_ssize_t i
     cdef Buffer out = Buffer(NULL, 0, 0)
     try:
+        reserve_rows(&out, rows, start, stop)
         put(&out, b"*1\r\n$5\r\nMULTI\r\n", 15)
         if lives is None:
             put_head(&out, c"*", 1 + 2 * (stop - start))

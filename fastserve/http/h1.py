@@ -13,8 +13,8 @@ from collections import deque
 import httptools
 
 from fastserve.http.connection import NOTICE_S, Connection, Context
-from fastserve.http.frames import CREDIT_REQUEST, SMALL_DATA, Budget
-from fastserve.http.message import Request, Response
+from fastserve.http.frames import CREDIT_REQUEST, SMALL_DATA
+from fastserve.http.message import Request, Response, split_target
 from fastserve.http.replies import http_date
 
 SLICE_BYTES = 128 * 1024
@@ -108,7 +108,7 @@ class H1Connection(Connection):
         self._queue: deque[Job] = deque()
         self._unparsed = b""
         self._burst = 0  # requests parsed in this turn
-        self._budget = Budget(context.limits.control_frame_budget)
+        self._spent = 0  # of control_frame_budget
         self._job: Job | None = None  # handed over, not answered yet
         self._out: list[bytes] = []  # small output of this callback
         self._out_size = 0
@@ -148,20 +148,12 @@ class H1Connection(Connection):
         if self.closing or self._last:
             self.swallow(size)
             return
-        self._take(self._unparsed + data)
-
-    def _take(self, data: bytes) -> None:
         self._in_data = True
-        self._burst = 0
-        self._unparsed = b""
         try:
-            while len(data) > PIECE_BYTES and self._state != BODY and self._burst < BURST:
-                self._parse(data[:PIECE_BYTES])
-                data = data[PIECE_BYTES:]
-            if self._burst < BURST:
-                self._parse(data)
+            if size > PIECE_BYTES or self._unparsed:
+                self._parse_some(self._unparsed + data)
             else:
-                self._unparsed = data
+                self._parse(data)
         except Rejected as rejected:
             self._reject(rejected.status, rejected.reason)
         finally:
@@ -169,8 +161,19 @@ class H1Connection(Connection):
         self._advance()
 
     def _go_on(self) -> None:
-        if self._unparsed and not self.closing:
-            self._take(self._unparsed)
+        if self._unparsed:
+            self.data_received(b"")
+
+    def _parse_some(self, data: bytes) -> None:
+        self._burst = 0
+        self._unparsed = b""
+        while len(data) > PIECE_BYTES and self._state != BODY and self._burst < BURST:
+            self._parse(data[:PIECE_BYTES])
+            data = data[PIECE_BYTES:]
+        if self._burst < BURST:
+            self._parse(data)
+        else:
+            self._unparsed = data
 
     def _parse(self, data: bytes) -> None:
         self._raw_size += len(data)
@@ -305,7 +308,6 @@ class H1Connection(Connection):
         self._body_size += len(chunk)
         if self._body_size > self.limits.max_body_bytes:
             raise Rejected(413)
-        self._budget.credit(len(chunk))
         if not self._received:
             self._received = chunk
         elif isinstance(self._received, bytes):
@@ -313,10 +315,13 @@ class H1Connection(Connection):
         else:
             self._received += chunk
 
+    def _earn(self, tokens: int) -> None:
+        self._spent = max(0, self._spent - tokens)
+
     def on_chunk_complete(self) -> None:
         if self._body_size - self._chunk_at < SMALL_DATA:
-            self._budget.charge()
-            if self._budget.left < 0:
+            self._spent += 1
+            if self._spent > self.limits.control_frame_budget:
                 raise Rejected(400, "frame_budget")
         self._chunk_at = self._body_size
 
@@ -356,7 +361,8 @@ class H1Connection(Connection):
 
     def _answer(self, job: Job, response: Response) -> None:
         self._job = None
-        self._budget.credit(0, CREDIT_REQUEST)
+        if self._spent:
+            self._earn(CREDIT_REQUEST + (len(job.request.body) >> 12))
         more = self._queue or self._unparsed or self._state != IDLE
         keep_alive = job.keep_alive and (bool(more) or not self.context.draining)
         try:
@@ -456,7 +462,7 @@ class H1Connection(Connection):
             self.note_end("slow_reader")
             self.abort()
             return
-        self._budget.credit(0, self.tokens_of_time(now))
+        self._earn(self.tokens_of_time(now))
         if self._job is not None or self._body is not None or self._queue:
             self._since = now
             return
@@ -484,17 +490,3 @@ class H1Connection(Connection):
             self.note_end("idle")
         self._last = self.closing = True
         self.transport.close()
-
-
-def split_target(target: bytes) -> tuple[str, str]:
-    """(path, query) of an origin-form or absolute-form request target."""
-    if not target.startswith(b"/") and b"://" in target:
-        scheme_end = target.index(b"://") + 3
-        slash = target.find(b"/", scheme_end)
-        mark = target.find(b"?", scheme_end)
-        if slash < 0 or 0 <= mark < slash:
-            target = b"/" + (target[mark:] if mark >= 0 else b"")
-        else:
-            target = target[slash:]
-    path, _, query = target.decode("latin-1").partition("?")
-    return path, query

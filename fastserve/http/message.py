@@ -114,3 +114,17 @@ class Response:
 
 
 Handler: TypeAlias = Callable[[Request], "Response | Awaitable[Response]"]
+
+
+def split_target(target: bytes) -> tuple[str, str]:
+    """(path, query) of an origin-form or absolute-form request target."""
+    if not target.startswith(b"/") and b"://" in target:
+        scheme_end = target.index(b"://") + 3
+        slash = target.find(b"/", scheme_end)
+        mark = target.find(b"?", scheme_end)
+        if slash < 0 or 0 <= mark < slash:
+            target = b"/" + (target[mark:] if mark >= 0 else b"")
+        else:
+            target = target[slash:]
+    path, _, query = target.decode("latin-1").partition("?")
+    return path, query

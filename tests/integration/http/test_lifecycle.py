@@ -1,6 +1,7 @@
 """Cancelling, draining, listening."""
 
 import asyncio
+import itertools
 import socket
 import ssl
 
@@ -415,3 +416,26 @@ async def test_tls_disconnect_and_drain(serve, impl, slow, tls):
         slow.finish(1)
         assert b"done" in await client.rest()
         await within(drain)
+
+
+async def test_a_sweep_of_many_connections_lets_others_have_their_turn(serve):
+    """Thousands of idle connections are looked at some at a time, the loop's other work in between."""
+    server = await serve(lambda r: Response(200, "a/b", b""), idle_timeout_s=60)
+    seen, turns = [], []
+
+    class Idle:
+        def check(self, now):
+            seen.append(self)
+
+    idle = {Idle() for _ in range(1000)}
+    server._context.connections |= idle
+    try:
+        async with asyncio.timeout(20):
+            while len(seen) < 1000:
+                turns.append(len(seen))
+                await asyncio.sleep(0)
+            turns.append(len(seen))
+    finally:
+        server._context.connections -= idle
+    assert max(b - a for a, b in itertools.pairwise(turns)) <= 64
+    assert set(seen) == idle

@@ -134,7 +134,7 @@ class Load:
         self._got(name, answer.status, json.loads(answer.read())["values"])
 
     def own_client(self, version: str, ca: Path | None = None) -> Callable[[str], None]:
-        """The project's client, eight calls at a time, without a second attempt."""
+        """The project's client, five calls at a time, without a second attempt."""
 
         async def ask(name: str, client: AsyncClient) -> None:
             asked = json.loads(self.body)
@@ -148,7 +148,7 @@ class Load:
             url = f"http://127.0.0.1:{self.port}" if ca is None else f"https://localhost:{self.port}"
             extra = {} if ca is None else {"ca": str(ca)}
             async with AsyncClient(url, http=version, retry=ONCE, **extra) as client:
-                await asyncio.gather(*(ask(name, client) for _ in range(8)))
+                await asyncio.gather(*(ask(name, client) for _ in range(5)))
 
         return lambda name: asyncio.run(run(name))
 

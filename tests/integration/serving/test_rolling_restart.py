@@ -63,10 +63,10 @@ def supervised(repo: Path, *options: str) -> AbstractContextManager[Serving]:
     return serving(repo, *words, stderr=subprocess.PIPE)
 
 
-def restart_under(load: Load, told: Told, more: int = 20) -> None:
+def restart_under(load: Load, told: Told, restarts: int, more: int = 20) -> None:
     """Several restarts, each while every client is asking."""
     try:
-        for _ in range(RESTARTS):
+        for _ in range(restarts):
             load.everybody_asked(more)
             told.restart(WORKERS)
         load.everybody_asked(more)
@@ -85,7 +85,7 @@ def test_no_request_fails(store_repo: Path, tmp_path: Path) -> None:
         for i in range(2):
             load.start(f"keep-alive {i}", load.keep_alive)
             load.start(f"fresh {i}", load.fresh)
-        restart_under(load, Told(process))
+        restart_under(load, Told(process), RESTARTS)
 
 
 def test_no_request_fails_over_tls(repo: Path, certificate: tuple[str, str]) -> None:
@@ -96,7 +96,7 @@ def test_no_request_fails_over_tls(repo: Path, certificate: tuple[str, str]) -> 
         load.start("HTTP/1.1", load.own_client("1.1", Path(cert)))
         load.start("keep-alive", load.keep_alive)
         load.start("fresh", load.fresh)
-        restart_under(load, Told(process))
+        restart_under(load, Told(process), 1)
 
 
 @pytest.mark.skipif(shutil.which("h2load") is None, reason="h2load is not installed")
@@ -106,7 +106,7 @@ def test_no_request_of_h2load_fails(repo: Path, tmp_path: Path) -> None:
     with supervised(repo) as (port, process):
         load = Load(port, BODY, RIGHT)
         load.start("h2load", load.h2load("--h1", body=tmp_path / "body"))
-        restart_under(load, Told(process), 1)
+        restart_under(load, Told(process), 1, 1)
 
 
 def test_what_a_new_process_would_read_is_read_again(

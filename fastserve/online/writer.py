@@ -18,6 +18,7 @@ Back-pressure: at most WINDOW bytes of commands are on their way; what is beyond
 from __future__ import annotations
 
 import hashlib
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -130,6 +131,7 @@ class Writer:
         self._jobs: deque[_Job] = deque()
         self._sent: deque[_Command] = deque()
         self._sent_bytes = 0
+        self._heard = 0.0
         self._replies = Replies()
         self._fresh = False  # whether the last fresh command found nothing in its way
         self._asking = False
@@ -164,8 +166,12 @@ class Writer:
 
     @property
     def waiting_since(self) -> float | None:
-        """When the oldest command without a reply was sent; None when nothing is on the way."""
-        return self._sent[0].sent_at if self._sent else None
+        """Since when the server owes a reply: when the oldest command was sent, or when it last replied.
+
+        None when nothing is on the way. What is sent in one go may take longer than one reply may: while replies
+        come, the server is there.
+        """
+        return max(self._sent[0].sent_at, self._heard) if self._sent else None
 
     def requests(self, now: float) -> bytes:
         """Commands of the rows that wait, up to the window; they count as sent from here on."""
@@ -223,6 +229,7 @@ class Writer:
         """
         self._replies.buffer_updated(size)
         while self._sent and (reply := self._replies.take(self._sent[0].queued)) is not None:
+            self._heard = time.monotonic()  # the clock of the loop, too
             self._take(self._sent.popleft(), reply)
         if not self._sent and self._replies.rest:
             raise CodecError("it answers what nobody asked")

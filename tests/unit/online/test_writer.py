@@ -188,6 +188,21 @@ def test_a_lost_connection_fails_what_was_on_its_way_only() -> None:
         peer.write(1)
 
 
+def test_while_replies_come_the_server_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    peer = Peer()
+    monkeypatch.setattr("fastserve.online.writer.time.monotonic", lambda: 5.0)
+    peer.write(250)
+    peer.asked(now=1.0)
+    assert peer.writer.waiting_since == 1.0
+    peer.answer(b":100\r\n")
+    assert peer.writer.waiting_since == 5.0
+    peer.answer(b":100\r\n:50\r\n")
+    assert peer.writer.waiting_since is None
+    peer.write(1)
+    peer.asked(now=7.0)
+    assert peer.writer.waiting_since == 7.0
+
+
 def test_an_empty_batch_is_done_at_once() -> None:
     peer = Peer()
     assert peer.write(0).told == [(None, 0)] and peer.woken == 0

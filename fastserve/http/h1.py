@@ -237,7 +237,7 @@ class H1Connection(Connection):
             return
         if self._last:
             raise Rejected(400)
-        self._reset()
+        self._raw_size = 0  # the rest is as the last request, or the beginning, left it
         self._state = HEAD
         self._since = self.loop.time()
 

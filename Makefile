@@ -66,7 +66,7 @@ RATE ?= 300
 loadtest: .venv/.loadtest  ## its own data, Redis and server; fails unless p99 < 10 ms and 0 errors at RATE requests/s
 	$(BIN)/python -m loadtest --rate $(RATE) $(ARGS)
 
-bench: .venv/.bench  ## every bench (bench/README.md), half an hour; ARGS="zipf soak" for some
+bench: .venv/.bench  ## every bench (bench/README.md), about an hour; ARGS="zipf soak" for some
 	$(BIN)/python -m bench $(ARGS)
 
 bench-smoke: .venv/.bench  ## that every bench still runs and its answers are right; measures nothing

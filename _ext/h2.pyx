@@ -75,7 +75,7 @@ cdef class Session:
     cdef nghttp2_session *session
     cdef Core core                  # what callbacks need: scanner, budget, clock, output
     cdef PairCache cache
-    cdef object owner, on_request, stats
+    cdef object owner, on_request, stats, gate
     cdef dict rejections, streams
     cdef list ready, cancelled
     cdef Stream current             # whose header block is being decoded
@@ -90,16 +90,13 @@ cdef class Session:
         self.owner = owner
         self.on_request = owner.on_request
         self.stats = owner.stats
-        self.rejections = owner.rejections
+        self.rejections, self.gate = owner.rejections, owner.gate
         self.streams, self.ready, self.cancelled = {}, [], []
         self.end_reason = ""
-        self.max_header = limits.max_header_bytes
-        self.max_target = limits.max_target_bytes
-        self.max_body = limits.max_body_bytes
-        self.max_buffered = limits.max_buffered_body_bytes
+        self.max_header, self.max_target = limits.max_header_bytes, limits.max_target_bytes
+        self.max_body, self.max_buffered = limits.max_body_bytes, limits.max_buffered_body_bytes
         self.max_pending = limits.max_pending_response_bytes
-        self.header_timeout = limits.header_timeout_s
-        self.body_timeout = limits.body_timeout_s
+        self.header_timeout, self.body_timeout = limits.header_timeout_s, limits.body_timeout_s
         self.core.session = <void *>self
         self.core.out = OUT
         frames_init(&self.core.frames, limits.control_frame_budget, now)
@@ -356,7 +353,8 @@ cdef int on_header(
             stream.reject = 413
         elif equals(key, "expect", 6):
             stream.wants_continue = True
-        stream.headers.append(cached_pair(&self.cache, name, value))
+        if stream.reject != 429:                # nobody will read them
+            stream.headers.append(cached_pair(&self.cache, name, value))
     elif equals(key, ":method", 7):
         stream.method = method_of(text)
     elif equals(key, ":path", 5):
@@ -364,6 +362,7 @@ cdef int on_header(
             stream.reject = 414
         else:
             stream.path, stream.query = split_target(text)
+            if self.gate.shut and self.gate.refuses(stream.path): stream.reject = 429
     return 0
 
 

@@ -1,18 +1,25 @@
 """More is asked of a server than it can do: it answers what it admitted, and refuses the rest at once.
 
     request ──► idle: answered where it was parsed
-            ──► busy: queue, while its estimated work is below the limit ──► slices of SLICE_US, the loop's I/O between
-            ──► queue full: OverloadedError, 429 with Retry-After
+            ──► busy: queue ──► slices of SLICE_US, the loop's I/O between ──► answer, or wait for the store
+            ──► queue full: the gate is shut, and the front end refuses with 429 and Retry-After
 
-A server of one thread is never busy while it parses, so a count of requests would say nothing: what is bounded is
-the time that what is queued will take, estimated from what the same kind of request took lately. Between two slices
-the loop reads sockets, so a refusal waits for a slice and not for the queue. Reads that wait for the store are bounded
-too, by their number of keys.
+A server of one thread is never busy while it parses, so a count of requests would say nothing: what is bounded is the
+time that what is queued will take, estimated from what the same kind of request took lately. Between two slices the
+loop reads sockets, so a refusal waits for a slice and not for the queue.
+
+A burst may fill the queue (max_queue_ms), and so may a few callers that all wait for their answers. A queue of many
+that stands only makes every answer late. So where it overflows, or has been a crowd for PATIENCE_S, its limit is
+STANDING_US until it has gone: enough that there is always something to do. Reads that wait for the store count too
+then, by what is left to do when it has answered; more of them by its shortest round trip, for a store far away keeps
+many waiting without anything being late. A worker with time to spare is not overloaded: while the store is slow, reads
+that wait are bounded by their number of keys alone, and what the cache can answer is not refused for them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Hashable, Mapping
 from dataclasses import dataclass
@@ -21,9 +28,23 @@ from typing import Final, TypeAlias, TypeVar
 
 from fastserve.api.errors import error_response
 from fastserve.errors import FastserveError, OverloadedError
+from fastserve.http.gate import Gate
 from fastserve.http.message import Response
 
 SLICE_US: Final = 2_000
+TURN_US: Final = 8_000.0  # slice and I/O under overload: the more a turn refuses, the less each costs
+LEAST_SLICE_US, LONGEST_SLICE_US = 1_000.0, 6_000.0
+STANDING_US: Final = 10_000.0
+CALM_US: Final = 1_000.0  # of pending work that is no queue
+CROWD: Final = 128  # requests: more than a few callers have in flight
+CROWD_SHARE: Final = 0.1  # of max_queue_ms, that a crowd has to come to
+PATIENCE_S: Final = 0.1
+LOOK_S: Final = 0.05  # between two looks at how busy this thread is
+BUSY: Final = 0.7
+REST: Final = 0.2  # of an idler look in the mean: who is stopped for a moment, by a quota say, is still busy
+TRIP_CREEP: Final = (
+    1e-5  # how much of a longer round trip moves the shortest known one: a store may move away
+)
 FIRST_GUESS_US: Final = 50.0
 GAIN: Final = 0.1  # of the newest measurement in a mean: a burst of odd requests moves it little
 MAX_KINDS: Final = 4_096
@@ -63,19 +84,31 @@ class Admission:
     """See the module's docstring. One for each worker, on its event loop.
 
     Args:
-        max_queue_ms: estimated work that may be queued.
+        max_queue_ms: estimated work that a burst may leave queued.
         max_waiting_keys: keys that admitted reads may be waiting for in the store.
+        gate: of the front end; shut while the queue is full.
     """
 
-    def __init__(self, max_queue_ms: float = 200.0, max_waiting_keys: int = 200_000) -> None:
+    def __init__(
+        self, max_queue_ms: float = 200.0, max_waiting_keys: int = 200_000, gate: Gate | None = None
+    ) -> None:
         self._limit_us = max_queue_ms * 1_000
         self._max_waiting = max_waiting_keys
+        self._gate = Gate() if gate is None else gate
         self._queue: deque[_Queued] = deque()
         self._queued_us = 0.0
+        self._late_us = 0.0  # of reads that wait for the store: work to come when it has answered
+        self._standing = self._overflowed = False
+        self._slice_us: float = SLICE_US
+        self._turned_at = 0.0  # when the last slice ended
+        self._alone_at = perf_counter()  # when there was last no crowd
+        self._looked_at, self._ran_s = perf_counter(), _ran_s()
+        self._busy = 0.0  # share of the time, lately
+        self._trip_us = 0.0  # the store's shortest round trip
         self._busy_us = 0.0  # worked in this turn of the loop
         self._scheduled = False
         self._inside = False
-        self._waiting_keys = 0
+        self._waiting = self._waiting_keys = 0
         self._kinds: dict[Hashable, Kind] = {}
         self._refused = self._expired = self._deferred = 0
 
@@ -95,8 +128,11 @@ class Admission:
         Raises:
             OverloadedError: too many keys are being waited for already.
         """
-        if self._waiting_keys and self._waiting_keys + keys > self._max_waiting:
-            raise self._overloaded(f"reads of {self._waiting_keys:,} keys wait for the online store")
+        if self._waiting:
+            if self._waiting_keys + keys > self._max_waiting:
+                raise self._overloaded(f"reads of {self._waiting_keys:,} keys wait for the online store")
+            if self._gate.shut:
+                return False
         return self._busy_us < SLICE_US and not self._queue
 
     def run(
@@ -120,14 +156,15 @@ class Admission:
         """
         if self.may_begin(keys):
             return self.measured(kind, keys, work)
-        guess = kind.work_us + kind.late_us
-        if self._queued_us + guess > self._limit_us:
+        if self._gate.shut:
             raise self._overloaded(f"{self._queued_us / 1_000:.0f} ms of work are queued")
+        guess = kind.work_us + kind.late_us
         loop = asyncio.get_running_loop()
         answer: asyncio.Future[Response] = loop.create_future()
         expires = loop.time() + deadline_us / 1e6 if deadline_us else float("inf")
         self._queue.append(_Queued(work, kind, keys, guess, answer, expires, refuse))
         self._queued_us += guess
+        self._judge()
         self._deferred += 1
         return answer
 
@@ -147,7 +184,7 @@ class Admission:
         if isinstance(answer, Response):
             kind.late_us -= GAIN * kind.late_us
         else:
-            self._wait(keys, answer)
+            self._wait(kind.late_us, keys, answer, begun)
         return answer
 
     def worked(self, kind: Kind, begun: float) -> None:
@@ -182,8 +219,9 @@ class Admission:
         return {
             "queued": len(self._queue),
             "queued_ms": self._queued_us / 1_000,
+            "standing": self._standing,
             "waiting_keys": self._waiting_keys,
-            "refused": self._refused,
+            "refused": self._refused + self._gate.refused,
             "expired": self._expired,
             "deferred": self._deferred,
         }
@@ -200,23 +238,68 @@ class Admission:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._turn)
 
-    def _wait(self, keys: int, answer: asyncio.Future[Response]) -> None:
+    def _wait(self, late_us: float, keys: int, answer: asyncio.Future[Response], begun: float) -> None:
+        self._waiting += 1
         self._waiting_keys += keys
+        self._late_us += late_us
+        self._judge()
 
         def answered(_: object) -> None:
+            self._waiting -= 1
             self._waiting_keys -= keys
+            took = (perf_counter() - begun) * 1e6
+            longer = took - self._trip_us
+            self._trip_us += longer * TRIP_CREEP if 0 < longer and self._trip_us else longer
+            self._late_us = self._late_us - late_us if self._waiting else 0.0
+            self._judge()
 
         answer.add_done_callback(answered)
+
+    def _judge(self) -> None:
+        """Shut the gate or open it."""
+        full = self._queued_us >= self._limit_us
+        self._overflowed = self._overflowed or full
+        pending = self._queued_us + self._late_us
+        self._gate.shut = full or (self._standing and pending >= STANDING_US + self._trip_us)
+
+    def _review(self) -> None:
+        """Whether the queue stands: it was long for too long, and has never gone since."""
+        pending, now = self._queued_us + self._late_us, perf_counter()
+        if pending < CALM_US:
+            self._standing = False
+            self._slice_us = SLICE_US
+            self._alone_at = now
+            self._judge()
+            return
+        if now - self._looked_at > LOOK_S:
+            ran = _ran_s()
+            share = (ran - self._ran_s) / (now - self._looked_at)
+            self._busy = max(share, self._busy + REST * (share - self._busy))
+            self._ran_s, self._looked_at = ran, now
+        if len(self._queue) + self._waiting < CROWD or pending < CROWD_SHARE * self._limit_us:
+            self._alone_at = now
+        if self._busy < BUSY:
+            self._standing = False
+            self._slice_us = SLICE_US
+        elif self._overflowed or pending >= self._limit_us or now - self._alone_at > PATIENCE_S:
+            self._standing = True
+        self._overflowed = False
+        self._judge()
 
     def _turn(self) -> None:
         """The next turn of the loop: sockets have been read since the last one."""
         self._scheduled = False
         self._busy_us = 0.0
-        while self._queue and self._busy_us < SLICE_US:
+        if self._standing:
+            left = TURN_US - (perf_counter() - self._turned_at) * 1e6
+            self._slice_us = min(max(left, LEAST_SLICE_US), LONGEST_SLICE_US)
+        while self._queue and self._busy_us < self._slice_us:
             queued = self._queue.popleft()
             self._queued_us = self._queued_us - queued.guess_us if self._queue else 0.0
             if not queued.answer.done():
                 self._begin(queued)
+        self._review()
+        self._turned_at = perf_counter()
         if self._queue and not self._scheduled:
             self._scheduled = True
             asyncio.get_running_loop().call_soon(self._turn)
@@ -237,6 +320,16 @@ class Admission:
                 answer.set_result(made)
             else:
                 _hand_on(made, answer)
+
+
+def _ran_s() -> float:
+    """Seconds this thread ran, or was kept from running by others on its core; ever."""
+    try:
+        with open("/proc/thread-self/schedstat") as stat:
+            ran, waited, _ = stat.read().split()
+        return (int(ran) + int(waited)) / 1e9
+    except (OSError, ValueError):  # no Linux, or one without it
+        return time.thread_time()
 
 
 def moved(mean_us: float, took_us: float) -> float:

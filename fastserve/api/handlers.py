@@ -30,6 +30,7 @@ from fastserve.serving.plan import ReadPlan
 from fastserve.serving.read_path import Finish, Found, decode_columns
 from fastserve.timeutil import format_timestamp
 
+BATCH: Final = "/online-features/batch"
 ONE_ENTITY: Final = "/feature-views/{name}/online-features"
 _VIEW: Final = re.compile(r"([^@]*)(?:@v([0-9]{1,9}))?")
 _JSON: Final = wire.JSON.encode()
@@ -54,7 +55,7 @@ class FeatureReads:
     def routes(self) -> Routes:
         """The route table."""
         return {
-            "/online-features/batch": ("POST", self._batch),
+            BATCH: ("POST", self._batch),
             ONE_ENTITY: ("GET", self._one_entity),
             "/health": ("GET", self._health),
         }

@@ -32,7 +32,7 @@ GAUGES: Final = frozenset(
     (
         "process_rss_bytes", "process_start_time_seconds", "workers_configured", "http_open_connections",
         "cache_entries", "cache_bytes_used", "cache_feed_up", "admission_queued", "admission_queued_ms",
-        "admission_waiting_keys", "store_breaker_open",
+        "admission_waiting_keys", "admission_standing", "store_breaker_open",
     )
 )  # fmt: skip
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from fastserve.client import wire
 from fastserve.client.faults import error_of, retry_after_s
 from fastserve.client.features import FeatureRow, Features
-from fastserve.client.options import DEFAULT_URL, Endpoint, Options
+from fastserve.client.options import DEFAULT_URL, Endpoint, Options, RetryBudget
 from fastserve.client.tensor import Tensor
 from fastserve.client.wire import Answer, Call, Health, Rows
 from fastserve.errors import ClientError, ConfigError, DeadlineError, FastserveError, UnreachableError
@@ -41,6 +41,7 @@ class AsyncClient:
         self._transport: Transport | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._closed = False
+        self._budget = RetryBudget(self._options.retry)
         self._headers = {"user-agent": "fastserve-client"}
         if self._options.token:
             self._headers["authorization"] = f"Bearer {self._options.token}"
@@ -213,7 +214,7 @@ class AsyncClient:
                     else "raise deadline_ms, or look at the server",
                 ) from last
             pause_s = self._pause_s(call, outcome, attempt)
-            if pause_s is not None and loop.time() + pause_s < end:
+            if pause_s is not None and loop.time() + pause_s < end and self._budget.take():
                 last = outcome if isinstance(outcome, FastserveError) else _error(outcome)
                 await asyncio.sleep(pause_s)
             elif isinstance(outcome, ClientError):
@@ -225,7 +226,10 @@ class AsyncClient:
         """Seconds until the next attempt; None when this outcome stands."""
         if isinstance(outcome, UnreachableError):
             return self._options.retry.pause_s(attempt)
-        if isinstance(outcome, ClientError) or outcome.status not in (429, 503) or not call.retry_busy:
+        if isinstance(outcome, ClientError) or outcome.status not in (429, 503):
+            self._budget.answered()
+            return None
+        if not call.retry_busy:
             return None
         return self._options.retry.pause_s(attempt, retry_after_s(outcome.headers))
 

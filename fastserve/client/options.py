@@ -30,15 +30,20 @@ class Retry:
         attempts: how often a call is sent, at most; 1 never sends it again.
         base_s: the first pause is random within 0..base_s; the next within 0..2 base_s, and so on.
         max_s: the longest pause. A server's Retry-After is waited for in full, but never past the deadline.
+        share: a client may send again so many calls for each one that is answered, and `spare` beside: when a server
+            refuses most calls, more of them would only keep it overloaded.
+        spare: see share.
     """
 
     attempts: int = 6
     base_s: float = 0.05
     max_s: float = 1.0
+    share: float = 0.2
+    spare: int = 20
 
     def __post_init__(self) -> None:
-        if self.attempts < 1 or self.base_s < 0 or self.max_s < 0:
-            raise ConfigError("attempts is 1 or more, and pauses are not negative", where=repr(self))
+        if self.attempts < 1 or min(self.base_s, self.max_s, self.share, self.spare) < 0:
+            raise ConfigError("attempts is 1 or more, and nothing else is negative", where=repr(self))
 
     def pause_s(self, attempt: int, retry_after_s: float = 0.0) -> float | None:
         """Seconds to wait after failed attempt number `attempt` (from 1); None when it was the last."""
@@ -46,6 +51,25 @@ class Retry:
             return None
         ceiling = min(self.max_s, self.base_s * 2.0 ** (attempt - 1))
         return retry_after_s + random.uniform(0.0, ceiling)
+
+
+class RetryBudget:
+    """What one client may still send again; see Retry.share."""
+
+    def __init__(self, retry: Retry) -> None:
+        self._retry = retry
+        self._left = float(retry.spare)
+
+    def answered(self) -> None:
+        """A call was answered, if only by an error of the caller's."""
+        self._left = min(self._left + self._retry.share, float(self._retry.spare))
+
+    def take(self) -> bool:
+        """Whether a call may be sent again; it is counted then."""
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
 
 
 @dataclass(frozen=True, slots=True)

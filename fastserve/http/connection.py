@@ -13,6 +13,7 @@ from functools import partial
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
+from fastserve.http.gate import Gate
 from fastserve.http.limits import Limits
 from fastserve.http.message import Buffer, Handler, Request, Response
 from fastserve.http.replies import INTERNAL, rejections
@@ -30,8 +31,11 @@ NOTICE_S = 1.0
 class Context:
     """What all connections of one server share."""
 
-    def __init__(self, handler: Handler, limits: Limits, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(
+        self, handler: Handler, limits: Limits, loop: asyncio.AbstractEventLoop, gate: Gate | None = None
+    ) -> None:
         self.handler = handler
+        self.gate = Gate() if gate is None else gate
         self.limits = limits
         self.loop = loop
         self.stats = Stats()
@@ -52,6 +56,7 @@ class Connection(asyncio.Protocol):
     def __init__(self, context: Context) -> None:
         self.context = context
         self.handler = context.handler
+        self.gate = context.gate
         self.limits = context.limits
         self.stats = context.stats
         self.rejections = context.rejections

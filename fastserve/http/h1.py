@@ -350,7 +350,8 @@ class H1Connection(Connection):
         """Answer from the queue until one has to be waited for or the client is slow."""
         while self._queue and self._job is None and self._body is None and not self.paused:
             job = self._job = self._queue.popleft()
-            response = self.on_request(0, job.request)
+            refused = self.gate.refuses(job.request.path)
+            response = self.rejections[429] if refused else self.on_request(0, job.request)
             if response is not None:
                 self._answer(job, response)
 

@@ -95,6 +95,7 @@ class Session:
         self._owner: Owner | None = owner
         self._stats = owner.stats
         self._rejections = owner.rejections
+        self._gate = owner.gate
         self._limits = limits
         self._now = now
         self._budget = Budget(limits.control_frame_budget)
@@ -211,6 +212,8 @@ class Session:
         self._read_head(stream, headers)
         if stream.path is None and not stream.reject:
             stream.reject = 501  # CONNECT
+        if not stream.reject and self._gate.refuses(stream.path):
+            stream.reject = 429
         if stream.reject:
             stream.ended = end
             self._reject(stream, stream.reject)

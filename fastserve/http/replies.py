@@ -9,15 +9,17 @@ from functools import lru_cache
 import orjson
 
 from fastserve.http.limits import Limits
-from fastserve.http.message import Response
+from fastserve.http.message import HeaderList, Response
 
 JSON = b"application/json"
 
 
-def error_response(status: int, code: str, message: str, *, where: str = "", hint: str = "") -> Response:
+def error_response(
+    status: int, code: str, message: str, *, where: str = "", hint: str = "", headers: HeaderList = ()
+) -> Response:
     """``{"error": {"code", "message", "where", "hint"}}`` with `status`."""
     error = {"code": code, "message": message, "where": where, "hint": hint}
-    return Response(status, JSON, orjson.dumps({"error": error}))
+    return Response(status, JSON, orjson.dumps({"error": error}), headers)
 
 
 INTERNAL = error_response(
@@ -25,6 +27,15 @@ INTERNAL = error_response(
     "internal",
     "internal error",
     hint="this is a fault of the server, and its log has the details; a retry may help",
+)
+
+
+OVERLOADED = error_response(
+    429,
+    "overloaded",
+    "the server is at its limit",
+    hint="send it again after a moment, or to another server",
+    headers=((b"retry-after", b"1"),),
 )
 
 
@@ -64,6 +75,7 @@ def rejections(limits: Limits) -> dict[int, Response]:
         status: error_response(status, code, message, hint=hint)
         for status, (code, message, hint) in texts.items()
     }
+    replies[429] = OVERLOADED
     replies[500] = INTERNAL
     return replies
 

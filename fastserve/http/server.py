@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastserve.errors import ConfigError
 from fastserve.http.connection import NOTICE_S, Connection, Context
+from fastserve.http.gate import Gate
 from fastserve.http.h1 import H1Connection
 from fastserve.http.h2 import H2Connection, Session
 from fastserve.http.limits import Limits
@@ -102,6 +103,7 @@ class Server:
     Args:
         handler: see fastserve/http/message.py.
         limits: bounds and time-outs.
+        gate: shut by who knows the load; always open without one.
         ssl_context: from `make_ssl_context`; None serves cleartext.
         session_class: the HTTP/2 session; the native one unless it is missing.
     """
@@ -111,11 +113,13 @@ class Server:
         handler: Handler,
         *,
         limits: Limits | None = None,
+        gate: Gate | None = None,
         ssl_context: ssl.SSLContext | None = None,
         session_class: type[SessionType] = Session,
     ) -> None:
         self.handler = handler
         self.limits = Limits() if limits is None else limits
+        self.gate = gate
         self.ssl_context = ssl_context
         self.session_class = session_class
         self._context: Context | None = None
@@ -138,7 +142,8 @@ class Server:
         Raises:
             ConfigError: the address is taken, unknown or not allowed.
         """
-        self._context = Context(self.handler, self.limits, asyncio.get_running_loop())
+        loop = asyncio.get_running_loop()
+        self._context = Context(self.handler, self.limits, loop, self.gate)
         try:
             sock = bind(host, port, reuse_port) if sock is None else sock
         except OSError as error:

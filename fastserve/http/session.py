@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Protocol
 
+from fastserve.http.gate import Gate
 from fastserve.http.limits import Limits
 from fastserve.http.message import Buffer, Request, Response
 from fastserve.http.stats import Stats
@@ -14,6 +15,7 @@ class Owner(Protocol):
 
     stats: Stats
     rejections: dict[int, Response]
+    gate: Gate
 
     def on_request(self, stream_id: int, request: Request) -> Response | None:
         """A complete request; None means that `Session.submit` will follow."""

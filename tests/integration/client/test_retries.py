@@ -317,3 +317,21 @@ async def test_a_server_of_another_protocol(features: Server, connect: Make, htt
             await client.health()
         assert 'http="1.1"' in caught.value.hint
         await client.close()
+
+
+async def test_a_client_that_is_refused_all_the_time_asks_less(serve: Serve, connect: Make) -> None:
+    script = Script(status(429))
+    client = connect(
+        await serve(script), retry=Retry(attempts=4, base_s=0.001, max_s=0.001, share=0.25, spare=5)
+    )
+    for _ in range(20):
+        with pytest.raises(errors.OverloadedError):
+            await client.push("clicks", {"id": [1]})
+    assert len(script.asked) == 20 + 5
+    script.answers = (OK,)
+    for _ in range(8):
+        await client.push("clicks", {"id": [1]})
+    script.answers = (status(429),)
+    with pytest.raises(errors.OverloadedError):
+        await client.push("clicks", {"id": [1]})
+    assert len(script.asked) == 20 + 5 + 8 + 3, "eight answers, a quarter of them: two retries"

@@ -37,12 +37,12 @@ def impl(request):
 
 @pytest.fixture
 async def serve():
-    """serve(handler, session=..., tls=..., **limits) -> a started Server, closed afterwards."""
+    """serve(handler, session=..., tls=..., gate=..., **limits) -> a started Server, closed afterwards."""
     servers = []
 
-    async def start(handler, session=None, tls=None, **limits):
+    async def start(handler, session=None, tls=None, gate=None, **limits):
         kwargs = {} if session is None else {"session_class": session}
-        server = Server(handler, limits=Limits(**limits), ssl_context=tls, **kwargs)
+        server = Server(handler, limits=Limits(**limits), gate=gate, ssl_context=tls, **kwargs)
         servers.append(server)
         await server.start("127.0.0.1", 0)
         return server

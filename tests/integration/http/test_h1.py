@@ -5,6 +5,7 @@ import json
 
 import pytest
 
+from fastserve.http.gate import Gate
 from fastserve.http.message import Response
 from tests.integration.http.wire import Raw, within
 
@@ -289,3 +290,18 @@ async def ask_open(server, data):
     async with await Raw.connect(server) as client:
         await client.send(data)
         return await client.response(), b""
+
+
+async def test_a_shut_gate_refuses_its_paths(serve):
+    gate = Gate(["/gated"])
+    server = await serve(handler, gate=gate)
+    gate.shut = True
+    async with await Raw.connect(server) as client:
+        await client.send(GET % b"gated" + GET % b"other")
+        refused, other = await client.response(), await client.response()
+        assert refused[0] == 429 and refused[1][b"retry-after"] == b"1" and error_code(refused) == "overloaded"
+        assert other[0] == 200
+        gate.shut = False
+        await client.send(GET % b"gated")
+        assert (await client.response())[0] == 200
+    assert gate.refused == 1 and server.stats.requests == 2

@@ -10,6 +10,7 @@ import pytest
 from fastserve.api import admission as module
 from fastserve.api.admission import Admission, Answer
 from fastserve.errors import OverloadedError, RequestError
+from fastserve.http.gate import Gate
 from fastserve.http.message import Response
 
 
@@ -17,7 +18,7 @@ class Clock:
     """perf_counter, moved by the work itself."""
 
     def __init__(self) -> None:
-        self.now = 0.0
+        self.now = self.ran = 0.0
 
     def __call__(self) -> float:
         return self.now
@@ -25,6 +26,7 @@ class Clock:
     def work(self, us: float, log: list[int] | None = None, mark: int = 0) -> Callable[[], Response]:
         def run() -> Response:
             self.now += us / 1e6
+            self.ran += us / 1e6
             if log is not None:
                 log.append(mark)
             return Response(200, "text/plain", b"%d" % mark)
@@ -36,6 +38,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     made = Clock()
     monkeypatch.setattr(module, "perf_counter", made)
+    monkeypatch.setattr(module, "_ran_s", lambda: made.ran)
     return made
 
 
@@ -187,3 +190,99 @@ async def test_a_cancelled_answer_of_queued_work_cancels_its_read(clock: Clock) 
     answer.cancel()
     with pytest.raises(asyncio.CancelledError):
         await store
+
+
+class Crowd:
+    """So many requests of 1 ms, sent by callers that ask again as soon as they are answered or refused."""
+
+    def __init__(self, clock: Clock, callers: int, max_queue_ms: float = 200) -> None:
+        self.gate = Gate(["/reads"])
+        self.admission = Admission(max_queue_ms, gate=self.gate)
+        self.kind = trained(self.admission, 1_000)
+        self._clock = clock
+        self._callers = callers
+        self._answers: list[Answer] = []
+        self.longest = 0
+
+    async def turns(self, n: int) -> None:
+        """So many turns of the loop, in each of which every caller who may asks."""
+        for _ in range(n):
+            self._answers = [a for a in self._answers if isinstance(a, asyncio.Future) and not a.done()]
+            while len(self._answers) < self._callers and not self.gate.refuses("/reads"):
+                self._answers.append(self.admission.run(self.kind, 1, self._clock.work(1_000)))
+            self.longest = max(self.longest, int(self.admission.counters()["queued"]))
+            await asyncio.sleep(0)
+
+    async def gone(self) -> None:
+        """The callers have left, and the queue with them."""
+        self._callers = 0
+        while self.admission.counters()["queued"]:
+            await asyncio.sleep(0)
+        self._answers.clear()
+
+
+async def test_a_few_callers_that_wait_for_their_answers_are_never_refused(clock: Clock) -> None:
+    crowd = Crowd(clock, callers=100)
+    await crowd.turns(1_000)
+    assert not crowd.gate.refused and crowd.longest >= 90
+
+
+async def test_a_queue_that_overflows_is_short_until_it_has_gone(clock: Clock) -> None:
+    crowd = Crowd(clock, callers=1_000)
+    await crowd.turns(200)
+    assert crowd.longest == 200 and crowd.admission.counters()["standing"]
+    crowd.longest = 0
+    await crowd.turns(200)
+    assert crowd.longest <= 11 and crowd.gate.refused, "10 ms of work"
+    assert crowd.admission.counters()["queued"] > 0, "there is always something to do"
+    await crowd.gone()
+    assert not crowd.admission.counters()["standing"] and not crowd.gate.shut
+
+
+async def test_a_crowd_that_stays_is_a_queue_that_stands(clock: Clock) -> None:
+    crowd = Crowd(clock, callers=150)
+    await crowd.turns(20)
+    assert not crowd.gate.refused, "it may be a burst"
+    await crowd.turns(200)
+    assert crowd.gate.refused and crowd.admission.counters()["queued"] <= 11
+
+
+async def test_reads_that_wait_for_a_slow_store_shut_nobody_out(clock: Clock) -> None:
+    crowd = Crowd(clock, callers=0)
+    admission, kind = crowd.admission, crowd.kind
+    kind.late_us = 1_000
+    stores: list[asyncio.Future[Response]] = []
+    for _ in range(1_000):
+        stores.append(asyncio.get_running_loop().create_future())
+        admission.run(kind, 1, lambda: stores[-1])
+        clock.now += 0.001  # spent elsewhere: this thread did not run
+        await asyncio.sleep(0)
+    assert not crowd.gate.shut, "a second of work is to come, but there is time to spare"
+    assert isinstance(admission.run(kind, 1, clock.work(10)), Response)
+    for store in stores:
+        store.set_result(Response(200, "", b""))
+    await asyncio.sleep(0)
+    assert admission.counters()["waiting_keys"] == 0
+
+
+async def test_a_busy_worker_begins_no_more_reads_than_it_can_finish(clock: Clock) -> None:
+    crowd = Crowd(clock, callers=0)
+    admission, kind = crowd.admission, crowd.kind
+    kind.late_us = 1_000
+    stores: list[asyncio.Future[Response]] = []
+
+    def begin() -> asyncio.Future[Response]:
+        clock.work(100)()
+        stores.append(asyncio.get_running_loop().create_future())
+        return stores[-1]
+
+    turns = 0
+    while not crowd.gate.shut and turns < 10_000:
+        turns += 1
+        admission.run(kind, 1, begin)
+        await asyncio.sleep(0)
+    assert crowd.gate.shut and len(stores) < 1_100, "a crowd, for a tenth of a second, on a busy thread"
+    for store in stores:
+        store.set_result(Response(200, "", b""))
+    await asyncio.sleep(0)
+    assert not crowd.gate.shut

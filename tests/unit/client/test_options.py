@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastserve.client.options import Endpoint, Options, Retry
+from fastserve.client.options import Endpoint, Options, Retry, RetryBudget
 from fastserve.errors import ConfigError
 
 
@@ -85,3 +85,17 @@ def test_pauses_are_bounded_and_grow(attempt: int, base: float, asked: float) ->
 
 def test_pauses_are_random() -> None:
     assert len({Retry().pause_s(3) for _ in range(10)}) == 10
+
+
+def test_the_budget_of_retries_is_a_share_of_what_is_answered_and_some_to_spare() -> None:
+    budget = RetryBudget(Retry(share=0.5, spare=2))
+    assert [budget.take() for _ in range(3)] == [True, True, False]
+    budget.answered()
+    assert not budget.take()
+    budget.answered()
+    assert budget.take() and not budget.take()
+    for _ in range(100):
+        budget.answered()
+    assert [budget.take() for _ in range(3)] == [True, True, False], (
+        "no more is saved up than there was to spare"
+    )

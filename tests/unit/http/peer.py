@@ -12,6 +12,7 @@ from h2.events import (
 )
 from hyperframe.frame import Frame
 
+from fastserve.http.gate import Gate
 from fastserve.http.limits import Limits
 from fastserve.http.message import Response
 from fastserve.http.replies import INTERNAL, rejections
@@ -37,6 +38,7 @@ class Owner:
         self.answer = answer
         self.stats = Stats()
         self.rejections = rejections(limits)
+        self.gate = Gate(["/gated"])
         self.requests = []
         self.cancelled = []
         self.failures = []

@@ -1,0 +1,232 @@
+"""p50 and p99 at 60 % of saturation, open loop: 1, 10, 100, 500 entities x JSON, Arrow, tensor, from the cache; misses.
+
+Saturation is what a closed loop of 80 requests on 8 connections gets, in the same round. A latency counts from when the
+request was due. Arrivals at equal distances show what the server adds by itself; at random (Poisson) they also queue,
+before any server: `ideal` is p99 over p50 of one that takes as long for every request as this one does at saturation,
+and is asked at the same instants. At the end one server is asked at one rate by this generator, h2load and Locust.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+
+from bench.arrivals import PATH, Ask, Outcome, Times, closed_loop, evenly, features, open_loop, poisson
+from bench.measure import Figure, alternate
+from bench.processes import CLIENT_CORE, SERVER_CORE, pinned
+from bench.record import Table, Target, save
+from bench.scale import ROUNDS, scaled
+from bench.world import ARROW, JSON, ROOT, TENSOR, Server, until_cached, world
+from loadtest.data import DataSet
+from loadtest.servers import online_store, server
+
+FORMS: Final = {"JSON": JSON, "Arrow": ARROW, "tensor": TENSOR}
+SIZES: Final = (1, 10, 100, 500)
+MISSES: Final = ((100, "JSON"), (100, "tensor"))
+SHARE: Final = 0.6
+SECONDS: Final = scaled(1.2, 0.1)
+BODIES: Final = 64
+SAME_RATE: Final = 300.0  # that Locust can ask for from one core, and check
+SAME_S: Final = scaled(8.0, 1.0)
+GENERATORS: Final = ("this one", "h2load", "Locust")
+
+
+def main() -> int:
+    """Measure and write bench/results/open_loop.json."""
+    with ExitStack() as stack:
+        made = stack.enter_context(world())
+        hit = stack.enter_context(made.serving("--cache-mb", "64"))
+        miss = stack.enter_context(made.serving("--cache-mb", "0"))
+        systems: dict[str, Callable[[], Mapping[str, float]]] = {}
+        for n in SIZES:
+            draw = np.random.default_rng(n)
+            ids = [draw.choice(made.entities, n, replace=False).tolist() for _ in range(BODIES)]
+            for some in ids:
+                until_cached(hit, some)
+            for form, accept in FORMS.items():
+                systems[f"{n} {form} hit"] = partial(
+                    once, features(hit, accept, ids, connections=8, deadline_s=5.0)
+                )
+                if (n, form) in MISSES:
+                    ask = features(miss, accept, ids, connections=8, deadline_s=5.0)
+                    systems[f"{n} {form} miss"] = partial(once, ask)
+        found = alternate(systems, rounds=ROUNDS)
+    report(found, agreement())
+    return 0
+
+
+def once(ask: Ask) -> Mapping[str, float]:
+    """Saturation, then both kinds of arrivals at a share of it."""
+    peak = closed_loop(ask, 80, SECONDS / 2).good_per_s()
+    rate = SHARE * peak
+    even = open_loop(ask, evenly(rate, SECONDS))
+    due = poisson([(rate, SECONDS)])
+    random = open_loop(ask, due)
+    found = {"peak": peak, "errors": errors(even) + errors(random), "late": bool(even.late or random.late)}
+    for name, outcome in (("even", even), ("random", random)):
+        took_ms = latencies_ms(outcome)
+        p50, p99 = np.percentile(took_ms, [50, 99])
+        found |= {f"{name} p50_ms": p50, f"{name} p99_ms": p99, f"{name} p99/p50": p99 / p50}
+    return found | {"ideal p99/p50": ideal(due, 1e9 / peak)}
+
+
+def latencies_ms(outcome: Outcome) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """Of the requests that were answered, from when they were due."""
+    final = outcome.final()
+    final = final[final["status"] == 200]
+    return np.asarray((final["done"] - final["due"]) / 1e6)
+
+
+def errors(outcome: Outcome) -> float:
+    """Requests without the right answer."""
+    return float(np.count_nonzero(outcome.final()["status"] != 200))
+
+
+def ideal(due: Times, service_ns: float) -> float:
+    """p99 over p50 of a queue before one server that takes `service_ns` for each request (Lindley's recursion)."""
+    begins = np.maximum.accumulate(due - np.arange(len(due)) * service_ns) + np.arange(len(due)) * service_ns
+    p50, p99 = np.percentile(begins + service_ns - due, [50, 99])
+    return float(p99 / p50)
+
+
+# ---- three generators, one server, one rate ----
+
+
+def agreement() -> dict[str, tuple[float, float, float]]:
+    """Generator -> (p50 ms, p99 ms, errors) of 100 x 50 JSON, evenly spaced."""
+    with tempfile.TemporaryDirectory(prefix="fastserve-bench-") as name:
+        folder = Path(name)
+        data = DataSet(scaled(100_000, 1_000))
+        with online_store("redis", folder, CLIENT_CORE) as url:
+            repo = folder / "repo"
+            repo.mkdir()
+            data.write_repo(repo, url)
+            data.load(repo)
+            with server(repo, SERVER_CORE) as (host, pid):
+                asked = Server(int(host.rpartition(":")[2]), pid)
+                return dict(zip(GENERATORS, three(asked, data, folder), strict=True))
+
+
+def three(asked: Server, data: DataSet, folder: Path) -> Iterator[tuple[float, float, float]]:
+    """Each in its turn."""
+    bodies = [
+        json.dumps({"feature_service": data.view, "entities": {data.key: ids.tolist()}}).encode()
+        for ids in np.random.default_rng(1).integers(0, data.entities, (BODIES, 100))
+    ]
+    ask = Ask(asked, JSON, bodies, connections=8)
+    closed_loop(ask, 8, 1.0)  # warm
+    own = open_loop(ask, evenly(SAME_RATE, SAME_S))
+    yield (*np.percentile(latencies_ms(own), [50, 99]).tolist(), errors(own))
+    yield by_h2load(asked, bodies[0], folder)
+    yield by_locust(asked, data, folder)
+
+
+def by_h2load(asked: Server, body: bytes, folder: Path) -> tuple[float, float, float]:
+    """One connection and a script of instants: --rps would send in bursts, ten milliseconds apart."""
+    script, posted, log = folder / "script", folder / "body", folder / "log"
+    instants = evenly(SAME_RATE, SAME_S) / 1e6
+    script.write_text("".join(f"{at:.3f}\thttp://127.0.0.1:{asked.port}{PATH}\n" for at in instants.tolist()))
+    posted.write_bytes(body)
+    command = [
+        "h2load",
+        "-c",
+        "1",
+        "-m",
+        "100",
+        "-t",
+        "1",
+        f"--timing-script-file={script}",
+        "-d",
+        str(posted),
+    ]
+    command += ["-H", f"accept: {JSON}", "-H", f"content-type: {JSON}", f"--log-file={log}"]
+    subprocess.run(pinned(CLIENT_CORE, command), check=True, capture_output=True)
+    rows = np.loadtxt(log, dtype=np.int64)
+    p50, p99 = np.percentile(rows[:, 2] / 1e3, [50, 99]).tolist()
+    return p50, p99, float(np.count_nonzero(rows[:, 1] != 200))
+
+
+def by_locust(asked: Server, data: DataSet, folder: Path) -> tuple[float, float, float]:
+    """`python -m loadtest`, which checks every value."""
+    command = [sys.executable, "-m", "loadtest", "--host", f"http://127.0.0.1:{asked.port}"]
+    command += ["--rate", str(SAME_RATE), "--arrivals", "constant", "--seconds", str(SAME_S), "--zipf", "0"]
+    command += ["--entities", str(data.entities), "--batch", "100", "--report-dir", str(folder)]
+    done = subprocess.run(command, capture_output=True, cwd=ROOT, check=False, text=True)
+    path = folder / "report.json"
+    if not path.exists():
+        raise RuntimeError(done.stderr)
+    found = json.loads(path.read_text())
+    wrong = sum(kind["count"] for kind in found["errors"].values())
+    return found["latency_ms"]["p50"], found["latency_ms"]["p99"], float(wrong)
+
+
+# ---- what it comes to ----
+
+
+def report(found: dict[str, dict[str, list[float]]], agreed: dict[str, tuple[float, float, float]]) -> None:
+    """Tables, targets, file."""
+    columns = {
+        "peak": "1/s",
+        "even_p50_ms": "",
+        "even_p99_ms": "",
+        "even_over": "p99/p50",
+        "random_p50_ms": "",
+    }
+    columns |= {"random_p99_ms": "", "random_over": "p99/p50", "ideal_over": "p99/p50", "errors": ""}
+    table = Table("entities x 50 float32, at 60 % of saturation", columns)
+    notes = []
+    for name, rounds in found.items():
+        row = {
+            q.replace("p99/p50", "over").replace(" ", "_"): Figure(tuple(v), q != "peak")
+            for q, v in rounds.items()
+        }
+        if row.pop("late").median:
+            notes.append(
+                f"{name}: the generator was late in most rounds; this row says nothing of the server."
+            )
+        table.add(name, **row)
+    same = Table(
+        f"100 x 50 JSON, {SAME_RATE:g}/s at equal distances", {"p50_ms": "", "p99_ms": "", "errors": ""}
+    )
+    for name, (p50, p99, wrong) in agreed.items():
+        same.add(name, p50_ms=p50, p99_ms=p99, errors=wrong)
+    notes.append("h2load counts from when a request left; the others from when it was due. Locust's part is Python, "
+                 "and checks every answer on the core it asks from: what it adds is its own.")  # fmt: skip
+    notes.append(
+        "At random: `ideal` is what a server without any jitter would have, asked at the same instants."
+    )
+    save("open_loop", "Open loop", [table, same], targets=list(aims(found, agreed)), notes=notes)
+
+
+def aims(
+    found: dict[str, dict[str, list[float]]], agreed: dict[str, tuple[float, float, float]]
+) -> Iterator[Target]:
+    """What was hoped for."""
+    medians = {
+        name: {q: Figure(tuple(v)).median for q, v in rounds.items()} for name, rounds in found.items()
+    }
+    hits = {name: of for name, of in medians.items() if name.endswith("hit")}
+    for name, of in hits.items():
+        yield Target(
+            f"{name}: p99 over p50 at 60 %, equal distances", of["even p99/p50"], at_most=2.0, reach=1.6
+        )
+    for arrivals in ("even", "random"):
+        worst = max(of[f"{arrivals} p99_ms"] for of in medians.values())
+        yield Target(f"SLO: the longest p99 of all at 60 %, {arrivals}, ms", worst, at_most=10, reach=3)
+    yield Target("SLO: errors of all", sum(sum(of["errors"]) for of in found.values()), at_most=0)
+    p99s = [p99 for _, p99, _ in agreed.values()]
+    yield Target("three generators, one server: longest p99 over shortest", max(p99s) / min(p99s), at_most=2)
+    yield Target("three generators: errors", sum(wrong for _, _, wrong in agreed.values()), at_most=0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

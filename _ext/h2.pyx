@@ -87,8 +87,7 @@ cdef class Session:
     cdef double header_timeout, body_timeout
 
     def __cinit__(self, owner, limits, double now):
-        self.owner = owner
-        self.on_request = owner.on_request
+        self.owner, self.on_request = owner, owner.on_request
         self.stats = owner.stats
         self.rejections, self.gate = owner.rejections, owner.gate
         self.streams, self.ready, self.cancelled = {}, [], []
@@ -362,7 +361,8 @@ cdef int on_header(
             stream.reject = 414
         else:
             stream.path, stream.query = split_target(text)
-            if self.gate.shut and self.gate.refuses(stream.path): stream.reject = 429
+            if self.gate.shut and self.gate.refuses(stream.path):
+                stream.reject = 429
     return 0
 
 

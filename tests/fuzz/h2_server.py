@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from fastserve._native.h2 import Session
+from fastserve.http.gate import Gate
 from fastserve.http.h2_py import Session as PySession
 from fastserve.http.limits import Limits
 from fastserve.http.message import Request, Response
@@ -61,6 +62,7 @@ class Side:
 
     def __init__(self, make_session: Any, limits: Limits, answers: bool) -> None:
         self.stats, self.rejections, self.limits = Stats(), REJECTIONS[id(limits)], limits
+        self.gate = Gate()
         self.answers = answers
         self.requests: dict[int, tuple[Any, ...]] = {}
         self.waiting: list[int] = []

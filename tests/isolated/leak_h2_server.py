@@ -12,6 +12,7 @@ from hyperframe.frame import (
 )
 
 from fastserve._native.h2 import Session
+from fastserve.http.gate import Gate
 from fastserve.http.limits import Limits
 from fastserve.http.message import Request, Response
 from fastserve.http.replies import INTERNAL, rejections
@@ -66,7 +67,7 @@ class Owner:
     """Answers every second request at once."""
 
     def __init__(self, number: int) -> None:
-        self.stats, self.rejections = Stats(), rejections(LIMITS)
+        self.stats, self.rejections, self.gate = Stats(), rejections(LIMITS), Gate()
         self.number = number
         self.waiting: list[int] = []
 

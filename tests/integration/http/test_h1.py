@@ -299,7 +299,9 @@ async def test_a_shut_gate_refuses_its_paths(serve):
     async with await Raw.connect(server) as client:
         await client.send(GET % b"gated" + GET % b"other")
         refused, other = await client.response(), await client.response()
-        assert refused[0] == 429 and refused[1][b"retry-after"] == b"1" and error_code(refused) == "overloaded"
+        assert (
+            refused[0] == 429 and refused[1][b"retry-after"] == b"1" and error_code(refused) == "overloaded"
+        )
         assert other[0] == 200
         gate.shut = False
         await client.send(GET % b"gated")

@@ -469,7 +469,7 @@ cdef int on_stream_close(
     if stream.answer.held:
         self.core.pending_bytes -= stream.answer.view.len - stream.answer.offset
         release(&stream.answer)
-    if stream.finished and error_code == NGHTTP2_NO_ERROR and not stream.reject:
+    if stream.finished and error_code == NGHTTP2_NO_ERROR and stream.reject in (0, 429):
         frames_credit(&self.core.frames, 0, CREDIT_REQUEST)
     if stream.awaited:
         self.cancelled.append(stream_id)

@@ -363,7 +363,7 @@ class Session:
         if stream.view is not None:
             self.pending_bytes -= len(stream.view) - stream.offset
             stream.view = None
-        if answered and not stream.reject:
+        if answered and stream.reject in (0, 429):  # a full server is not the client's fault
             self._budget.credit(0, CREDIT_REQUEST)
         if stream.awaited:
             self._cancelled.append(stream_id)

@@ -3,8 +3,10 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml setup.py $(wildcard _ext/*)
 NATIVE := tests/unit/codec tests/unit/http tests/unit/client tests/integration/http
-SANITIZED := tests/fuzz tests/unit/api tests/unit/batch tests/unit/cache tests/unit/codec tests/unit/http \
-	tests/unit/client tests/unit/online/test_fetcher.py tests/integration/http tests/integration/online/test_redis.py
+SANITIZED := tests/fuzz tests/unit/api/test_native_answers.py tests/unit/api/test_shapes.py tests/unit/batch \
+	tests/unit/cache tests/unit/codec tests/unit/http tests/unit/client tests/unit/online/test_fetcher.py \
+	tests/unit/online/test_resp_write.py $(addprefix tests/integration/http/test_,abuse.py clients.py h1.py lifecycle.py) \
+	$(addprefix tests/integration/online/test_,redis.py redis_writes.py)
 # A sanitizer's own library comes before all others; it must find the one of C++ exceptions, which pyarrow throws.
 ASAN = FASTSERVE_SANITIZED=1 PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR) \
 	LD_PRELOAD="$$($(CC) -print-file-name=libasan.so) $$($(CC) -print-file-name=libstdc++.so)" \
@@ -20,7 +22,7 @@ test: .venv/.test  ## all tests, against a real redis-server, PostgreSQL and HTT
 	$(BIN)/python -m pytest $(ARGS)
 
 build: .venv/.dev  ## natives in place
-	$(BIN)/python setup.py -q build_ext --inplace
+	$(BIN)/python setup.py -q build_ext -j2 --inplace
 
 debug: .venv/.dev  ## natives with -O0 -g, line tracing and FS_DEBUG checks, and the tests that exercise them
 	$(MAKE) -s clean-native

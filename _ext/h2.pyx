@@ -157,7 +157,7 @@ cdef class Session:
         return 0
 
     cdef int _tell_cancelled(self) except -1:
-        while self.cancelled:
+        while self.cancelled and self.owner is not None:
             self.owner.on_cancel(self.cancelled.pop())
         return 0
 

@@ -40,6 +40,8 @@ cdef inline Py_ssize_t parse_number(const char* data, Py_ssize_t size, int64_t* 
         i += 1
         if i > MAX_HEAD - 3:
             return BROKEN
+    if i > begin and data[begin] == c"0" and (negative or i > begin + 1):
+        return BROKEN           # -0, 01
     if i < size and (i == begin or data[i] != c"\r"):
         return BROKEN
     if i + 1 < size and data[i + 1] != c"\n":

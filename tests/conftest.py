@@ -7,8 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.sanitized import SANITIZED, leave_out_twins
+from tests.sanitized import SANITIZED, leave_out_twins, spare_programs
 from tests.unit.serving.world import World, make_world
+
+
+@pytest.fixture(scope="session", autouse=SANITIZED)
+def programs_of_others(tmp_path_factory: pytest.TempPathFactory) -> None:
+    if SANITIZED:
+        spare_programs(tmp_path_factory.mktemp("programs"))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import os
+import shutil
+from pathlib import Path
+from typing import Any
 
 import hypothesis
 import pytest
 
 SANITIZED = bool(os.environ.get("FASTSERVE_SANITIZED"))
+
+_make_settings = hypothesis.settings.__init__
+
+
+def fewer_examples(self: hypothesis.settings, *parents: Any, **given: Any) -> None:
+    """A test that asks for hundreds gets 25 too."""
+    if "max_examples" in given:
+        given["max_examples"] = min(given["max_examples"], 25)
+    _make_settings(self, *parents, **given)
+
 
 if SANITIZED:
     hypothesis.settings.register_profile(
@@ -18,6 +31,7 @@ if SANITIZED:
         derandomize=True,
     )
     hypothesis.settings.load_profile("sanitized")
+    hypothesis.settings.__init__ = fewer_examples  # type: ignore[method-assign]  # test modules come later
 
 
 def is_twin(item: pytest.Item) -> bool:
@@ -36,3 +50,16 @@ def leave_out_twins(config: pytest.Config, items: list[pytest.Item]) -> None:
     if twins:
         config.hook.pytest_deselected(items=twins)
         items[:] = [item for item in items if item not in twins]
+
+
+PROGRAMS = ("curl", "h2load", "nghttp", "openssl", "redis-server")
+
+
+def spare_programs(folder: Path) -> None:
+    """Programs of others run as they are: some hang with a sanitizer's library in them, and all are slow."""
+    for program in PROGRAMS:
+        if found := shutil.which(program):
+            shim = folder / program
+            shim.write_text(f'#!/bin/sh\nunset LD_PRELOAD\nexec {found} "$@"\n')
+            shim.chmod(0o755)
+    os.environ["PATH"] = f"{folder}:{os.environ['PATH']}"

@@ -131,7 +131,7 @@ class Side:
                 pass
 
     def submit(self, argument: int) -> None:
-        if self.waiting:
+        if self.waiting and not self.session.terminated:  # later answers are dropped, and told as cancelled
             stream_id = self.waiting.pop(argument % len(self.waiting))
             self.session.submit(stream_id, response(argument))
 

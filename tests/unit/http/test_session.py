@@ -409,3 +409,16 @@ def test_close_drops_everything(impl):
     del session, peer
     gc.collect()
     body.append(1)
+
+
+def test_a_closed_session_tells_nobody(impl):
+    """The last GOAWAY, once sent, ends the streams above the one that it names; here the owner is gone by then."""
+    peer = Peer(impl, answer=lambda request: None)
+    peer.request(1, end=False)
+    peer.pump()
+    peer.session.finish_drain()
+    peer.request(3)
+    peer.session.feed(peer.client.data_to_send(), peer.now)
+    peer.session.close()
+    peer.session.data_to_send(1 << 16)
+    assert peer.owner.cancelled == []

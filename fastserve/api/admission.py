@@ -27,11 +27,11 @@ from time import perf_counter
 from typing import Final, TypeAlias, TypeVar
 
 from fastserve.api.errors import error_response
+from fastserve.api.hits import FIRST_GUESS_US, GAIN, SLICE_US, Kind, Load
 from fastserve.errors import FastserveError, OverloadedError
 from fastserve.http.gate import Gate
 from fastserve.http.message import Response
 
-SLICE_US: Final = 2_000
 TURN_US: Final = 8_000.0  # slice and I/O under overload: the more a turn refuses, the less each costs
 LEAST_SLICE_US, LONGEST_SLICE_US = 1_000.0, 6_000.0
 STANDING_US: Final = 10_000.0
@@ -45,8 +45,6 @@ REST: Final = 0.2  # of an idler look in the mean: who is stopped for a moment, 
 TRIP_CREEP: Final = (
     1e-5  # how much of a longer round trip moves the shortest known one: a store may move away
 )
-FIRST_GUESS_US: Final = 50.0
-GAIN: Final = 0.1  # of the newest measurement in a mean: a burst of odd requests moves it little
 MAX_KINDS: Final = 4_096
 
 Answer: TypeAlias = Response | asyncio.Future[Response]
@@ -54,19 +52,6 @@ Work: TypeAlias = Callable[[], Answer]
 Refuse: TypeAlias = Callable[[FastserveError], Response]
 In = TypeVar("In")
 Out = TypeVar("Out")
-
-
-@dataclass(slots=True)
-class Kind:
-    """Requests of one shape and about one size.
-
-    Attributes:
-        work_us: what one takes up to its answer, or until it waits for the store; a running mean.
-        late_us: what it takes once the store has answered; 0 for one that does not wait.
-    """
-
-    work_us: float = FIRST_GUESS_US
-    late_us: float = 0.0
 
 
 @dataclass(slots=True)
@@ -87,6 +72,9 @@ class Admission:
         max_queue_ms: estimated work that a burst may leave queued.
         max_waiting_keys: keys that admitted reads may be waiting for in the store.
         gate: of the front end; shut while the queue is full.
+
+    Attributes:
+        load: how busy this worker is, for hits.
     """
 
     def __init__(
@@ -105,8 +93,7 @@ class Admission:
         self._looked_at, self._ran_s = perf_counter(), _ran_s()
         self._busy = 0.0  # share of the time, lately
         self._trip_us = 0.0  # the store's shortest round trip
-        self._busy_us = 0.0  # worked in this turn of the loop
-        self._scheduled = False
+        self.load = Load(self._schedule)
         self._inside = False
         self._waiting = self._waiting_keys = 0
         self._kinds: dict[Hashable, Kind] = {}
@@ -133,7 +120,7 @@ class Admission:
                 raise self._overloaded(f"reads of {self._waiting_keys:,} keys wait for the online store")
             if self._gate.shut:
                 return False
-        return self._busy_us < SLICE_US and not self._queue
+        return self.load.busy_us < SLICE_US and not self._queue
 
     def run(
         self,
@@ -193,10 +180,9 @@ class Admission:
         mean = kind.work_us
         most = 4.0 * mean + FIRST_GUESS_US
         kind.work_us = mean + GAIN * ((took if took < most else most) - mean)  # `moved`, without its calls
-        self._busy_us += took
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._turn)
+        self.load.busy_us += took
+        if not self.load.scheduled:
+            self._schedule()
 
     def metered(self, kind: Kind, finish: Callable[[In], Out]) -> Callable[[In], Out]:
         """`finish`, which a read calls when it has its rows, counted as work where that is later."""
@@ -233,10 +219,9 @@ class Admission:
         )
 
     def _worked(self, took_us: float) -> None:
-        self._busy_us += took_us
-        if not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._turn)
+        self.load.busy_us += took_us
+        if not self.load.scheduled:
+            self._schedule()
 
     def _wait(self, late_us: float, keys: int, answer: asyncio.Future[Response], begun: float) -> None:
         self._waiting += 1
@@ -256,11 +241,12 @@ class Admission:
         answer.add_done_callback(answered)
 
     def _judge(self) -> None:
-        """Shut the gate or open it."""
+        """Shut the gate or open it, and say so to hits."""
         full = self._queued_us >= self._limit_us
         self._overflowed = self._overflowed or full
         pending = self._queued_us + self._late_us
         self._gate.shut = full or (self._standing and pending >= STANDING_US + self._trip_us)
+        self.load.open = not (self._queue or self._gate.shut or self._waiting_keys > self._max_waiting // 2)
 
     def _review(self) -> None:
         """Whether the queue stands: it was long for too long, and has never gone since."""
@@ -286,23 +272,26 @@ class Admission:
         self._overflowed = False
         self._judge()
 
+    def _schedule(self) -> None:
+        self.load.scheduled = True
+        asyncio.get_running_loop().call_soon(self._turn)
+
     def _turn(self) -> None:
         """The next turn of the loop: sockets have been read since the last one."""
-        self._scheduled = False
-        self._busy_us = 0.0
+        self.load.scheduled = False
+        self.load.busy_us = 0.0
         if self._standing:
             left = TURN_US - (perf_counter() - self._turned_at) * 1e6
             self._slice_us = min(max(left, LEAST_SLICE_US), LONGEST_SLICE_US)
-        while self._queue and self._busy_us < self._slice_us:
+        while self._queue and self.load.busy_us < self._slice_us:
             queued = self._queue.popleft()
             self._queued_us = self._queued_us - queued.guess_us if self._queue else 0.0
             if not queued.answer.done():
                 self._begin(queued)
         self._review()
         self._turned_at = perf_counter()
-        if self._queue and not self._scheduled:
-            self._scheduled = True
-            asyncio.get_running_loop().call_soon(self._turn)
+        if self._queue and not self.load.scheduled:
+            self._schedule()
 
     def _begin(self, queued: _Queued) -> None:
         answer = queued.answer

@@ -17,8 +17,10 @@ from typing import TYPE_CHECKING, Final
 
 import pyarrow as pa
 
+from fastserve.api.hits_py import AnswerHit
 from fastserve.api.json_answer import STATUS_NAMES, known_rows
-from fastserve.http.message import Buffer
+from fastserve.batch import ReadBatch
+from fastserve.http.message import Buffer, Response
 from fastserve.serving.plan import ReadPlan
 from fastserve.serving.read_path import FeatureBatch, Found, decode_columns
 from fastserve.types import DType, arrow_type, parse_dtype
@@ -34,6 +36,7 @@ else:
         ArrowFiller = None
 
 KEPT_BYTES: Final = 32 << 20
+_MEDIA: Final = b"application/vnd.apache.arrow.stream"
 
 
 def arrow_schema(plan: ReadPlan) -> pa.Schema:
@@ -53,6 +56,18 @@ def arrow_schema(plan: ReadPlan) -> pa.Schema:
             "fastserve.status_names": ",".join(STATUS_NAMES),
         },
     )
+
+
+def hit_arrow(plan: ReadPlan) -> AnswerHit | None:
+    """Answers hits on the plan; None where columns have no fixed width."""
+    if _templates.of(plan, 1) is None:
+        return None
+
+    def answer(batch: ReadBatch, n: int, now_us: int) -> Response | None:
+        kept = _templates.of(plan, n)
+        return None if kept is None else Response(200, _MEDIA, kept.filler.fill(batch, now_us, kept.ttls))
+
+    return answer
 
 
 def render_arrow(found: Found) -> Buffer:

@@ -16,8 +16,11 @@ import numpy as np
 import numpy.typing as npt
 import orjson
 
+from fastserve.api.hits_py import AnswerHit
+from fastserve.batch import ReadBatch
 from fastserve.codec.decoded import DecodedColumn, DecodedRows
 from fastserve.codec.status import Status
+from fastserve.http.message import Response
 from fastserve.serving.plan import ReadPlan
 from fastserve.serving.read_path import FeatureBatch, Found, decode_columns
 
@@ -34,6 +37,7 @@ else:
 DUMP: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NAIVE_UTC | orjson.OPT_UTC_Z
 STATUS_NAMES: Final = ["INVALID", *(s.name for s in sorted(Status))]
 MAX_PLANS: Final = 1_024
+_MEDIA: Final = b"application/json"
 KEPT_STATUSES: Final = 65_536  # of one answer: texts of more are not kept, so 256 of them are 32 MiB at most
 _PRESENT: Final = int(Status.PRESENT)  # an enum's members take numpy longer to compare with
 _EXPIRED: Final = int(Status.OUTSIDE_MAX_AGE)
@@ -94,6 +98,20 @@ def text_of(plan: ReadPlan) -> PlanText:
             _texts.clear()
         found = _texts[id(plan)] = PlanText(plan)
     return found
+
+
+def hit_json(plan: ReadPlan) -> AnswerHit | None:
+    """Answers hits on the plan; None where the native decoder does not write them."""
+    text = text_of(plan)
+    native, ttls = text.native, text.ttls
+    if native is None:
+        return None
+
+    def answer(batch: ReadBatch, n: int, now_us: int) -> Response | None:
+        body = native.decode(batch, n, now_us, ttls)
+        return None if body is None else Response(200, _MEDIA, body)
+
+    return answer
 
 
 def render_json(found: Found) -> bytes:

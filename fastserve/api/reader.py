@@ -9,9 +9,12 @@ from typing import Any
 
 from fastserve.api.admission import Admission, Answer, Refuse
 from fastserve.api.errors import error_response
+from fastserve.api.hits import HitPath
+from fastserve.api.shapes import KnownBodies
 from fastserve.batch import ReadBatch
 from fastserve.errors import FastserveError
 from fastserve.http.message import Response
+from fastserve.serving.catalog import Catalog
 from fastserve.serving.entities import check_columns
 from fastserve.serving.plan import ReadPlan
 from fastserve.serving.read_path import Finish, Found, ReadPath
@@ -28,6 +31,14 @@ class Reader:
     def __init__(self, read_path: ReadPath, admission: Admission | None = None) -> None:
         self.read_path = read_path
         self._admission = admission
+
+    def hit_path(self, bodies: KnownBodies, catalog: Catalog) -> HitPath | None:
+        """What answers hits on known bodies; None where there is no cache."""
+        cache = self.read_path.cache
+        if cache is None or self._admission is None:
+            return None
+        load, now = self._admission.load, self.read_path.now
+        return HitPath(bodies, catalog, self.read_path, cache.rows.get_reads, cache, load, now)
 
     def read(
         self,
@@ -63,18 +74,25 @@ class Reader:
         form: str,
         deadline_us: int | None = None,
         refuse: Refuse = error_response,
+        looked: bool = False,
     ) -> Answer:
-        """The same for keys that are encoded. What the cache knows all of is answered in this call."""
+        """The same for keys that are encoded. What the cache knows all of is answered in this call.
+
+        Args:
+            looked: the cache was asked just now; what it had is in the batch.
+        """
         admission, keys = self._admission, len(batch)
         if admission is None:
             return self._later(plan, batch, n, _safe(render, refuse), deadline_us)()
         kind = admission.kind((id(plan), form), keys)
         if not admission.may_begin(keys):
+            if looked:  # what it had may be overwritten until then
+                batch.own()
             work = self._later(plan, batch, n, admission.metered(kind, _safe(render, refuse)), deadline_us)
             return admission.run(kind, keys, work, deadline_us or plan.deadline_us, refuse)
         begun = perf_counter()
         try:
-            found = self.read_path.at_once(plan, batch, n)
+            found = self.read_path.at_once(plan, batch, n, looked=looked)
             if found is None:
                 finish = admission.metered(kind, _safe(render, refuse))
                 fetch = partial(self.read_path.fetch, plan, batch, n, finish, deadline_us)

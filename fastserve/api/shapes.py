@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import OrderedDict
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
 import orjson
@@ -20,35 +21,58 @@ else:
     except ImportError:
         from fastserve.api.shapes_py import ShapeTable
 
-__all__ = ["KnownBodies", "ShapeTable"]
+__all__ = ["Known", "KnownBodies", "ShapeTable"]
 
 MAX_SHAPES: Final = 1_024
 
 
+@dataclass(slots=True, eq=False)
+class Known:
+    """What bodies of one skeleton ask for.
+
+    Attributes:
+        plan: of the snapshot that is served.
+        ages_us: how old a cached row of each read may be.
+        lanes: Accept header -> what answers hits in the form that it chooses.
+    """
+
+    plan: ReadPlan
+    ages_us: tuple[int, ...]
+    lanes: dict[bytes | None, Any] = field(default_factory=dict)
+
+
 class KnownBodies:
-    """Skeletons that were seen twice, and their plans.
+    """Skeletons that were seen twice.
 
     Learning a skeleton takes longer than reading a body: one that is seen once, as from a client that asks for other
     features each time, is not worth it.
+
+    Attributes:
+        snapshot: whose plans they ask for.
+        table: of them.
     """
 
     def __init__(self) -> None:
-        self._snapshot: Snapshot | None = None
-        self._table: ShapeTable[ReadPlan] = ShapeTable()
+        self.snapshot: Snapshot | None = None
+        self.table: ShapeTable[Known] = ShapeTable()
         self._seen: OrderedDict[bytes, None] = OrderedDict()
 
-    def match(self, body: bytes, snapshot: Snapshot) -> tuple[ReadPlan, ReadBatch, int] | None:
-        """The plan, the encoded keys and the number of entities; None where the body has to be parsed."""
-        if snapshot is not self._snapshot:
-            self._snapshot = snapshot
-            self._table = ShapeTable()
-            self._seen.clear()
-        return self._table.match(body)
+    def renew(self, snapshot: Snapshot) -> None:
+        """Forget all: plans are of another snapshot now."""
+        self.snapshot = snapshot
+        self.table = ShapeTable()
+        self._seen.clear()
+
+    def match(self, body: bytes, snapshot: Snapshot) -> tuple[Known, ReadBatch, int] | None:
+        """What is known, the encoded keys and the number of entities; None where the body has to be parsed."""
+        if snapshot is not self.snapshot:
+            self.renew(snapshot)
+        return self.table.match(body)
 
     def learn(self, body: bytes, plan: ReadPlan) -> None:
         """A body that was parsed asks for this plan, of the snapshot that `match` was last asked about."""
-        skeleton = self._table.skeleton(body)
-        if skeleton is None or plan.revision != getattr(self._snapshot, "revision", None):
+        skeleton = self.table.skeleton(body)
+        if skeleton is None or plan.revision != getattr(self.snapshot, "revision", None):
             return
         if skeleton not in self._seen:
             self._seen[skeleton] = None
@@ -62,12 +86,14 @@ class KnownBodies:
             return
         if not all(read.key_columns for read in plan.reads):
             return
-        if len(self._table) >= MAX_SHAPES:
-            self._table = ShapeTable()
+        if len(self.table) >= MAX_SHAPES:
+            self.table = ShapeTable()
         reads = [
             (read.keys.prefix, [columns.index(name) for name in read.key_columns]) for read in plan.reads
         ]
-        self._table.add(skeleton, [plan.entity_columns[name] for name in columns], reads, plan)
+        self.table.add(
+            skeleton, [plan.entity_columns[name] for name in columns], reads, Known(plan, plan.max_ages_us)
+        )
 
 
 def entity_columns(body: bytes, skeleton: bytes) -> list[str] | None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from typing import Final
 from urllib.parse import quote
 
+from fastserve.api.hits_py import AnswerHit
 from fastserve.api.wire import TENSOR
+from fastserve.batch import ReadBatch
 from fastserve.codec.matrix import MatrixDecoder, MatrixShape, matrix_shape
 from fastserve.http.message import CheckedHeaders, HeaderList, Response
 from fastserve.serving.plan import ReadPlan
@@ -40,6 +42,10 @@ class PlanMatrix:
         )
         self._by_rows: dict[int, CheckedHeaders] = {}
 
+    def answer(self, batch: ReadBatch, n: int, now_us: int) -> Response:
+        """Of rows that are all known."""
+        return Response(200, _MEDIA, self.decoder.decode(batch, n, now_us, self.ttls), self.headers(n))
+
     def headers(self, n: int) -> CheckedHeaders:
         """Of an answer with n rows."""
         found = self._by_rows.get(n)
@@ -66,6 +72,11 @@ def matrix_of(plan: ReadPlan) -> PlanMatrix:
             _matrices.clear()
         found = _matrices[id(plan)] = PlanMatrix(plan)
     return found
+
+
+def hit_tensor(plan: ReadPlan) -> AnswerHit:
+    """Answers hits on the plan."""
+    return matrix_of(plan).answer
 
 
 def render_tensor(found: Found) -> Response:

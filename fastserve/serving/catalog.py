@@ -33,18 +33,21 @@ class Catalog:
 
     Args:
         registry: where definitions are.
+
+    Attributes:
+        current: the snapshot that is served, and its plans; replaced in one assignment.
     """
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
-        self._current: tuple[Snapshot, Plans] = (registry.snapshot(), OrderedDict())
+        self.current: tuple[Snapshot, Plans] = (registry.snapshot(), OrderedDict())
         self.stale_since_us: int | None = None
         self._watcher: asyncio.Task[None] | None = None
 
     @property
     def snapshot(self) -> Snapshot:
         """The registry revision being served."""
-        return self._current[0]
+        return self.current[0]
 
     def plan(self, service: str, features: tuple[str, ...], full_feature_names: bool) -> ReadPlan:
         """The plan for a service, or for references; compiled at its first use in this revision.
@@ -52,13 +55,13 @@ class Catalog:
         Raises:
             UnknownObjectError, RequestError: as compile_plan.
         """
-        snapshot, plans = self._current  # read once: a refresh may swap both from its thread
+        snapshot, plans = self.current  # read once: a refresh may swap both from its thread
         plan = plans.get((service, features, full_feature_names))
         return plan or self._compiled(snapshot, plans, service, features, full_feature_names)
 
     def warm(self) -> None:
         """Compile the plans of the services now, rather than at their first requests."""
-        self._warm(*self._current)
+        self._warm(*self.current)
 
     def _warm(self, snapshot: Snapshot, plans: Plans) -> None:
         for name in list(snapshot.services)[:MAX_PLANS]:
@@ -84,7 +87,7 @@ class Catalog:
             return False
         snapshot, plans = self._registry.snapshot(), Plans()
         self._warm(snapshot, plans)
-        self._current = (snapshot, plans)
+        self.current = (snapshot, plans)
         return True
 
     def watch(self) -> None:

@@ -100,6 +100,7 @@ class ReadPath:
         deadline_us: how long a read waits for the store before it answers UNAVAILABLE, at most.
 
     Attributes:
+        now, cache: as given.
         blocked: why the store must not be read ('' when it may): it is not known to be this registry's. Every
             answer is then UNAVAILABLE, for this reason.
     """
@@ -113,8 +114,8 @@ class ReadPath:
         deadline_us: int = 1_000_000,
     ) -> None:
         self._store = store
-        self._now = now
-        self._cache = cache
+        self.now = now
+        self.cache = cache
         self._deadline_us = deadline_us
         self.breaker = Breaker()
         self._reads = self._late = 0
@@ -155,14 +156,20 @@ class ReadPath:
             read.keys.encode_into(batch, key_columns(read, entities), n, names=read.key_columns)
         return batch
 
-    def at_once(self, plan: ReadPlan, batch: ReadBatch, n: int) -> Found | None:
-        """What can be answered without the store: it is all cached, or the store must not be asked. None: `fetch`."""
+    def at_once(self, plan: ReadPlan, batch: ReadBatch, n: int, *, looked: bool = False) -> Found | None:
+        """What can be answered without the store: it is all cached, or the store must not be asked. None: `fetch`.
+
+        Args:
+            looked: the cache was asked just now; what it had is in the batch.
+        """
+        if looked:
+            return None if batch.missing else Found(plan, n, batch, self.now())
         if self.blocked:
-            return Found(plan, n, batch, self._now(), self.blocked)
-        cache = self._cache
+            return Found(plan, n, batch, self.now(), self.blocked)
+        cache = self.cache
         if cache is None or cache.look_up(plan, batch, n, time.monotonic_ns() // 1_000):
             return None
-        return Found(plan, n, batch, self._now())
+        return Found(plan, n, batch, self.now())
 
     def fetch(
         self, plan: ReadPlan, batch: ReadBatch, n: int, finish: Finish[T], deadline_us: int | None = None
@@ -259,16 +266,16 @@ class _Pending(Generic[T]):
     def answer(self) -> T:
         """Of all rows; what could be decoded goes into the cache."""
         path = self._path
-        made = self.finish(Found(self.plan, self.n, self.batch, path._now()))
-        if path._cache is not None:
-            path._cache.keep(self.batch)
+        made = self.finish(Found(self.plan, self.n, self.batch, path.now()))
+        if path.cache is not None:
+            path.cache.keep(self.batch)
         return made
 
     def without_store(self, why: str) -> T:
         """Of the rows that came, and of stale ones from the cache; the rest is UNAVAILABLE."""
         path = self._path
         stale = 0
-        if path._cache is not None:
-            stale = path._cache.look_up_stale(self.batch, time.monotonic_ns() // 1_000)
+        if path.cache is not None:
+            stale = path.cache.look_up_stale(self.batch, time.monotonic_ns() // 1_000)
         why = why if self.batch.missing else ""
-        return self.finish(Found(self.plan, self.n, self.batch, path._now(), why, stale))
+        return self.finish(Found(self.plan, self.n, self.batch, path.now(), why, stale))

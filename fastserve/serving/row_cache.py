@@ -34,12 +34,16 @@ class ViewCache:
         store: whose rows are kept; its change feed is followed from now on.
         budget_bytes: memory for rows, keys and tables together.
         stale_if_down_us: how old a row may be when the store is down; 0 for never.
+
+    Attributes:
+        rows: the cache itself.
+        since: rows fetched from this moment on count, for the feed was up all the time; NEVER while it is down.
     """
 
     def __init__(self, store: OnlineStore, budget_bytes: int, *, stale_if_down_us: int) -> None:
-        self._rows = RowCache(budget_bytes)
+        self.rows = RowCache(budget_bytes)
         self._stale_if_down_us = stale_if_down_us
-        self._trusted_since = NEVER  # no feed yet
+        self.since = NEVER  # no feed yet
         self._lost = 0
         self._changes = 0
         self._stale_rows = 0
@@ -52,33 +56,33 @@ class ViewCache:
             batch: n keys for each read of the plan.
             moment: now, by the monotonic clock.
         """
-        since = self._trusted_since
+        since = self.since
         if since > moment:
             return batch.missing
-        return self._rows.get_reads(batch, n, plan.max_ages_us, moment, since)
+        return self.rows.get_reads(batch, n, plan.max_ages_us, moment, since)
 
     def look_up_stale(self, batch: ReadBatch, moment: int) -> int:
         """Fill in what is missing, however old within `stale_if_down_us`; how many rows that were."""
         if not self._stale_if_down_us:
             return 0
         missing = batch.missing
-        self._rows.get_many(batch, 0, len(batch), moment - self._stale_if_down_us, stale=True)
+        self.rows.get_many(batch, 0, len(batch), moment - self._stale_if_down_us, stale=True)
         found = missing - batch.missing
         self._stale_rows += found
         return found
 
     def keep(self, batch: ReadBatch) -> None:
         """Take in what came from the store. Rows are checked by then: a corrupt one must not stay."""
-        self._rows.put_many(batch, 0, len(batch))
+        self.rows.put_many(batch, 0, len(batch))
 
     def counters(self) -> Mapping[str, float]:
         """For /metrics."""
         return {
-            **self._rows.stats(),
+            **self.rows.stats(),
             "changes": self._changes,
             "stale_rows": self._stale_rows,
             "feed_lost": self._lost,
-            "feed_up": self._trusted_since != NEVER,
+            "feed_up": self.since != NEVER,
         }
 
     def _told(self, message: bytes) -> None:
@@ -86,18 +90,18 @@ class ViewCache:
             changed = ReadBatch.from_packed(message)
         except CodecError as error:  # whoever wrote that may have changed anything
             log.warning("dropping the cache: %s", error.message)
-            self._rows.clear()
+            self.rows.clear()
             return
         self._changes += len(changed)
-        self._rows.drop(changed)
+        self.rows.drop(changed)
 
     def _listening(self, up: bool) -> None:
         if up:
-            self._trusted_since = time.monotonic_ns() // 1_000
+            self.since = time.monotonic_ns() // 1_000
             return
-        if self._trusted_since != NEVER:
+        if self.since != NEVER:
             log.warning(
                 "the change feed of the online store is lost: not answering from the cache until it is back"
             )
             self._lost += 1
-        self._trusted_since = NEVER
+        self.since = NEVER

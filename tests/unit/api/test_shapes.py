@@ -136,7 +136,7 @@ def test_bounds(table: Table) -> None:
 ])  # fmt: skip
 def test_which_lists_are_columns(body: dict[str, Any], names: list[str] | None) -> None:
     text = orjson.dumps(body)
-    skeleton = KnownBodies()._table.skeleton(text)
+    skeleton = KnownBodies().table.skeleton(text)
     assert skeleton is not None and entity_columns(text, skeleton) == names
 
 
@@ -147,7 +147,7 @@ def test_which_lists_are_columns(body: dict[str, Any], names: list[str] | None) 
     b'{"entities":{"a":["]"]}}',
 ])  # fmt: skip
 def test_lists_that_are_no_columns_are_not_learned(text: bytes) -> None:
-    skeleton = KnownBodies()._table.skeleton(text)
+    skeleton = KnownBodies().table.skeleton(text)
     assert skeleton is None or entity_columns(text, skeleton) is None
 
 
@@ -162,7 +162,7 @@ def test_a_body_is_known_the_third_time_until_the_registry_changes(world: World)
     found = known.match(body.replace(b"[1]", b"[42]"), snapshot)
     assert found is not None
     same = world.read_path.encode(plan, {"user_id": [42], "city": ["b"], "country": ["a"]}, 1)
-    assert found[0] is plan and found[1].keys() == same.keys() and found[2] == 1
+    assert found[0].plan is plan and found[1].keys() == same.keys() and found[2] == 1
     again = world.registry.snapshot()
     assert known.match(body, again) is None or again is snapshot
 

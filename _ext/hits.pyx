@@ -1,0 +1,135 @@
+"""All of a hit, from a body to its answer, in one call; fastserve/api/hits_py.py is the readable twin.
+
+The pieces (shapes, cache, renderers) are modules of their own; what is native here is what lies between them.
+"""
+
+cimport cython
+from libc.stdint cimport int64_t
+
+from fastserve.api.hits_py import FIRST_GUESS_US, GAIN, SLICE_US, Missed
+from fastserve.timeutil import now_us
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int CLOCK_MONOTONIC
+    int CLOCK_REALTIME
+    int clock_gettime(int clock, timespec* now)
+
+cdef double _SLICE_US = SLICE_US, _FIRST_GUESS_US = FIRST_GUESS_US, _GAIN = GAIN
+cdef bytes ACCEPT = b"accept"
+cdef bytes DEADLINE = b"fastserve-deadline-ms"
+
+
+cdef inline int64_t clock_ns(int clock) noexcept nogil:
+    cdef timespec now
+    clock_gettime(clock, &now)
+    return <int64_t> now.tv_sec * 1_000_000_000 + now.tv_nsec
+
+
+@cython.final
+cdef class Kind:
+    """See the twin."""
+
+    cdef public double work_us
+    cdef public double late_us
+
+    def __init__(self, double work_us=_FIRST_GUESS_US, double late_us=0.0):
+        self.work_us = work_us
+        self.late_us = late_us
+
+
+@cython.final
+cdef class Load:
+    """See the twin."""
+
+    cdef public object schedule
+    cdef public bint open
+    cdef public double busy_us
+    cdef public bint scheduled
+
+    def __init__(self, schedule):
+        self.schedule = schedule
+        self.open = True
+
+
+@cython.final
+cdef class Lane:
+    """See the twin."""
+
+    cdef readonly object answer
+    cdef readonly list kinds
+
+    def __init__(self, answer, kinds):
+        self.answer = answer
+        self.kinds = kinds
+
+
+@cython.final
+cdef class HitPath:
+    """See the twin."""
+
+    cdef object bodies, catalog, read_path, rows, trust, now
+    cdef Load load
+    cdef bint wall_clock
+    cdef readonly set deadlines
+
+    def __init__(self, bodies, catalog, read_path, rows, trust, Load load, now):
+        self.bodies, self.catalog, self.read_path = bodies, catalog, read_path
+        self.rows, self.trust, self.load, self.now = rows, trust, load, now
+        self.wall_clock = now is now_us
+        self.deadlines = set()
+
+    def answer(self, request):
+        """The answer, if this is a hit; None for a body that is not known."""
+        cdef object bodies = self.bodies, snapshot = (<tuple> self.catalog.current)[0]
+        cdef Load load = self.load
+        cdef Lane lane
+        cdef int64_t begun, moment, since, now
+        if snapshot is not bodies.snapshot:
+            bodies.renew(snapshot)
+        found = bodies.table.match(request.body)
+        if found is None:
+            return None
+        known, batch, n = <tuple> found
+        lane = self.lane(known.lanes, request)
+        if lane is None or not load.open or load.busy_us >= _SLICE_US or self.read_path.blocked:
+            return Missed(known, batch, n, False)
+        begun = clock_ns(CLOCK_MONOTONIC)
+        moment = begun // 1_000
+        since = self.trust.since
+        if since > moment:
+            return Missed(known, batch, n, False)
+        if self.rows(batch, n, known.ages_us, moment, since) != 0:
+            return Missed(known, batch, n, True)
+        now = clock_ns(CLOCK_REALTIME) // 1_000 if self.wall_clock else self.now()
+        answer = lane.answer(batch, n, now)
+        if answer is None:
+            return Missed(known, batch, n, True)
+        self.worked(lane, len(batch), (clock_ns(CLOCK_MONOTONIC) - begun) / 1e3)
+        return answer
+
+    cdef Lane lane(self, dict lanes, object request):
+        accept = None
+        for pair in <list> request.headers:
+            name, value = <tuple> pair
+            if name == ACCEPT and accept is None:
+                accept = value
+            elif name == DEADLINE and value not in self.deadlines:
+                return None
+        return lanes.get(accept)
+
+    cdef int worked(self, Lane lane, Py_ssize_t keys, double took_us) except -1:
+        cdef int bits = 0
+        cdef Kind kind
+        cdef Load load = self.load
+        while keys:
+            keys >>= 1
+            bits += 1
+        kind = lane.kinds[bits]
+        kind.work_us += _GAIN * (min(took_us, 4 * kind.work_us + _FIRST_GUESS_US) - kind.work_us)
+        load.busy_us += took_us
+        if not load.scheduled:
+            load.schedule()
+        return 0

@@ -32,7 +32,7 @@ debug: .venv/.dev  ## natives with -O0 -g, line tracing and FS_DEBUG checks, and
 sanitize: .venv/.dev  ## natives with AddressSanitizer and UBSan, and the tests that exercise them
 	$(MAKE) -s clean-native
 	FASTSERVE_SANITIZE=1 $(BIN)/python setup.py -q build_ext -j2 --inplace
-	$(ASAN) $(BIN)/python -m pytest -p no:cacheprovider $(SANITIZED) $(ARGS); status=$$?; \
+	$(ASAN) $(BIN)/python -m pytest -p no:cacheprovider --capture=sys $(SANITIZED) $(ARGS); status=$$?; \
 		$(MAKE) -s clean-native build; exit $$status
 
 FUZZ_SECONDS ?= 20

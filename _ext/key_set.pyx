@@ -9,7 +9,7 @@ from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcmp
 
-from buffers cimport Buffer, put, release
+from buffers cimport Buffer, put, release, reserve
 from read_batch cimport Batch, batch_of, key_at, key_size
 
 import numpy as np
@@ -37,6 +37,7 @@ cdef class KeySet:
         self.entries = <Entry*> calloc(self.capacity, sizeof(Entry))
         if self.entries == NULL:
             raise MemoryError
+        reserve(&self.text, 1)      # never NULL, also where the first key is empty
 
     def __dealloc__(self):
         free(self.entries)

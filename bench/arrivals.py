@@ -31,7 +31,6 @@ NOBODY: Final = 0xFFFFFFFF
 TOO_LATE, RESET = 1, 2  # in place of a status
 FIRST_SAMPLES: Final = 200
 LATE_US: Final = 1_000.0  # a generator that is later than this measures itself
-ROOM_S: Final = 0.01
 _PLAN: Final = struct.Struct("<12I5q2d")
 _ATTEMPT: Final = np.dtype(
     [("due", "<i8"), ("sent", "<i8"), ("done", "<i8"), ("request", "<u4"), ("bytes", "<u4"),
@@ -49,7 +48,8 @@ class Ask:
         bodies: requests take them in turns.
         check: raises when this answer to the body of that number is wrong; sees a sample.
         connections: to the server; each stands for a client, with its own budget of retries.
-        streams: in flight on each, at most. Who finds none free waits for ROOM_S, then gives up.
+        streams: in flight on each, at most.
+        room_s: how long who finds no stream free waits for one, then gives up.
         deadline_s: how long the caller of a request is interested; the server is told nine tenths of it, as the
             project's client does.
         retry: the client's policy; None takes a refusal for an answer.
@@ -62,6 +62,7 @@ class Ask:
     check: Callable[[bytes, int], None] | None = None
     connections: int = 16
     streams: int = 100
+    room_s: float = 0.01
     deadline_s: float = 1.0
     retry: Retry | None = None
     spin: bool = False
@@ -202,7 +203,7 @@ def _plan(ask: Ask, due: Times, closed: int, seconds: float, seed: int) -> bytes
     spare = min(retry.spare, 1 << 20)
     head = _PLAN.pack(
         ask.server.port, ask.connections, len(due), len(ask.bodies), ask.streams, len(first), len(later), every,
-        closed, ask.spin, retry.attempts, seed, int(seconds * NS), int(ask.deadline_s * NS), int(ROOM_S * NS),
+        closed, ask.spin, retry.attempts, seed, int(seconds * NS), int(ask.deadline_s * NS), int(ask.room_s * NS),
         int(retry.base_s * NS), int(retry.max_s * NS), spare, retry.share,
     )  # fmt: skip
     framed = b"".join(struct.pack("<I", len(body)) + body for body in ask.bodies)

@@ -7,6 +7,7 @@ fastserve/api/arrow_answer.py writes the same by pyarrow, from decoded columns.
               only where not everything is there
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdint cimport int64_t, uint8_t
 from libc.stdlib cimport calloc, free, malloc
@@ -40,6 +41,7 @@ cdef void put_bits(char* to, const uint8_t* flags, Py_ssize_t n) noexcept nogil:
         to[i >> 3] |= <char> ((flags[i] != 0) << (i & 7))
 
 
+@cython.final
 cdef class ArrowFiller:
     """Makes the answers to one plan for n entities.
 

@@ -10,6 +10,7 @@ NaN to it, which it writes as null; a NaN that is a value is written by its name
 What this does not know (lists, bytes, times that orjson refuses) is for the general way: `decode` gives None.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.ref cimport PyObject, Py_XDECREF
@@ -105,6 +106,7 @@ cdef inline double number(const char* column, Kind kind, Py_ssize_t i) noexcept 
     return (<const float*> column)[i] if kind == FLOAT32 else (<const double*> column)[i]
 
 
+@cython.final
 cdef class JsonDecoder:
     """Writes the answers to one plan.
 

@@ -5,6 +5,7 @@ no conversion, in the row and in the matrix, make a Run, which one memcpy takes 
 it: for a view of float32 that is the whole row.
 """
 
+cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from libc.stdint cimport INT64_MIN, int32_t, int64_t, uint16_t, uint8_t
 from libc.stdlib cimport calloc, free
@@ -14,7 +15,7 @@ from buffers cimport load_stamp
 from columns cimport all_set
 from arrow cimport bit
 from crc32c cimport fs_crc32c_choose
-from read_batch cimport FOUND, UNKNOWN, Batch, Row, batch_key, batch_of, batch_row
+from read_batch cimport CACHED, FOUND, UNKNOWN, Batch, Row, batch_key, batch_of, batch_row
 from row_check cimport HEADER, heap_fits, layout_of, wrong_row
 
 from fastserve.codec import status
@@ -118,6 +119,7 @@ cdef Form form_of(str item, Py_ssize_t item_bytes) except *:
     return COPY
 
 
+@cython.final
 cdef class Reading:
     """One layout of one read."""
 
@@ -211,6 +213,7 @@ cdef class Reading:
                 put_cell(&self.cells[c], self.cells[c].default, out, valid, item_bytes)
 
 
+@cython.final
 cdef class MatrixDecoder:
     """See the twin."""
 
@@ -278,13 +281,17 @@ cdef class MatrixDecoder:
                 layout_id = layout_of(row.data) if row.size >= HEADER else 0
                 if reading is None or layout_id != last:
                     reading, last = readings.get(layout_id), layout_id
-                self.check(reading, source, start + i)
+                if reading is None or not row.flags & CACHED:   # what is cached was looked at
+                    self.check(reading, source, start + i)
                 event_ts = load_stamp(row.data + 8)
                 if event_ts <= now_us:
                     found = OUTSIDE_MAX_AGE if bounded and event_ts <= oldest else PRESENT
             out.statuses[i] = found
             if found == PRESENT:
-                self.check_heap(reading, source, start + i)
+                if not heap_fits(
+                    row.data, row.size, reading.ends_start, reading.n_heap, reading.heap_start
+                ):
+                    self.refuse_heap(source, start + i)
                 if out.rows_only and reading.put_whole(row.data, to, valid, out):
                     continue
             if out.rows_only:
@@ -303,8 +310,6 @@ cdef class MatrixDecoder:
             raise corrupt(batch_key(source, i), "the layout is unknown", layout_of(source.rows[i].data), 2)
         return 0
 
-    cdef int check_heap(self, Reading reading, const Batch* source, Py_ssize_t i) except -1:
-        cdef const Row* row = &source.rows[i]
-        if not heap_fits(row.data, row.size, reading.ends_start, reading.n_heap, reading.heap_start):
-            raise corrupt(batch_key(source, i), "the heap does not fit the row", layout_of(row.data), 0)
-        return 0
+    cdef int refuse_heap(self, const Batch* source, Py_ssize_t i) except -1:
+        raise corrupt(
+            batch_key(source, i), "the heap does not fit the row", layout_of(source.rows[i].data), 0)

@@ -10,6 +10,7 @@ by column, so that each column is written in one place. What is left goes field 
 only noted as spans in that pass, and put end to end after it.
 """
 
+cimport cython
 from cpython.buffer cimport PyBUF_WRITABLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.pycapsule cimport PyCapsule_New
@@ -54,6 +55,7 @@ cdef uint8_t UNAVAILABLE = status.UNAVAILABLE
 
 # ---- decoder -----------------------------------------------------------------------------------
 
+@cython.final
 cdef class Reading:
     """A layout as the decoder needs it: where each wanted field is."""
 
@@ -120,6 +122,7 @@ cdef int decode_columns(
     return (<RowDecoder> decoder).columns(to, source, start, stop)
 
 
+@cython.final
 cdef class RowDecoder:
     """Reads the rows of one view version; see the twin for arguments and errors."""
 

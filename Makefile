@@ -77,9 +77,9 @@ bench-smoke: .venv/.bench  ## that every bench still runs and its answers are ri
 serve-dev: .venv/.example  ## the flights example's server, as of the end of 2013
 	$(BIN)/fastserve serve --repo examples/flights --clock 2013-12-31T23:00:00Z
 
-.venv/.%: $(SOURCES) .ci/bootstrap
+.venv/.%: $(SOURCES) .ci/bootstrap  # dev has what the others have
 	PYTHON=$(PYTHON) .ci/bootstrap $*
-	@touch $@
+	@touch $@ $(if $(filter dev,$*),$(addprefix .venv/.,example loadtest bench test))
 
 .PHONY: clean-native
 clean-native:

@@ -80,6 +80,7 @@ def modules() -> list[Extension]:
         extensions(),
         include_path=["_ext"],
         annotate=DEBUG,
+        nthreads=os.cpu_count() or 1,
         force=DEBUG or bool(SANITIZE),
         compiler_directives={"language_level": "3", "linetrace": DEBUG},
     )

@@ -86,4 +86,4 @@ def modules() -> list[Extension]:
     )
 
 
-setup(ext_modules=modules())
+setup(ext_modules=modules(), options={"build_ext": {"parallel": os.cpu_count() or 1}})

@@ -1,7 +1,7 @@
 # One command a job; CI calls the same ones. On a fresh machine each installs what it needs (.ci/bootstrap).
 PYTHON ?= python3
 BIN := .venv/bin
-SOURCES := pyproject.toml setup.py $(wildcard _ext/*)
+SOURCES := pyproject.toml setup.py $(filter-out %.c %.html,$(wildcard _ext/*))
 NATIVE := tests/unit/codec tests/unit/http tests/unit/client tests/integration/http
 SANITIZED := tests/fuzz tests/unit/api/test_native_answers.py tests/unit/api/test_shapes.py tests/unit/batch \
 	tests/unit/cache tests/unit/codec tests/unit/http tests/unit/client tests/unit/online/test_fetcher.py \

@@ -43,6 +43,7 @@ cdef extern from "math.h" nogil:
 
 cdef enum:
     FEW = 8             # rows of a block below which orjson is quicker with one flat list
+    KEPT_BYTES = 1 << 20    # of an arena, from one answer to the next
 
 cdef enum Kind:
     FLOAT32
@@ -190,7 +191,11 @@ cdef class JsonDecoder:
             return None
         for k in range(self.n_outputs):
             texts.append(self.floats(&self.outputs[k], n) if self.outputs[k].kind <= FLOAT64 else None)
-        return self.write(texts, n, extra)
+        answer = self.write(texts, n, extra)
+        if self.capacity > KEPT_BYTES:      # one large request is no reason to hold so much for ever
+            self.arena = self.singles = self.doubles = None
+            self.capacity = 0
+        return answer
 
     # ---- columns -------------------------------------------------------------------------------
 

@@ -198,6 +198,14 @@ def test_texts_are_escaped_as_orjson_does(text: str) -> None:
     assert render_json(found) == render_columns(decode_columns(found))
 
 
+def test_a_large_answer_between_small_ones() -> None:
+    found = one(DType("float64"), 1.5)
+    for n in (1, 100_000, 3):
+        large = one(DType("float64"), 0.25, n)
+        found.rows, found.n = large.rows, n
+        assert render_json(found) == render_columns(decode_columns(found))
+
+
 def test_a_corrupt_row_is_no_answer() -> None:
     found = one(DType("float64"), 1.5, 2)
     rows = found.rows.rows()

@@ -1,6 +1,7 @@
 """Connections of HTTP/1.1: answered, pipelined, cut off, malformed, too large."""
 
 import asyncio
+import logging
 
 from fastserve.http.connection import Context
 from fastserve.http.h1 import H1Connection
@@ -10,6 +11,7 @@ from tests.isolated.meter import run
 from tests.unit.http.test_h1_chunks import Wire
 
 NATIVES = ()
+logging.getLogger("fastserve.http").addHandler(logging.NullHandler())  # why each connection ended
 LOOP = asyncio.new_event_loop()
 CONTEXT = Context(lambda request: Response(200, "a/b", request.body), Limits(max_body_bytes=500), LOOP)
 POST = b"POST /p?q=1 HTTP/1.1\r\nhost: h\r\ncontent-length: 5\r\nx-y: z\r\n\r\nhello"

@@ -37,7 +37,7 @@ async def test_a_stopped_server_costs_the_deadline_and_no_more(repo: Path, http:
 
 async def test_a_process_restarts_and_no_call_fails(repo: Path, http: str) -> None:
     port = free_port()
-    retry = Retry(attempts=10_000, base_s=0.02, max_s=0.05)
+    retry = Retry(attempts=10_000, base_s=0.02, max_s=0.05, spare=1_000_000)
     async with AsyncClient(f"http://127.0.0.1:{port}", http=http, retry=retry, deadline_ms=60_000) as client:
         done = asyncio.Event()
         answered = threading.Semaphore(0)

@@ -53,6 +53,7 @@ class Read:
     def done(self, error: StoreError | None) -> None:
         self.told.append(error)
         self.seen = self.batch.rows()
+        self.batch.own()  # rows lie in the receive buffer, which is another's once this has returned
 
 
 class Peer:

@@ -6,7 +6,7 @@ The pieces (shapes, cache, renderers) are modules of their own; what is native h
 cimport cython
 from libc.stdint cimport int64_t
 
-from fastserve.api.hits_py import FIRST_GUESS_US, GAIN, SLICE_US, Missed
+from fastserve.api.hits_py import CHEAP_US, FIRST_GUESS_US, GAIN, SLICE_US, Missed
 from fastserve.timeutil import now_us
 
 cdef extern from "<time.h>" nogil:
@@ -17,7 +17,7 @@ cdef extern from "<time.h>" nogil:
     int CLOCK_REALTIME
     int clock_gettime(int clock, timespec* now)
 
-cdef double _SLICE_US = SLICE_US, _FIRST_GUESS_US = FIRST_GUESS_US, _GAIN = GAIN
+cdef double _CHEAP_US = CHEAP_US, _SLICE_US = SLICE_US, _FIRST_GUESS_US = FIRST_GUESS_US, _GAIN = GAIN
 cdef bytes ACCEPT = b"accept"
 cdef bytes DEADLINE = b"fastserve-deadline-ms"
 
@@ -46,6 +46,7 @@ cdef class Load:
 
     cdef public object schedule
     cdef public bint open
+    cdef public bint queued
     cdef public double busy_us
     cdef public bint scheduled
 
@@ -64,6 +65,14 @@ cdef class Lane:
     def __init__(self, answer, kinds):
         self.answer = answer
         self.kinds = kinds
+
+
+cdef inline Kind kind_of(Lane lane, Py_ssize_t keys):
+    cdef int bits = 0
+    while keys:
+        keys >>= 1
+        bits += 1
+    return lane.kinds[bits]
 
 
 @cython.final
@@ -86,6 +95,7 @@ cdef class HitPath:
         cdef object bodies = self.bodies, snapshot = (<tuple> self.catalog.current)[0]
         cdef Load load = self.load
         cdef Lane lane
+        cdef Kind kind
         cdef int64_t begun, moment, since, now
         if snapshot is not bodies.snapshot:
             bodies.renew(snapshot)
@@ -94,7 +104,10 @@ cdef class HitPath:
             return None
         known, batch, n = <tuple> found
         lane = self.lane(known.lanes, request)
-        if lane is None or not load.open or load.busy_us >= _SLICE_US or self.read_path.blocked:
+        if lane is None or not load.open or self.read_path.blocked:
+            return Missed(known, batch, n, False)
+        kind = kind_of(lane, len(batch))
+        if kind.work_us > _CHEAP_US and (load.queued or load.busy_us >= _SLICE_US):
             return Missed(known, batch, n, False)
         begun = clock_ns(CLOCK_MONOTONIC)
         moment = begun // 1_000
@@ -107,7 +120,7 @@ cdef class HitPath:
         answer = lane.answer(batch, n, now)
         if answer is None:
             return Missed(known, batch, n, True)
-        self.worked(lane, len(batch), (clock_ns(CLOCK_MONOTONIC) - begun) / 1e3)
+        self.worked(kind, (clock_ns(CLOCK_MONOTONIC) - begun) / 1e3)
         return answer
 
     cdef Lane lane(self, dict lanes, object request):
@@ -120,14 +133,8 @@ cdef class HitPath:
                 return None
         return lanes.get(accept)
 
-    cdef int worked(self, Lane lane, Py_ssize_t keys, double took_us) except -1:
-        cdef int bits = 0
-        cdef Kind kind
+    cdef int worked(self, Kind kind, double took_us) except -1:
         cdef Load load = self.load
-        while keys:
-            keys >>= 1
-            bits += 1
-        kind = lane.kinds[bits]
         kind.work_us += _GAIN * (min(took_us, 4 * kind.work_us + _FIRST_GUESS_US) - kind.work_us)
         load.busy_us += took_us
         if not load.scheduled:

@@ -246,7 +246,8 @@ class Admission:
         self._overflowed = self._overflowed or full
         pending = self._queued_us + self._late_us
         self._gate.shut = full or (self._standing and pending >= STANDING_US + self._trip_us)
-        self.load.open = not (self._queue or self._gate.shut or self._waiting_keys > self._max_waiting // 2)
+        self.load.open = not (self._gate.shut or self._waiting_keys > self._max_waiting // 2)
+        self.load.queued = bool(self._queue)
 
     def _review(self) -> None:
         """Whether the queue stands: it was long for too long, and has never gone since."""

@@ -16,7 +16,7 @@ import orjson
 from fastserve.api import wire
 from fastserve.api.arrow_answer import hit_arrow, render_arrow
 from fastserve.api.errors import json_error
-from fastserve.api.hits import Kind, Lane, Missed
+from fastserve.api.hits import CHEAP_US, Kind, Lane, Missed
 from fastserve.api.hits_py import AnswerHit
 from fastserve.api.json_answer import DUMP, hit_json, json_column, known_rows, render_json
 from fastserve.api.reader import Reader
@@ -116,7 +116,7 @@ class FeatureReads:
         if accept not in known.lanes and len(known.lanes) < MAX_LANES:
             answer = _HITS[media](known.plan)
             if answer is not None:
-                known.lanes[accept] = Lane(answer, [Kind() for _ in range(64)])
+                known.lanes[accept] = Lane(answer, [Kind(CHEAP_US) for _ in range(64)])
         if deadline is not None and len(self._hits.deadlines) < MAX_DEADLINES:
             self._hits.deadlines.add(deadline)
 

@@ -4,8 +4,9 @@
                      │                          │
                    None                     Missed: the general way goes on from the keys
 
-What a hit needs to be told of the server's load lies in one Load, which Admission keeps: a hit is only answered where
-Admission would begin it at once, and counts as work like any other.
+What a hit needs to be told of the server's load lies in one Load, which Admission keeps: a hit is answered where
+Admission would begin it at once, and counts as work like any other. One that is no more work than to queue it is
+answered whatever waits, for a queue of cheap requests would halve what the server can do, and so never go.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from fastserve.batch import ReadBatch
 from fastserve.http.message import Request, Response
 
 SLICE_US: Final = 2_000.0
+CHEAP_US: Final = 20.0  # of work: to queue a request takes about as long
 FIRST_GUESS_US: Final = 50.0
 GAIN: Final = 0.1  # of the newest measurement in a mean: a burst of odd requests moves it little
 DEADLINE: Final = b"fastserve-deadline-ms"
@@ -43,7 +45,8 @@ class Load:
     """How busy one worker is.
 
     Attributes:
-        open: requests that come now may begin, as far as those before them are concerned.
+        open: reads are not being refused.
+        queued: others wait for their turn.
         busy_us: worked in this turn of the event loop; from SLICE_US on, what comes is queued.
         scheduled: `end_turn` will be called, by the loop's next turn.
         schedule: has it called.
@@ -51,6 +54,7 @@ class Load:
 
     schedule: Callable[[], object]
     open: bool = True
+    queued: bool = False
     busy_us: float = 0.0
     scheduled: bool = False
 
@@ -127,7 +131,10 @@ class HitPath:
         known, batch, n = found
         load = self._load
         lane = self._lane(known.lanes, request)
-        if lane is None or not load.open or load.busy_us >= SLICE_US or self._read_path.blocked:
+        if lane is None or not load.open or self._read_path.blocked:
+            return Missed(known, batch, n, False)
+        kind = lane.kinds[len(batch).bit_length()]
+        if kind.work_us > CHEAP_US and (load.queued or load.busy_us >= SLICE_US):
             return Missed(known, batch, n, False)
         begun = time.monotonic_ns()
         moment, since = begun // 1_000, self._trust.since
@@ -138,7 +145,6 @@ class HitPath:
         answer = lane.answer(batch, n, self._now())
         if answer is None:
             return Missed(known, batch, n, True)
-        kind = lane.kinds[len(batch).bit_length()]
         took = (time.monotonic_ns() - begun) / 1e3
         kind.work_us += GAIN * (min(took, 4 * kind.work_us + FIRST_GUESS_US) - kind.work_us)
         load.busy_us += took

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 import pytest
 
-from fastserve.api.hits_py import SLICE_US, Missed
+from fastserve.api.hits_py import CHEAP_US, SLICE_US, Missed
 from fastserve.api.shapes import KnownBodies
 from fastserve.api.tensor_answer import hit_tensor
 from fastserve.batch import ReadBatch
@@ -104,7 +104,9 @@ def test_rows_that_the_cache_lacks_are_left_in_the_batch(case: Case) -> None:
     assert case.load.busy_us == 0, "the general way counts its work"
 
 
-@pytest.mark.parametrize("why", ["closed", "busy", "blocked", "no feed", "other form", "new deadline"])
+@pytest.mark.parametrize(
+    "why", ["closed", "busy", "queued", "blocked", "no feed", "other form", "new deadline"]
+)
 def test_what_is_no_hit_is_not_looked_up(case: Case, why: str) -> None:
     case.with_lane()
     case.cached(1)
@@ -113,6 +115,8 @@ def test_what_is_no_hit_is_not_looked_up(case: Case, why: str) -> None:
         case.load.open = False
     elif why == "busy":
         case.load.busy_us = SLICE_US
+    elif why == "queued":
+        case.load.queued = True
     elif why == "blocked":
         case.read_path.blocked = "another registry's"
     elif why == "no feed":
@@ -126,6 +130,16 @@ def test_what_is_no_hit_is_not_looked_up(case: Case, why: str) -> None:
     if why == "new deadline":
         case.hits.deadlines.add(b"50")
         assert isinstance(case.ask(1, headers=headers), Response)
+
+
+def test_what_is_no_more_work_than_to_queue_it_is_answered_whatever_waits(case: Case) -> None:
+    lane = case.with_lane()
+    case.cached(1)
+    lane.kinds[1].work_us = CHEAP_US
+    case.load.queued, case.load.busy_us = True, 2 * SLICE_US
+    assert isinstance(case.ask(1), Response)
+    case.load.open = False
+    assert isinstance(case.ask(1), Missed)
 
 
 def test_rows_older_than_the_feed_do_not_count(case: Case) -> None:
@@ -148,7 +162,7 @@ def test_the_first_accept_counts(case: Case) -> None:
 
 def test_a_renderer_that_passes_leaves_the_rows(case: Case) -> None:
     missed = case.ask(1)
-    missed.known.lanes[b"tensor"] = case.module.Lane(lambda batch, n, now: None, [])
+    missed.known.lanes[b"tensor"] = case.module.Lane(lambda batch, n, now: None, [case.module.Kind()] * 2)
     case.cached(1)
     passed = case.ask(1)
     assert isinstance(passed, Missed) and passed.looked and passed.batch.missing == 0

@@ -6,6 +6,7 @@ The pieces (shapes, cache, renderers) are modules of their own; what is native h
 cimport cython
 from libc.stdint cimport int64_t
 
+from fastserve.api import wire
 from fastserve.api.hits_py import CHEAP_US, FIRST_GUESS_US, GAIN, SLICE_US, Missed
 from fastserve.timeutil import now_us
 
@@ -19,7 +20,7 @@ cdef extern from "<time.h>" nogil:
 
 cdef double _CHEAP_US = CHEAP_US, _SLICE_US = SLICE_US, _FIRST_GUESS_US = FIRST_GUESS_US, _GAIN = GAIN
 cdef bytes ACCEPT = b"accept"
-cdef bytes DEADLINE = b"fastserve-deadline-ms"
+cdef bytes DEADLINE = wire.DEADLINE
 
 
 cdef inline int64_t clock_ns(int clock) noexcept nogil:

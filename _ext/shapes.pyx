@@ -14,6 +14,7 @@ from buffers cimport reserve
 from read_batch cimport Batch, batch_of, close_key, reserve_keys
 
 from fastserve._native.batch import ReadBatch
+from fastserve.api import wire
 
 cdef extern from "string.h" nogil:
     void* memmem(const void* text, size_t size, const void* part, size_t part_size)
@@ -22,10 +23,10 @@ cdef enum:
     MAX_COLUMNS = 8
     MAX_SKELETON = 4_096
     MAX_BODY = 1 << 20      # spans are offsets of 32 bits
-    MAX_ENTITIES = 10_000   # as in fastserve/api/wire.py, which says so to the client
     MAX_DIGITS = 18         # which all fit an int64
     WORD = 16               # bytes copied at once
 
+cdef Py_ssize_t MAX_ENTITIES = wire.MAX_ENTITIES
 cdef const char* MEMBER = b'"entities"'
 
 cdef struct Hole:           # a list of the body, between its brackets
@@ -215,7 +216,7 @@ cdef class ShapeTable:
         cdef int c
         for c in range(shape.columns):
             most = max(most, (holes[c].end - holes[c].start) // 2 + 1)      # an item and its comma
-        most = min(most, <Py_ssize_t> MAX_ENTITIES)
+        most = min(most, MAX_ENTITIES)
         if most * shape.columns > self.most_spans:
             spans = <Span*> realloc(self.spans, most * shape.columns * sizeof(Span))
             if spans == NULL:

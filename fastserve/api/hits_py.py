@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple, TypeAlias
 
 from fastserve.api.shapes import Known, KnownBodies
+from fastserve.api.wire import DEADLINE
 from fastserve.batch import ReadBatch
 from fastserve.http.message import Request, Response
 
@@ -24,7 +25,6 @@ SLICE_US: Final = 2_000.0
 CHEAP_US: Final = 20.0  # of work: to queue a request takes about as long
 FIRST_GUESS_US: Final = 50.0
 GAIN: Final = 0.1  # of the newest measurement in a mean: a burst of odd requests moves it little
-DEADLINE: Final = b"fastserve-deadline-ms"
 
 
 @dataclass(slots=True, eq=False)

@@ -19,6 +19,7 @@ import re
 from collections.abc import Sequence
 from typing import Final, Generic, TypeVar
 
+from fastserve.api.wire import MAX_ENTITIES
 from fastserve.batch.batch_py import ReadBatch
 
 T = TypeVar("T")
@@ -26,7 +27,6 @@ T = TypeVar("T")
 MAX_COLUMNS: Final = 8
 MAX_SKELETON: Final = 4_096
 MAX_BODY: Final = 1 << 20
-MAX_ENTITIES: Final = 10_000
 
 _HOLE: Final = re.compile(rb"\[([^]]*)\]")
 _ITEMS: Final = {

@@ -13,7 +13,6 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 from typing import Final
@@ -25,7 +24,7 @@ from bench.measure import Figure, alternate
 from bench.processes import CLIENT_CORE, SERVER_CORE, pinned
 from bench.record import Table, Target, save
 from bench.scale import ROUNDS, scaled
-from bench.world import ARROW, JSON, ROOT, TENSOR, Server, until_cached, world
+from bench.world import ARROW, JSON, ROOT, TENSOR, Server, hit_and_miss
 from loadtest.data import DataSet
 from loadtest.servers import online_store, server
 
@@ -43,22 +42,16 @@ GENERATORS: Final = ("this one", "h2load", "Locust")
 
 def main() -> int:
     """Measure and write bench/results/open_loop.json."""
-    with ExitStack() as stack:
-        made = stack.enter_context(world())
-        hit = stack.enter_context(made.serving("--cache-mb", "64"))
-        miss = stack.enter_context(made.serving("--cache-mb", "0"))
+    with hit_and_miss() as servers:
         systems: dict[str, Callable[[], Mapping[str, float]]] = {}
         for n in SIZES:
-            draw = np.random.default_rng(n)
-            ids = [draw.choice(made.entities, n, replace=False).tolist() for _ in range(BODIES)]
-            for some in ids:
-                until_cached(hit, some)
+            ids = servers.warm(n, BODIES)
             for form, accept in FORMS.items():
                 systems[f"{n} {form} hit"] = partial(
-                    once, features(hit, accept, ids, connections=8, **PATIENT)
+                    once, features(servers.hit, accept, ids, connections=8, **PATIENT)
                 )
                 if (n, form) in MISSES:
-                    ask = features(miss, accept, ids, connections=8, **PATIENT)
+                    ask = features(servers.miss, accept, ids, connections=8, **PATIENT)
                     systems[f"{n} {form} miss"] = partial(once, ask)
         found = alternate(systems, rounds=ROUNDS)
     report(found, agreement())

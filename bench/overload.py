@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack
 from functools import partial
 from typing import Any, Final
 
@@ -21,7 +20,7 @@ from bench.arrivals import LATE_US, Ask, Outcome, closed_loop, features, open_lo
 from bench.measure import Figure, alternate
 from bench.record import Table, Target, save
 from bench.scale import scaled
-from bench.world import JSON, TENSOR, Server, until_cached, world
+from bench.world import JSON, TENSOR, Server, hit_and_miss
 from fastserve.client.options import Retry
 
 ROUNDS: Final = scaled(3, 1)
@@ -52,18 +51,12 @@ LATER: Final = 3.0  # a window is back to normal when its p99 is no longer than 
 
 def main() -> int:
     """Measure and write bench/results/overload.json."""
-    with ExitStack() as stack:
-        made = stack.enter_context(world())
-        hit = stack.enter_context(made.serving("--cache-mb", "64"))
-        miss = stack.enter_context(made.serving("--cache-mb", "0"))
+    with hit_and_miss() as servers:
         systems: dict[str, Callable[[], Mapping[str, float]]] = {}
         for name, (n, accept, cached) in FORMS.items():
-            draw = np.random.default_rng(n)
-            ids = [draw.choice(made.entities, n, replace=False).tolist() for _ in range(BODIES)]
-            if cached:
-                for some in ids:
-                    until_cached(hit, some)
-            asks = {who: asked(hit if cached else miss, accept, ids, how) for who, how in CALLERS.items()}
+            server = servers.hit if cached else servers.miss
+            ids = (servers.warm if cached else servers.drawn)(n, BODIES)
+            asks = {who: asked(server, accept, ids, how) for who, how in CALLERS.items()}
             systems[name] = partial(once, asks)
         report(alternate(systems, rounds=ROUNDS))
     return 0

@@ -116,6 +116,43 @@ def world(entities: int = 10_000, *, max_staleness: str = "60s") -> Iterator[Wor
         yield World(repo, port, pid, entities)
 
 
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A world and two servers before it.
+
+    Attributes:
+        hit: has a cache that holds every row.
+        miss: has none, and asks Redis for each.
+    """
+
+    made: World
+    hit: Server
+    miss: Server
+
+    def drawn(self, n: int, lists: int) -> list[list[int]]:
+        """So many lists of n entities, the same in every run."""
+        draw = np.random.default_rng(n)
+        return [draw.choice(self.made.entities, n, replace=False).tolist() for _ in range(lists)]
+
+    def warm(self, n: int, lists: int) -> list[list[int]]:
+        """`drawn`, once all of them are in the cache of `hit`."""
+        found = self.drawn(n, lists)
+        for ids in found:
+            until_cached(self.hit, ids)
+        return found
+
+
+@contextlib.contextmanager
+def hit_and_miss() -> Iterator[Pair]:
+    """The default world, one server that answers from its cache, and one that never does."""
+    with (
+        world() as made,
+        made.serving("--cache-mb", "64") as hit,
+        made.serving("--cache-mb", "0") as miss,
+    ):
+        yield Pair(made, hit, miss)
+
+
 @contextlib.contextmanager
 def redis(folder: str, *options: str, core: int = CLIENT_CORE) -> Iterator[tuple[int, int]]:
     """A redis-server that keeps nothing on disk: (port, pid)."""

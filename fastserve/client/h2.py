@@ -35,6 +35,7 @@ PULL_BYTES: Final = 128 * 1024
 SILENT_S: Final = (
     2.0  # a connection that owes a sign of life for so long is given up when its place is needed
 )
+MOVES: Final = 3  # of a request, from connections that end before they take it
 
 
 class Connection(asyncio.Protocol):
@@ -233,14 +234,24 @@ class H2Transport:
         ]
 
     async def send(self, method: str, path: str, headers: dict[str, str], body: bytes) -> Answer:
-        """One request, one answer."""
+        """One request, one answer.
+
+        A connection may end (GOAWAY) while a request is on its way to it. What the server promises not to have looked
+        at, or never left here, goes to another connection at once: no failed attempt, as no server failed.
+        """
         pairs = [(b":method", method.encode()), *self._pseudo]
         pairs.append((b":path", (self._endpoint.prefix + path).encode()))
         pairs += [(name.encode(), value.encode("latin-1")) for name, value in headers.items()]
         if body:
             pairs.append((b"content-length", b"%d" % len(body)))
-        connection = await self._take()
-        return await connection.ask(pairs, body)
+        for moves_left in range(MOVES, -1, -1):
+            connection = await self._take()
+            try:
+                return await connection.ask(pairs, body)
+            except UnreachableError as error:
+                if error.sent or not connection.session.draining or not moves_left:
+                    raise
+        raise AssertionError  # the last turn returned or raised
 
     async def _take(self) -> Connection:
         """A connection with room. No await stands between the choice and the caller's request."""

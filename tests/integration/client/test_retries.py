@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import pytest
+from hyperframe.frame import GoAwayFrame, SettingsFrame
 
 from fastserve import errors
 from fastserve.client import AsyncClient, Retry
@@ -21,6 +22,8 @@ Serve = Callable[..., Any]
 QUICK = Retry(attempts=4, base_s=0.001, max_s=0.01)
 OK = Response(200, "application/json", b"{}")
 WAIT_S = 20
+PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
+HEADERS = 1  # a frame's type
 
 
 def status(code: int, **headers: str) -> Response:
@@ -301,6 +304,45 @@ async def test_a_connection_that_gives_no_sign_of_life_is_replaced(
             await client.health(deadline_ms=50)
         assert (await client.health()).ok
         await client.close()
+
+
+async def go_away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Reads a request, and says that it looked at none (RFC 9113 6.8)."""
+    writer.write(SettingsFrame(0).serialize())
+    await reader.readexactly(len(PREFACE))
+    kind = None
+    while kind != HEADERS:
+        head = await reader.readexactly(9)
+        kind = head[3]
+        await reader.readexactly(int.from_bytes(head[:3]))
+    writer.write(GoAwayFrame(0, last_stream_id=0).serialize())
+    await writer.drain()
+
+
+async def test_a_request_that_a_leaving_server_did_not_look_at_is_no_failed_attempt(
+    features: Server, connect: Make, http2: str
+) -> None:
+    async with relay(features, go_away) as port:
+        client = connect(port, retry=Retry(attempts=1))
+        found = await client.get_online_features(["kinds:small"], {"user_id": [1]})
+        assert found.to_dict()
+        await client.close()
+
+
+async def test_servers_that_always_leave_are_given_up(connect: Make, http2: str) -> None:
+    asked = 0
+
+    async def leave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal asked
+        asked += 1
+        await go_away(reader, writer)
+        writer.close()
+
+    async with await asyncio.start_server(leave, "127.0.0.1", 0) as server:
+        client = connect(server.sockets[0].getsockname()[1], retry=Retry(attempts=1))
+        with pytest.raises(errors.UnreachableError, match="takes no more requests") as caught:
+            await client.health()
+    assert not caught.value.sent and asked == 1 + client_h2.MOVES
 
 
 @pytest.mark.parametrize("junk", [b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n", b"\xff" * 64])

@@ -183,6 +183,22 @@ def test_goaway_refuses_what_is_above_it_and_lets_the_rest_finish(impl: type) ->
     assert pair.session.in_flight == 0
 
 
+def test_a_goaway_that_meets_an_unsent_request(impl: type) -> None:
+    """It is not sent, and known to be undone; or it is sent and answered."""
+    pair = Pair(impl)
+    pair.pump()
+    sid = pair.session.request(HEAD, b"x")
+    pair.goaway(2**31 - 1)
+    pair.pump()
+    if pair.ended:
+        pair.answer(sid)
+        pair.pump()
+        assert pair.answers[sid][0] == 200
+    else:
+        assert pair.failed == {sid: (REFUSED, False)}
+    assert pair.session.draining and pair.session.in_flight == 0
+
+
 def test_an_early_answer_stops_the_body(impl: type) -> None:
     pair = Pair(impl, INITIAL_WINDOW_SIZE=100)
     pair.pump()

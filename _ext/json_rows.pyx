@@ -7,7 +7,7 @@ fastserve/api/json_answer.py makes the same bytes from decoded columns.
 orjson writes the floats, a block of neighbouring columns at a time: nothing here is quicker at that. Null is
 NaN to it, which it writes as null; a NaN that is a value is written by its name, in its place.
 
-What this does not know (lists, bytes, times that orjson refuses) is for the general way: `decode` gives None.
+What this does not know (lists, bytes) is for the general way: `decode` gives None.
 """
 
 cimport cython
@@ -21,7 +21,7 @@ from libc.string cimport memchr, memcpy
 
 from columns cimport Answer, Columnar, Field, Span, columnar_of, lay_out, set_clock
 from json_text cimport (
-    FIRST_TIME, INT_BYTES, LAST_TIME, TIME_BYTES, put_bytes, put_int, put_null, put_text, put_time
+    INT_BYTES, TIME_BYTES, put_bytes, put_int, put_null, put_text, put_time
 )
 from read_batch cimport Batch, batch_of
 
@@ -187,8 +187,6 @@ cdef class JsonDecoder:
         for r in range(self.n_reads):
             set_clock(&self.answers[r], now_us, ttls_us[r])
             self.reads[r].decode(self.reads[r].decoder, &self.answers[r], source, r * n, (r + 1) * n)
-        if not self.times_fit(n):
-            return None
         for k in range(self.n_outputs):
             texts.append(self.floats(&self.outputs[k], n) if self.outputs[k].kind <= FLOAT64 else None)
         answer = self.write(texts, n, extra)
@@ -229,26 +227,6 @@ cdef class JsonDecoder:
                 size += field.width * n
         size = (size + 7) & ~7
         return size + lay_out(to, read, n, NULL if at == NULL else at + size)
-
-    cdef bint times_fit(self, Py_ssize_t n) noexcept:
-        cdef Py_ssize_t r, i, k
-        cdef Answer* read
-        cdef Output* output
-        cdef const int64_t* times
-        for r in range(self.n_reads):
-            read = &self.answers[r]
-            for i in range(n):
-                if known(read, i) and not FIRST_TIME <= read.event_ts[i] <= LAST_TIME:
-                    return False
-        for k in range(self.n_outputs):
-            output = &self.outputs[k]
-            if output.kind == TIMESTAMP:
-                read = &self.answers[output.read]
-                times = <const int64_t*> self.reads[output.read].fields[output.field].target
-                for i in range(n):
-                    if read.valid[output.field * n + i] and not FIRST_TIME <= times[i] <= LAST_TIME:
-                        return False
-        return True
 
     cdef bytes floats(self, Output* output, Py_ssize_t n):
         """orjson's text of a block: [[…],…], or one flat list where there are few rows or some go by name."""

@@ -6,14 +6,14 @@ from libc.string cimport memcpy
 
 cdef enum:
     INT_BYTES = 20          # of any int64, at most
-    TIME_BYTES = 29         # "2013-12-31T23:59:59.999999Z"
+    TIME_BYTES = 32         # "+294247-01-10T04:00:54.775807Z"
 
 cdef extern from * nogil:
     """
     #include <stdint.h>
-    /* 0001-01-01, and the last that orjson writes */
+    /* of the years 1 to 9999 */
     #define FIRST_TIME INT64_C(-62135596800000000)
-    #define LAST_TIME INT64_C(253402207200999999)
+    #define LAST_TIME INT64_C(253402300799999999)
     static const char FS_PAIRS[] =
         "00010203040506070809101112131415161718192021222324252627282930313233343536373839404142434445464748495051525354"
         "55565758596061626364656667686970717273747576777879808182838485868788899091929394959697989900";
@@ -75,7 +75,7 @@ cdef inline void put_date(char* to, int64_t days) noexcept nogil:
     put_pair(to + 8, doy - (153 * mp + 2) // 5 + 1)
 
 
-cdef inline char* put_time(char* to, int64_t us) noexcept nogil:
+cdef inline char* put_near_time(char* to, int64_t us) noexcept nogil:
     """A time between FIRST_TIME and LAST_TIME, microseconds since 1970; the fraction only where there is one."""
     cdef uint64_t since = <uint64_t> (us - FIRST_TIME), day = since // 1_000_000 // 86_400
     cdef uint64_t second = since // 1_000_000 - day * 86_400, fraction = since % 1_000_000
@@ -96,6 +96,30 @@ cdef inline char* put_time(char* to, int64_t us) noexcept nogil:
     to[0] = c"Z"
     to[1] = c'"'
     return to + 2
+
+
+cdef inline char* put_far_time(char* to, int64_t us) noexcept nogil:
+    """Any other time: a year beyond 0 to 9999 has a sign and six digits. In 400 years the calendar repeats itself."""
+    cdef int64_t cycles = us // 1_000_000 // 86_400 // 146_097, year
+    cdef int64_t within = <int64_t> (<uint64_t> us - <uint64_t> cycles * 146_097 * 86_400 * 1_000_000)
+    cdef char* end = put_near_time(to + 3, within)
+    year = (to[4] - c"0") * 1_000 + (to[5] - c"0") * 100 + (to[6] - c"0") * 10 + (to[7] - c"0") + 400 * cycles
+    if year == 0:
+        end = put_near_time(to, within)
+        memcpy(to + 1, b"0000", 4)
+        return end
+    to[0] = c'"'
+    to[1] = c"+" if year > 0 else c"-"
+    year = year if year > 0 else -year
+    put_pair(to + 2, year // 10_000)
+    put_pair(to + 4, year // 100 % 100)
+    put_pair(to + 6, year % 100)
+    return end
+
+
+cdef inline char* put_time(char* to, int64_t us) noexcept nogil:
+    """A time, microseconds since 1970, as timeutil.format_timestamp writes it."""
+    return put_near_time(to, us) if FIRST_TIME <= us <= LAST_TIME else put_far_time(to, us)
 
 
 cdef inline char* put_text(char* to, const char* data, Py_ssize_t size) noexcept nogil:

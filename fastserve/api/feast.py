@@ -22,7 +22,7 @@ import orjson
 
 from fastserve.api import wire
 from fastserve.api.feast_errors import feast_error
-from fastserve.api.json_answer import DUMP, json_value
+from fastserve.api.json_answer import DUMP, json_times, json_value
 from fastserve.api.reader import Reader
 from fastserve.api.router import Answer, Routes
 from fastserve.codec.decoded import DecodedRows
@@ -33,7 +33,7 @@ from fastserve.registry import Snapshot
 from fastserve.serving.catalog import MAX_PLANS, Catalog
 from fastserve.serving.plan import ReadPlan
 from fastserve.serving.read_path import FeatureBatch, Found, decode_columns
-from fastserve.timeutil import MICROS, to_us
+from fastserve.timeutil import MICROS
 from fastserve.types import DType, parse_dtype
 
 _INTEGER: Final = re.compile(r"[+-]?[0-9]{1,19}")
@@ -365,7 +365,7 @@ def _rows(values: Any, n: int, asked: int) -> Any:
 
 def _times(rows: DecodedRows, n: int, asked: int) -> bytes:
     """Event times in RFC 3339 with 0, 3 or 6 digits of a second, as JSON; the epoch where there is no row."""
-    text = orjson.dumps(rows.event_ts.view("datetime64[us]"), option=DUMP)
+    text = orjson.dumps(json_times(rows.event_ts), option=DUMP)
     text = text.replace(b'000Z"', b'Z"')  # orjson writes 0 or 6 digits: of 6, the last three
     return text if n == asked else orjson.dumps(orjson.loads(text) * asked)
 
@@ -406,11 +406,12 @@ def _with_infinities(values: np.ndarray[Any, Any], valid: np.ndarray[Any, Any]) 
 
 
 def _heap_column(column: Any, declared: DType) -> list[Any]:
+    if declared.item == "timestamp":
+        seconds = [(items // MICROS).tolist() for items in column.lists()]
+        return [value if ok else None for value, ok in zip(seconds, column.valid.tolist(), strict=True)]
     values: list[Any] = column.to_pylist()
     if declared.item == "string" or (declared.is_list and declared.item in ("bool", "int32", "int64")):
         return values
     if declared.item == "bytes" and not declared.is_list:
         return [None if v is None else base64.b64encode(v).decode("ascii") for v in values]
-    if declared.item == "timestamp":
-        return [None if v is None else [to_us(item) // MICROS for item in v] for v in values]
     return [json_value(value) for value in values]

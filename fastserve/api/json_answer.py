@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import os
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
@@ -23,6 +24,7 @@ from fastserve.codec.status import Status
 from fastserve.http.message import Response
 from fastserve.serving.plan import ReadPlan
 from fastserve.serving.read_path import FeatureBatch, Found, decode_columns
+from fastserve.timeutil import MICROS, MIN_US, format_timestamp
 
 if TYPE_CHECKING:
     from fastserve._native.json_rows import JsonDecoder
@@ -39,6 +41,7 @@ STATUS_NAMES: Final = ["INVALID", *(s.name for s in sorted(Status))]
 MAX_PLANS: Final = 1_024
 _MEDIA: Final = b"application/json"
 KEPT_STATUSES: Final = 65_536  # of one answer: texts of more are not kept, so 256 of them are 32 MiB at most
+_LAST_TIME: Final = 253_402_207_200 * MICROS - 1  # that orjson writes of numpy; 9999-12-31 is beyond it
 _PRESENT: Final = int(Status.PRESENT)  # an enum's members take numpy longer to compare with
 _EXPIRED: Final = int(Status.OUTSIDE_MAX_AGE)
 
@@ -237,7 +240,7 @@ def _all_present(columns: int, n: int) -> orjson.Fragment:
 
 def _view(batch: FeatureBatch, i: int, about: dict[str, Any], present: bool) -> dict[str, Any]:
     decoded = batch.reads[i]
-    times = decoded.event_ts.view("datetime64[us]")
+    times = json_times(decoded.event_ts)
     age_ms = (batch.now_us - decoded.event_ts) // 1_000
     if present or (decoded.row_status == _PRESENT).all():
         return about | {"event_timestamps": times, "freshness_ms": age_ms}
@@ -245,7 +248,14 @@ def _view(batch: FeatureBatch, i: int, about: dict[str, Any], present: bool) -> 
     return about | {"event_timestamps": _masked(times, known), "freshness_ms": _masked(age_ms, known)}
 
 
-def _masked(values: npt.NDArray[Any], known: npt.NDArray[np.bool_]) -> list[Any]:
+def json_times(us: npt.NDArray[np.int64]) -> npt.NDArray[np.datetime64] | list[str]:
+    """Times as orjson takes them: at once where it can write every one."""
+    if ((us >= MIN_US) & (us <= _LAST_TIME)).all():
+        return us.view("datetime64[us]")
+    return [format_timestamp(one) for one in us.tolist()]
+
+
+def _masked(values: Iterable[Any], known: npt.NDArray[np.bool_]) -> list[Any]:
     return [value if ok else None for value, ok in zip(values, known.tolist(), strict=True)]
 
 
@@ -256,12 +266,22 @@ def json_column(column: DecodedColumn) -> Any:
     own shortest form, 0.1, whatever stands beside it: so one stays a numpy float32, for orjson.
     """
     values, dtype = column.values, column.dtype
-    if values is not None and not dtype.is_list and dtype.item != "timestamp" and column.valid.all():
+    if dtype.item == "timestamp":
+        return _time_column(column)
+    if values is not None and not dtype.is_list and column.valid.all():
         if values.dtype.kind != "f" or np.isfinite(values).all():
             return values
     if dtype.item == "float32":
         return [None if value is None else _json_float32(value) for value in column.to_pylist()]
     return [json_value(value) for value in column.to_pylist()]
+
+
+def _time_column(column: DecodedColumn) -> Any:
+    assert column.values is not None
+    times: Any = (
+        [json_times(items) for items in column.lists()] if column.dtype.is_list else json_times(column.values)
+    )
+    return times if column.valid.all() else _masked(times, column.valid)
 
 
 def _json_float32(value: Any) -> Any:

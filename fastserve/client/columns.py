@@ -5,10 +5,10 @@ from __future__ import annotations
 import base64
 import struct
 from collections.abc import Callable, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
-from fastserve.timeutil import to_us
+from fastserve.timeutil import read_timestamp, to_moment, to_us
 from fastserve.types import SCALARS, Array, DType, arrow_type, parse_dtype
 
 if TYPE_CHECKING:
@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
 _FLOAT32: Final = struct.Struct("<f")
-_EPOCH: Final = datetime(1970, 1, 1, tzinfo=UTC)
 NUMERIC: Final = ("bool", "int32", "int64", "float32", "float64")
 
 
@@ -25,8 +24,16 @@ def _float32(value: Any) -> float:
     return float(_FLOAT32.unpack(_FLOAT32.pack(float(value)))[0])
 
 
-def _timestamp(text: str) -> datetime:
-    return datetime.fromisoformat(text).astimezone(UTC)
+def _timestamp(text: str) -> datetime | str:
+    """The datetime; the text itself where a datetime cannot name the time."""
+    try:
+        return datetime.fromisoformat(text).astimezone(UTC)
+    except ValueError:
+        return to_moment(read_timestamp(text))
+
+
+def _us(value: datetime | str) -> int:
+    return read_timestamp(value) if isinstance(value, str) else to_us(value)
 
 
 # What JSON has no form of its own for. float() reads "NaN", "Infinity" and "-Infinity".
@@ -40,6 +47,8 @@ _DECODERS: Final[dict[str, Callable[[Any], Any]]] = {
 
 def decode(values: list[Any], dtype: str) -> list[Any]:
     """Python values of a column from JSON: int, float, bool, str, bytes, datetime (UTC), lists, None.
+
+    A time that a datetime cannot name, as it knows no years but 1 to 9999, stays text; numpy and Arrow can have it.
 
     Args:
         values: as in the answer.
@@ -70,7 +79,7 @@ def to_masked(values: Sequence[Any], dtype: str) -> np.ma.MaskedArray[Any, Any]:
     nulls = np.fromiter((value is None for value in values), np.bool_, len(values))
     declared = parse_dtype(dtype) if dtype else DType("string")
     if declared.item == "timestamp" and not declared.is_list:
-        us = np.array([0 if value is None else to_us(value) for value in values], np.int64)
+        us = np.array([0 if value is None else _us(value) for value in values], np.int64)
         return np.ma.MaskedArray(us.view("datetime64[us]"), nulls)
     if declared.item in NUMERIC and not declared.is_list:
         data = np.array([0 if value is None else value for value in values], declared.scalar.numpy)
@@ -102,7 +111,14 @@ def to_arrow(values: Sequence[Any], dtype: str) -> pa.Array:
     """An Arrow column of Python values in the declared type; inferred when it is not known."""
     import pyarrow as pa  # noqa: PLC0415
 
-    return pa.array(values, arrow_type(parse_dtype(dtype)) if dtype else None)
+    declared = parse_dtype(dtype) if dtype else None
+    if declared is not None and declared.item == "timestamp":
+        values = [value if value is None else _each(_us, value) for value in values]
+    return pa.array(values, arrow_type(declared) if declared is not None else None)
+
+
+def _each(change: Callable[[Any], Any], value: Any) -> Any:
+    return [change(item) for item in value] if isinstance(value, list) else change(value)
 
 
 def arrow_to_python(column: pa.Array | pa.ChunkedArray, dtype: str) -> list[Any]:
@@ -115,12 +131,10 @@ def arrow_to_python(column: pa.Array | pa.ChunkedArray, dtype: str) -> list[Any]
         return found
     if declared.is_list:  # pyarrow's datetimes carry another UTC object, and need tz data
         rows = [row.values if row.is_valid else None for row in column]
-        return [row if row is None else [_utc(us) for us in row.cast(pa.int64()).to_pylist()] for row in rows]
-    return [None if us is None else _utc(us) for us in column.cast(pa.int64()).to_pylist()]
-
-
-def _utc(us: int) -> datetime:
-    return _EPOCH + timedelta(microseconds=us)
+        return [
+            row if row is None else [to_moment(us) for us in row.cast(pa.int64()).to_pylist()] for row in rows
+        ]
+    return [None if us is None else to_moment(us) for us in column.cast(pa.int64()).to_pylist()]
 
 
 def dtype_of(kind: pa.DataType) -> str:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any, Final
 
 import numpy as np
@@ -23,6 +24,7 @@ import pyarrow as pa
 from fastserve.codec.layout import Layout
 from fastserve.codec.status import UNAVAILABLE
 from fastserve.errors import CodecError, TooLargeError
+from fastserve.timeutil import to_moment
 from fastserve.types import DType, arrow_type
 
 # How a field's bytes are read. FIXED: width bytes at a fixed offset. The others are heap fields:
@@ -128,8 +130,22 @@ class DecodedColumn:
         return pa.Array.from_buffers(kind, n, [nulls, _offsets(self.name, self.offsets)], children=[items])
 
     def to_pylist(self) -> list[Any]:
-        """The column as Python values: None for null, datetime in UTC for a timestamp."""
+        """The column as Python values: None for null, `to_moment` of a timestamp."""
+        if self.dtype.item == "timestamp":
+            assert self.values is not None
+            if self.dtype.is_list:
+                found: Any = [[to_moment(us) for us in items.tolist()] for items in self.lists()]
+            else:
+                found = map(to_moment, self.values.tolist())
+            return [value if ok else None for value, ok in zip(found, self.valid.tolist(), strict=True)]
         return self.to_arrow().to_pylist()  # type: ignore[no-any-return]
+
+    def lists(self) -> list[npt.NDArray[Any]]:
+        """The items of each list of fixed-width scalars; those of a null mean nothing."""
+        assert self.values is not None
+        if self.offsets is None:
+            return list(self.values)
+        return [self.values[start:end] for start, end in pairwise(self.offsets.tolist())]
 
     def _scalars(self, kind: pa.DataType, n: int, nulls: pa.Buffer | None) -> pa.Array:
         if self.values is not None:

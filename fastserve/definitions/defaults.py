@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Final
 
+from fastserve.timeutil import MAX_US, MIN_US
 from fastserve.types import DType
 
 
-def _is_int(bits: int) -> Callable[[Any], bool]:
-    low, high = -(1 << bits - 1), (1 << bits - 1) - 1
+def _is_int(low: int, high: int) -> Callable[[Any], bool]:
     return lambda v: isinstance(v, int) and not isinstance(v, bool) and low <= v <= high
 
 
@@ -19,11 +19,11 @@ def _is_float(value: Any) -> bool:
 
 _FITS: Final[dict[str, Callable[[Any], bool]]] = {
     "bool": lambda v: isinstance(v, bool),
-    "int32": _is_int(32),
-    "int64": _is_int(64),
+    "int32": _is_int(-(2**31), 2**31 - 1),
+    "int64": _is_int(-(2**63), 2**63 - 1),
     "float32": _is_float,
     "float64": _is_float,
-    "timestamp": _is_int(64),  # microseconds
+    "timestamp": _is_int(MIN_US, MAX_US),  # microseconds
     "string": lambda v: isinstance(v, str),
     "bytes": lambda v: isinstance(v, bytes),
 }

@@ -13,7 +13,8 @@
 | list<T>[n]     | lists of what T is taken from, without null items, all of length n if that is declared |
 
 Refused: anything else (numbers as timestamps: of which unit?), and values that would change: fractions in an
-integer, integers out of range, nanoseconds between two microseconds, finite doubles too large for float32.
+integer, integers out of range, nanoseconds between two microseconds, finite doubles too large for float32; and times
+outside the years 1 to 9999.
 """
 
 from __future__ import annotations
@@ -27,7 +28,8 @@ import pyarrow.compute as pc
 from pyarrow import types as is_
 
 from fastserve.errors import InvalidDataError
-from fastserve.types import DType, arrow_type
+from fastserve.timeutil import MAX_US, MIN_US, format_timestamp
+from fastserve.types import DType, Timestamp, arrow_type
 
 Where = Callable[[int], str]
 """Position in the column -> where that is, for a message."""
@@ -48,7 +50,13 @@ def cast_column(values: pa.Array, dtype: DType, where: Where) -> pa.Array:
     Raises:
         InvalidDataError: the types do not convert, or a value does not fit; names the row.
     """
-    values = _plain(values)
+    made = _cast(_plain(values), dtype, where)
+    if dtype == Timestamp:
+        _check_years(made, where)
+    return made
+
+
+def _cast(values: pa.Array, dtype: DType, where: Where) -> pa.Array:
     if is_.is_null(values.type):
         return pa.nulls(len(values), arrow_type(dtype))
     if dtype.is_list:
@@ -70,6 +78,21 @@ def cast_column(values: pa.Array, dtype: DType, where: Where) -> pa.Array:
             where=where(i),
             hint=_hint(values.type, dtype),
         ) from None
+
+
+def _check_years(times: pa.Array, where: Where) -> None:
+    """What RFC 3339, JSON's form of a time, and a datetime can name."""
+    ends = pc.min_max(times.cast(pa.int64()))
+    low, high = ends["min"].as_py(), ends["max"].as_py()
+    if low is None or MIN_US <= low <= high <= MAX_US:
+        return
+    us = times.cast(pa.int64())
+    i = pc.or_(pc.less(us, MIN_US), pc.greater(us, MAX_US)).index(True).as_py()
+    raise InvalidDataError(
+        f"{format_timestamp(us[i].as_py())} is outside the years 1 to 9999",
+        where=where(i),
+        hint="a null says that there is no time; 9999-12-31, that it lies beyond all others",
+    )
 
 
 def _plain(values: pa.Array) -> pa.Array:

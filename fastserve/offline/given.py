@@ -36,7 +36,7 @@ from fastserve.offline.schema import (
     key_types,
 )
 from fastserve.registry import RegisteredView
-from fastserve.timeutil import MIN_US, format_timestamp
+from fastserve.timeutil import format_timestamp
 from fastserve.types import DType, Timestamp
 
 FEAST_CREATED: Final = "created"
@@ -114,11 +114,11 @@ class _Given:
             _check_no_null(values, column, "join key")
         event = _column(table, self.event, Timestamp)
         _check_no_null(event, self.event, "event time")
-        _check_range(event, self.event, now_us)
+        _check_past(event, self.event, now_us)
         created = event
         if self.created is not None:
             created = pc.coalesce(_column(table, self.created, Timestamp), event)
-            _check_range(created, self.created, now_us)
+            _check_past(created, self.created, now_us)
         features = [_column(table, column, dtype) for column, dtype in self.features.values()]
         layout = pa.repeat(pa.scalar(self.rv.layout.layout_id, pa.int32()), table.num_rows)
         times = [event.cast(TIMESTAMP), created.cast(TIMESTAMP)]
@@ -172,17 +172,12 @@ def _check_no_null(values: pa.Array, column: str, what: str) -> None:
         )
 
 
-def _check_range(values: pa.Array, column: str, now_us: int) -> None:
+def _check_past(values: pa.Array, column: str, now_us: int) -> None:
     times: Ints = values.cast(pa.int64()).to_numpy(zero_copy_only=False)
-    if (times < MIN_US).any():
-        raise InvalidDataError(
-            "the time is before the year 1", where=_place(column, int((times < MIN_US).argmax()))
-        )
     if (times > now_us).any():
         i = int((times > now_us).argmax())
-        text = values[i].cast(pa.string()).as_py()  # Arrow writes it: Python's times end with the year 9999
         raise InvalidDataError(
-            f"{text} lies in the future; it is {format_timestamp(now_us)} now",
+            f"{format_timestamp(int(times[i]))} lies in the future; it is {format_timestamp(now_us)} now",
             where=_place(column, i),
             hint="push a row once its time has come; check the producer's clock and time zone (naive is UTC)",
         )

@@ -29,7 +29,6 @@ from fastserve.offline.schema import (
     key_types,
     layouts_without,
 )
-from fastserve.timeutil import MAX_US, MIN_US
 from fastserve.types import DType, Timestamp
 
 if TYPE_CHECKING:
@@ -240,13 +239,12 @@ class _FileScan:
         """The wanted rows of a batch; None when there is none."""
         rows = np.arange(first_row, first_row + batch.num_rows)
         event_column = self.cast(batch, self.event, Timestamp, rows)
-        self.check_time(event_column, self.event, rows)
+        self.check_no_null(event_column, self.event, rows)
         event = _int64(event_column)
         created = event
         if self.created is not None:
             created_column = self.cast(batch, self.created, Timestamp, rows)
             created = _int64(pc.coalesce(created_column, event_column))
-            _check_range(created, self.where(self.created, rows))
         kept = window.keeps(event, created)
         if not kept.any():
             return None
@@ -284,10 +282,6 @@ class _FileScan:
 
         return place
 
-    def check_time(self, values: pa.Array, column: str, rows: Ints) -> None:
-        self.check_no_null(values, column, rows)
-        _check_range(_int64(values), self.where(column, rows))
-
     def check_no_null(self, values: pa.Array, column: str, rows: Ints) -> None:
         if not values.null_count:
             return
@@ -297,13 +291,6 @@ class _FileScan:
             where=self.where(column, rows)(values.is_null().index(True).as_py()),
             hint=f"a row without {what} can never be found; leave it out of the source",
         )
-
-
-def _check_range(times: Ints, where: Callable[[int], str]) -> None:
-    """Years 1 to 9999: what a partition date, and Python's datetime, can name."""
-    wrong = (times < MIN_US) | (times > MAX_US)
-    if wrong.any():
-        raise InvalidDataError("the time is outside the years 1 to 9999", where=where(int(wrong.argmax())))
 
 
 def _int64(times: pa.Array) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, date, datetime, timedelta, timezone
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -19,11 +20,14 @@ from fastserve.timeutil import (
     now_us,
     parse_duration,
     parse_timestamp,
+    read_timestamp,
+    to_moment,
     to_us,
 )
 
 ZONES = st.integers(-23 * 60, 23 * 60).map(lambda m: timezone(timedelta(minutes=m)))
 INSTANTS = st.integers(MIN_US, MAX_US)
+ANY = st.integers(-(2**63) + 1, 2**63 - 1)  # numpy's least is no time
 
 
 @given(INSTANTS)
@@ -31,6 +35,37 @@ def test_timestamps_round_trip(us: int) -> None:
     text = format_timestamp(us)
     assert text.endswith("Z")
     assert parse_timestamp(text) == us
+
+
+@given(ANY)
+def test_any_int64_has_a_text_which_numpy_reads_too(us: int) -> None:
+    text = format_timestamp(us)
+    assert read_timestamp(text) == us == int(np.datetime64(text.removesuffix("Z"), "us").astype(np.int64))
+    assert to_moment(us) == (datetime.fromisoformat(text) if MIN_US <= us <= MAX_US else text)
+
+
+@pytest.mark.parametrize(
+    ("us", "text"),
+    [
+        (MAX_US + 1, "+010000-01-01T00:00:00Z"),
+        (MIN_US - 1, "0000-12-31T23:59:59.999999Z"),
+        (-62_167_219_200_000_000, "0000-01-01T00:00:00Z"),
+        (-62_167_219_200_000_001, "-000001-12-31T23:59:59.999999Z"),
+        (-(2**63), "-290308-12-21T19:59:05.224192Z"),
+        (2**63 - 1, "+294247-01-10T04:00:54.775807Z"),
+    ],
+)
+def test_years_that_datetime_does_not_know(us: int, text: str) -> None:
+    assert format_timestamp(us) == to_moment(us) == text
+    assert read_timestamp(text) == us
+
+
+@pytest.mark.parametrize(
+    "text", ["", "2013-01-01", "2013-01-01T00:00:00", "2013-13-01T00:00:00Z", "+10000-01-01T00:00:00Z"]
+)
+def test_what_is_no_time_is_not_read(text: str) -> None:
+    with pytest.raises(ValueError):
+        read_timestamp(text)
 
 
 @given(st.datetimes(), ZONES)

@@ -6,16 +6,21 @@ import asyncio
 import json
 from typing import Any
 
+import numpy as np
+import pyarrow as pa
 import pytest
 
-from fastserve.api.feast import FeastReads
+from fastserve.api.feast import FeastReads, feast_column
 from fastserve.api.reader import Reader
 from fastserve.api.router import Router
 from fastserve.api.wire import MAX_ENTITIES
+from fastserve.codec.layout import Layout
+from fastserve.codec.rows import RowDecoder, RowEncoder
 from fastserve.errors import StoreUnavailableError
 from fastserve.http.message import Request, Response
 from fastserve.serving.read_path import ReadPath
 from fastserve.timeutil import MICROS
+from fastserve.types import Array, arrow_type
 from tests.support import NOW_US, HandStore, put
 from tests.unit.serving.world import KINDS, World
 
@@ -102,6 +107,25 @@ async def test_floats_and_times_at_their_edges(world: World) -> None:
         (None, "NULL_VALUE", "2023-11-14T22:13:20Z"),
         (None, "NOT_FOUND", EPOCH),
     ]
+
+
+async def test_times_beyond_any_year_are_told(world: World) -> None:
+    rows = [{"user_id": 10, "moment": 2**62}, {"user_id": 11, "moment": -(2**62)}]
+    await put(world.store, world.catalog.snapshot.view("kinds"), rows, event_us=[-(2**62), NOW_US])
+    found = answer(world, {"features": ["kinds:moment"], "entities": {"user_id": [10, 11]}})
+    assert column(found, "moment") == [
+        (None, "OUTSIDE_MAX_AGE", "-144169-06-28T09:59:32.612096Z"),
+        (-(2**62) // MICROS, "PRESENT", "2023-11-14T22:13:20Z"),
+    ]
+
+
+def test_lists_of_times_are_seconds() -> None:
+    values = [[-1, 2**62], None, []]
+    layout = Layout(1, ("t",), (Array("timestamp"),))
+    keys, stamps = [b"a", b"b", b"c"], np.zeros(3, np.int64)
+    rows = RowEncoder(layout).encode(keys, [pa.array(values, arrow_type(Array("timestamp")))], stamps, stamps)
+    decoded = RowDecoder({1: layout}, ("t",), {}).decode(keys, list(rows), now_us=0, ttl_us=None)
+    assert feast_column(decoded.columns[0], "list<timestamp>") == [[-1, 2**62 // MICROS], None, []]
 
 
 def test_statuses_are_honest_and_compat_is_feasts(world: World) -> None:

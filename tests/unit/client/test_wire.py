@@ -30,6 +30,7 @@ from fastserve.codec.layout import Layout
 from fastserve.codec.rows import RowDecoder, RowEncoder
 from fastserve.serving.plan import OutputColumn, ReadPlan, ViewRead
 from fastserve.serving.read_path import FeatureBatch
+from fastserve.timeutil import MAX_US, MIN_US
 from fastserve.types import SCALARS, Array, DType, arrow_type
 from tests.support import NOW_US
 
@@ -149,6 +150,23 @@ def test_integers_stay_integers_and_null_is_not_nan() -> None:
         assert polars["f1"].is_null().to_list() == [False, True, True]
         assert found.to_numpy()["f0"].filled(-1).tolist() == [2**53 + 1, -1, -1]
         assert repr(found) == "<Features 3 x 2: f0, f1>"
+
+
+def test_times_that_a_datetime_cannot_name_stay_text() -> None:
+    """No write takes such times any more; rows of before, or of another writer, have them."""
+    us = [2**62, MIN_US - 1, MAX_US, -(2**63)]
+    text = ["+148108-07-06T14:00:27.387904Z", "0000-12-31T23:59:59.999999Z"]
+    last = [datetime.max.replace(tzinfo=UTC), "-290308-12-21T19:59:05.224192Z"]
+    kinds = [DType("timestamp"), Array("timestamp"), Array("timestamp", 2)]
+    lists = [[us[0], us[1]], [us[2], us[3]], None, [0, 0]]
+    for found in answers(batch_of(kinds, [us, lists, lists], 4)):
+        assert found.to_dict()["f0"] == [*text, *last, None]
+        expected = [text, last, None, [EPOCH, EPOCH], None]
+        assert found.to_dict()["f1"] == found.to_dict()["f2"] == expected
+        table = found.to_arrow()
+        assert table["f0"].cast(pa.int64()).to_pylist() == [*us, None]
+        assert table["f1"].combine_chunks().flatten().cast(pa.int64()).to_pylist() == [*us, 0, 0]
+        assert found.to_numpy()["f0"].filled(0).astype(np.int64).tolist() == [*us, 0]
 
 
 def test_unavailable_is_told() -> None:

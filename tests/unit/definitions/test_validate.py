@@ -11,6 +11,7 @@ from fastserve import Array, Entity, FeatureService, FeatureView, Field, FileSou
 from fastserve.definitions import Definition, FeatureViewProjection
 from fastserve.definitions.validate import check, find_problems, join_keys_of, label
 from fastserve.errors import DefinitionError
+from fastserve.timeutil import MAX_US, MIN_US
 
 USER = Entity("user", "user_id", "int64")
 A = Field("a", "int64")
@@ -316,7 +317,7 @@ DEFAULTS: dict[str, list[Any]] = {
     "int64": [2**63, -(2**63) - 1, False, 1.5],
     "float32": [True, "1", b""],
     "float64": ["NaN", [1.0]],
-    "timestamp": ["2013-01-01", 1.0, 2**63],
+    "timestamp": ["2013-01-01", 1.0, 2**63, MAX_US + 1, MIN_US - 1],
     "string": [1, b"x", ["x"]],
     "bytes": ["x", 1],
     "list<int64>": [1, [1.0], ["1"], [None], "12"],

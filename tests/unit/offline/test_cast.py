@@ -7,6 +7,7 @@ import pytest
 
 from fastserve.errors import InvalidDataError
 from fastserve.offline.cast import cast_column
+from fastserve.timeutil import MAX_US, MIN_US
 from fastserve.types import arrow_type, parse_dtype
 from tests.oracles.bits import bits
 
@@ -79,6 +80,21 @@ def test_what_converts_converts_exactly(values, dtype, expected):
         (pa.array([0, 2**62], S), "timestamp", "row 1"),
         (pa.array(["1970-01-01", "10/02/2020"]), "timestamp", "row 1: '10/02/2020' .*\n.*ISO 8601"),
         (pa.array(["1970-01-01T00:00:00.0000011"]), "timestamp", "row 0"),
+        (
+            pa.array([MIN_US, MAX_US, None, MIN_US - 1], US),
+            "timestamp",
+            r"row 3: 0000-12-31T23:59:59.999999Z is outside the years 1 to 9999\n.*a null says",
+        ),
+        (
+            pa.array([MAX_US + 1], pa.timestamp("us", "UTC")),
+            "timestamp",
+            r"row 0: \+010000-01-01T00:00:00Z is outside",
+        ),
+        (
+            pa.array([[0], None, [0, 2**62]], pa.list_(US)),
+            "list<timestamp>",
+            r"row 2: \+148108-.* is outside",
+        ),
         (pa.array([1]), "timestamp", "the column is int64, the declared type is timestamp"),
         (pa.array([1]), "bool", "the column is int64"),
         (pa.array([1]), "string", "the column is int64"),

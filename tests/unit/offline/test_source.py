@@ -274,7 +274,7 @@ def test_a_null_key_or_event_time_is_refused_naming_its_row(tmp_path):
 
 def test_a_time_beyond_year_9999_is_refused(tmp_path):
     pq.write_table(pa.table({"u": [1], "ts": stamps([253_402_300_800_000_000]), "a": [1]}), tmp_path / "d")
-    with pytest.raises(InvalidDataError, match="row 0: the time is outside the years 1 to 9999"):
+    with pytest.raises(InvalidDataError, match=r"row 0: .*Z is outside the years 1 to 9999"):
         scan(FileSource("d", "ts"), tmp_path, view([Field("a", "int64")]))
 
 

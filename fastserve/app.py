@@ -11,7 +11,7 @@ import logging
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -64,6 +64,7 @@ class ServeOptions:
             changes (Redis): the embedded ones are as near as a cache.
         stale_if_down_s: how old a cached row may be that is answered, flagged, while the store is down; 0 for never.
         max_queue_ms: estimated work that a burst may leave queued in a worker; beyond it requests are refused with 429.
+        limits: of the front end, name -> number or its text; they go before those of the repo.
         compat: 'feast' answers every Feast request as `?compat=feast` does; '' only those.
         worker, metrics_folder: set by `serve` for each worker: its number, and where they share their figures.
     """
@@ -80,6 +81,7 @@ class ServeOptions:
     cache_mb: int = 64
     stale_if_down_s: float = 300.0
     max_queue_ms: int = 200
+    limits: Mapping[str, Any] = field(default_factory=dict)
     compat: str = ""
     worker: int = 0
     metrics_folder: str = ""
@@ -96,7 +98,10 @@ class App:
 
     Args:
         options: see ServeOptions.
-        limits: bounds of the front end.
+        limits: bounds of the front end; those of the options and the repo without.
+
+    Raises:
+        ConfigError: fastserve.toml, a limit or the TLS files will not do.
     """
 
     def __init__(self, options: ServeOptions, limits: Limits | None = None) -> None:
@@ -132,7 +137,7 @@ class App:
             openapi_routes(),
             self._metrics.routes,
         )
-        self.server = Server(router, limits=limits, gate=gate, ssl_context=tls)
+        self.server = Server(router, limits=limits or limits_of(config, options), gate=gate, ssl_context=tls)
 
     def _figures(self) -> Groups:
         """What /metrics tells, beside the process' own."""
@@ -203,6 +208,15 @@ class App:
         await self._store.close()
 
 
+def limits_of(config: Config, options: ServeOptions) -> Limits:
+    """The front end's; what the options say goes before what the repo says.
+
+    Raises:
+        ConfigError: a limit will not do.
+    """
+    return Limits.of({**config.limits, **options.limits})
+
+
 def _cache(store: OnlineStore, options: ServeOptions) -> ViewCache | None:
     if not (options.cache_mb and store.tells_changes):
         return None
@@ -221,7 +235,7 @@ def serve(options: ServeOptions, announce: Announce | None = None) -> int:
         ConfigError: the repo, an option or the port; the online store belongs to another registry.
         RegistryError: the registry cannot be read.
     """
-    Config.from_repo(options.repo)
+    limits_of(Config.from_repo(options.repo), options)
     if bool(options.cert) != bool(options.key):
         raise ConfigError("TLS needs both a certificate and a key", hint="--cert chain.pem --key key.pem")
     if options.workers > 1:

@@ -5,6 +5,9 @@
     online_store = "lmdb://.fastserve/online"         # or redis://, rediss://, unix://, memory://
     offline_store = ".fastserve/offline"              # any URL Delta Lake opens: a directory, s3://, gs://
 
+    [limits]                                          # of `fastserve serve`; fastserve.http.limits has all of them
+    max_connections = 20_000                          # or FASTSERVE_LIMITS="max_connections=20000 idle_timeout_s=300"
+
 Relative paths are relative to the repo directory, wherever the command is started.
 """
 
@@ -13,8 +16,8 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
@@ -35,6 +38,7 @@ class Config:
         registry: SQLAlchemy URL, absolute.
         online_store: online store URL, absolute.
         offline_store: root of the Delta tables, absolute.
+        limits: of the server's front end: name -> number, or its text; not looked at any closer.
     """
 
     repo: Path
@@ -42,6 +46,7 @@ class Config:
     registry: str = "sqlite:///.fastserve/registry.db"
     online_store: str = "lmdb://.fastserve/online"
     offline_store: str = ".fastserve/offline"
+    limits: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_repo(cls, repo: str | Path = ".", environ: Mapping[str, str] | None = None) -> Config:
@@ -64,30 +69,62 @@ class Config:
             raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"is not valid TOML: {error}", where=str(path)) from None
+        limits = _table(data, path)
         values = _checked(data, path)
         env = os.environ if environ is None else environ
         for name in _settings():
             value = env.get(f"FASTSERVE_{name.upper()}")
             if value:
                 values[name] = value
+        limits |= name_values(
+            re.split(r"[,\s]+", env.get("FASTSERVE_LIMITS", "").strip()), "FASTSERVE_LIMITS"
+        )
         if not _PROJECT.fullmatch(values.get("project", "")):
             raise ConfigError(
                 "`project` is missing or not a name",
                 where=str(path),
                 hint='add a line like project = "flights" (letters, digits, _)',
             )
-        return cls(repo=root, **_absolute(values, root))
+        return cls(repo=root, limits=limits, **_absolute(values, root))
+
+
+def name_values(texts: Iterable[str], where: str) -> dict[str, str]:
+    """Name -> value of texts like ``max_connections=20000``; empty texts are left out.
+
+    Raises:
+        ConfigError: there is no ``=`` in one.
+    """
+    found = {}
+    for text in filter(None, texts):
+        name, equals, value = text.partition("=")
+        if not equals:
+            raise ConfigError(
+                f"{text!r} has no value", where=where, hint="NAME=VALUE, like max_connections=20000"
+            )
+        found[name.strip()] = value.strip()
+    return found
 
 
 def _settings() -> list[str]:
-    return [f.name for f in fields(Config) if f.name != "repo"]
+    """Those that are one text each."""
+    return [f.name for f in fields(Config) if f.name not in ("repo", "limits")]
+
+
+def _table(data: dict[str, Any], path: Path) -> dict[str, Any]:
+    """`[limits]`, taken out of what the file says."""
+    found = data.pop("limits", {})
+    if not isinstance(found, dict):
+        raise ConfigError(
+            "'limits' is no table", where=str(path), hint="write [limits], and a line for each below it"
+        )
+    return found
 
 
 def _checked(data: dict[str, Any], path: Path) -> dict[str, str]:
     for name, value in data.items():
         if name not in _settings():
             near = get_close_matches(name, _settings(), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"settings: {', '.join(_settings())}"
+            hint = f"did you mean {near[0]!r}?" if near else f"settings: {', '.join(_settings())}, [limits]"
             raise ConfigError(f"unknown setting {name!r}", where=str(path), hint=hint)
         if not isinstance(value, str):
             raise ConfigError(
@@ -97,7 +134,9 @@ def _checked(data: dict[str, Any], path: Path) -> dict[str, str]:
 
 
 def _absolute(values: dict[str, str], root: Path) -> dict[str, str]:
-    defaults = {f.name: str(f.default) for f in fields(Config) if f.name not in ("repo", "project")}
+    defaults = {
+        f.name: str(f.default) for f in fields(Config) if f.name in _settings() and f.name != "project"
+    }
     full = defaults | values
     for prefix, name in (("sqlite:///", "registry"), ("lmdb://", "online_store")):
         if full[name].startswith(prefix):

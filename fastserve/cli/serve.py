@@ -8,6 +8,7 @@ import sys
 import click
 
 from fastserve.cli.options import json_option, parse_moment, repo_option
+from fastserve.config import name_values
 
 
 @click.command("serve")
@@ -57,6 +58,13 @@ from fastserve.cli.options import json_option, parse_moment, repo_option
     show_default=True,
     help="Work that a worker queues; more requests are refused with 429.",
 )
+@click.option(
+    "--limit",
+    "limits",
+    multiple=True,
+    metavar="NAME=VALUE",
+    help="What one client may cost, like max_connections=20000; again for others. docs/operations.md names them.",
+)
 @click.option("--clock", default=None, metavar="TIME", help="Answer as of this instant: replay the past.")
 @click.option(
     "--compat",
@@ -65,11 +73,12 @@ from fastserve.cli.options import json_option, parse_moment, repo_option
     metavar="feast",
     help="Give null and expired values to Feast clients as Feast does: PRESENT.",
 )
-def serve_command(clock: str | None, as_json: bool, **options: str) -> None:
+def serve_command(clock: str | None, as_json: bool, limits: tuple[str, ...], **options: str) -> None:
     """Answer online feature requests over HTTP/2 and HTTP/1.1 until SIGTERM."""
     from fastserve.app import ServeOptions, serve  # noqa: PLC0415
 
-    chosen = ServeOptions(clock_us=parse_moment(clock, "--clock"), **options)  # type: ignore[arg-type]
+    bounds = name_values(limits, "--limit")
+    chosen = ServeOptions(clock_us=parse_moment(clock, "--clock"), limits=bounds, **options)  # type: ignore[arg-type]
     sys.exit(serve(chosen, _ready_json if as_json else None))
 
 

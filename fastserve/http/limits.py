@@ -1,13 +1,20 @@
-"""Every bound of the front end in one frozen object. Times are seconds, sizes are bytes."""
+"""Every bound of the front end in one frozen object. Times are seconds, sizes are bytes.
+
+Operators set them by name: `[limits]` in fastserve.toml, FASTSERVE_LIMITS, `fastserve serve --limit`.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from difflib import get_close_matches
+from typing import Any, Final
 
 from fastserve.errors import ConfigError
 
-KIB = 1024
-MIB = 1024 * KIB
+KIB: Final = 1024
+MIB: Final = 1024 * KIB
+MOST: Final = 2**31 - 1  # that HTTP/2 can say of a window
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +48,7 @@ class Limits:
         max_connections: more are closed at once.
 
     Raises:
-        ConfigError: a value is not positive.
+        ConfigError: a value is not positive, or beyond MOST; a body of the largest size would not be held.
     """
 
     max_header_bytes: int = 64 * KIB
@@ -66,12 +73,33 @@ class Limits:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value <= 0:
-                raise ConfigError(
-                    f"{field.name} is {value}, it must be positive",
-                    where=f"http limits, {field.name}",
-                    hint="leave it out for the default",
+            if not 0 < value <= MOST:  # as NaN is not
+                raise _wrong(
+                    field.name, f"is {value}, it must be positive and at most {MOST:,}", field.default
                 )
+        if self.max_body_bytes > self.max_buffered_body_bytes:
+            raise ConfigError(
+                f"a body of {self.max_body_bytes:,} bytes is allowed, and {self.max_buffered_body_bytes:,} are held",
+                where="limit max_body_bytes",
+                hint="set max_buffered_body_bytes to as much, or to a few times that",
+            )
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Limits:
+        """The defaults but for these settings: numbers, or their text.
+
+        Raises:
+            ConfigError: there is no limit of a name, or its value will not do.
+        """
+        defaults = {field.name: field.default for field in fields(cls)}
+        found = {}
+        for name, value in settings.items():
+            if name not in defaults:
+                near = get_close_matches(name, defaults, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"limits: {', '.join(defaults)}"
+                raise ConfigError("there is no such limit", where=f"limit {name}", hint=hint)
+            found[name] = _number(name, value, defaults[name])
+        return cls(**found)
 
     @property
     def sweep_interval_s(self) -> float:
@@ -84,3 +112,23 @@ class Limits:
             self.linger_timeout_s,
         )
         return min(max(shortest / 4, 0.02), 1.0)
+
+
+def _number(name: str, value: Any, default: Any) -> Any:
+    """The value as what its default is: an int of bytes or things, a float of seconds."""
+    kind = type(default)
+    if isinstance(value, str):
+        try:
+            return kind(value)
+        except ValueError:
+            raise _wrong(name, f"is {value!r}, not {_KINDS[kind]}", default) from None
+    if isinstance(value, bool) or not isinstance(value, (int, kind)):
+        raise _wrong(name, f"is {value!r}, not {_KINDS[kind]}", default)
+    return kind(value)
+
+
+_KINDS: Final = {int: "a whole number", float: "a number of seconds"}
+
+
+def _wrong(name: str, what: str, default: Any) -> ConfigError:
+    return ConfigError(what, where=f"limit {name}", hint=f"leave it out for the default, {default:,}")

@@ -57,9 +57,21 @@ def test_the_process_environment_is_the_default(tmp_path: Path, monkeypatch: pyt
     assert Config.from_repo(write(tmp_path, 'project = "p"')).offline_store == f"{tmp_path}/elsewhere"
 
 
+def test_limits_are_a_table_and_the_environment_wins(tmp_path: Path) -> None:
+    write(tmp_path, 'project = "p"\n[limits]\nmax_connections = 20_000\nidle_timeout_s = 300.5')
+    assert Config.from_repo(tmp_path, {}).limits == {"max_connections": 20_000, "idle_timeout_s": 300.5}
+    for text in ("max_connections=5 body_timeout_s=60", " max_connections=5,\nbody_timeout_s=60 "):
+        config = Config.from_repo(tmp_path, {"FASTSERVE_LIMITS": text})
+        assert config.limits == {"max_connections": "5", "idle_timeout_s": 300.5, "body_timeout_s": "60"}
+    with pytest.raises(ConfigError, match="FASTSERVE_LIMITS: 'max_connections' has no value") as caught:
+        Config.from_repo(tmp_path, {"FASTSERVE_LIMITS": "max_connections 5"})
+    assert "NAME=VALUE" in caught.value.hint
+
+
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
+        ('project = "p"\nlimits = 5', "'limits' is no table", "write [limits]"),
         ("project = ", "is not valid TOML", ""),
         ('project = "p"\nregstry = "x"', "unknown setting 'regstry'", "did you mean 'registry'?"),
         ('project = "p"\nzzz = "x"', "unknown setting 'zzz'", "settings: project, registry"),

@@ -12,7 +12,6 @@ from fastserve.errors import ConfigError
 from fastserve.http import h1
 from fastserve.http import server as http_server
 from fastserve.http.h2 import H2Connection
-from fastserve.http.limits import Limits
 from fastserve.http.message import Response
 from fastserve.http.server import Server, make_ssl_context
 from tests.integration.http.test_abuse import eventually
@@ -386,11 +385,6 @@ async def test_reuse_port_shares_a_port():
     assert one.port == two.port
     await one.close()
     await two.close()
-
-
-def test_limits_must_be_positive():
-    with pytest.raises(ConfigError, match="max_body_bytes"):
-        Limits(max_body_bytes=0)
 
 
 def test_bad_certificate_is_a_config_error(tmp_path):

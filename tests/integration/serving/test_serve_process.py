@@ -226,11 +226,36 @@ def refused(repo: Path, *options: str) -> subprocess.CompletedProcess[str]:
         (("--workers", "0"), "--workers"),
         (("--deadline-ms", "0"), "--deadline-ms"),
         (("--drain-s", "-1"), "--drain-s"),
+        (("--limit", "max_conections=5"), "did you mean 'max_connections'"),
         (("--workers", "2", "--cert", "no.pem", "--key", "no.pem"), "cannot load the TLS certificate"),
     ],
 )
 def test_options_that_will_not_do(repo: Path, options: tuple[str, ...], says: str) -> None:
     assert says in refused(repo, *options).stderr
+
+
+def test_limits_of_the_front_end(repo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the repo, the environment and an option, each goes before the one before it."""
+    repo = shutil.copytree(repo, tmp_path / "repo")
+    monkeypatch.setenv("FASTSERVE_LIMITS", "max_body_bytes=40, max_target_bytes=80")
+    with (repo / "fastserve.toml").open("a") as file:
+        file.write("[limits]\nmax_body_bytes = 20\nmax_header_bytes = 1_000\n")
+    with serving(repo, "--limit", "max_target_bytes=50") as server:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+
+        def status(method: str, path: str, body: bytes | None = None, **headers: str) -> int:
+            connection.request(method, path, body, headers)
+            answer = connection.getresponse()
+            answer.read()
+            return answer.status
+
+        assert status("POST", "/online-features/batch", b" " * 40) == 400, "it is no JSON"
+        assert status("POST", "/online-features/batch", b" " * 41) == 413
+        assert status("GET", "/health", x="v" * 500) == 200
+        assert status("GET", "/health", x="v" * 1_000) == 431
+        assert status("GET", "/health?" + "x" * 42) == 200
+        assert status("GET", "/health?" + "x" * 43) == 414
+        connection.close()
 
 
 async def test_a_store_that_comes_back_as_another_registrys_is_not_read(tmp_path: Path, repo: Path) -> None:

@@ -11,7 +11,6 @@ import logging
 from collections.abc import Awaitable
 from functools import partial
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 from fastserve.http.gate import Gate
 from fastserve.http.limits import Limits
@@ -41,8 +40,6 @@ class Context:
         self.stats = Stats()
         self.rejections = rejections(limits)
         self.connections: set[Connection] = set()
-        # Accepted and not made yet (TLS shakes hands first), since when; a failed handshake just drops its key.
-        self.arriving: WeakKeyDictionary[Connection, float] = WeakKeyDictionary()
         self.draining = False
         self.closed = False
         self.emptied: asyncio.Event = asyncio.Event()

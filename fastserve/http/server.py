@@ -5,7 +5,8 @@
     ...
     await server.drain(10.0)
 
-A fresh connection is a `Sniffer`: the first bytes (or ALPN) decide which protocol takes over.
+A fresh connection is a `Sniffer`: it shakes hands where there is TLS, and the first bytes (or ALPN) decide which
+protocol takes over. It counts as a connection from when it is accepted.
 """
 
 from __future__ import annotations
@@ -14,8 +15,8 @@ import asyncio
 import errno
 import socket
 import ssl
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
+from collections.abc import Callable, Coroutine, Generator
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from fastserve.errors import ConfigError
 from fastserve.http.connection import NOTICE_S, Connection, Context
@@ -29,27 +30,60 @@ from fastserve.http.stats import Stats
 if TYPE_CHECKING:
     from fastserve.http.session import Session as SessionType
 
+T = TypeVar("T")
+
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 BACKLOG = 1024
 PATIENCE: Final = 0.8  # share of a drain's time that an idle client of a replaced server is waited for
-ARRIVING_POLL_S: Final = 0.02
 SWEEP_SLICE = 64  # connections looked at before others have their turn: thousands of idle ones delay nobody
+
+
+class Begun(Generic[T]):
+    """A coroutine that has run up to where it first waits: what it does before that is done now, not in a later tick.
+
+    Args:
+        work: it has to wait at least once.
+    """
+
+    def __init__(self, work: Coroutine[Any, Any, T]) -> None:
+        self._work = work
+        self._waits_for = work.send(None)
+
+    async def finish(self) -> T:
+        """Its result."""
+        return await self
+
+    def __await__(self) -> Generator[Any, Any, T]:
+        waits_for = self._waits_for
+        try:
+            while True:
+                try:
+                    told = yield waits_for
+                except BaseException as error:
+                    waits_for = self._work.throw(error)
+                else:
+                    waits_for = self._work.send(told)
+        except StopIteration as end:
+            return cast(T, end.value)
 
 
 class Sniffer(Connection):
     """A connection before its protocol is known."""
 
-    def __init__(self, context: Context, session_class: type[SessionType]) -> None:
+    def __init__(
+        self, context: Context, session_class: type[SessionType], tls: ssl.SSLContext | None
+    ) -> None:
         super().__init__(context)
         self._session_class = session_class
+        self._tls = tls
+        self._handshake: asyncio.Task[asyncio.Transport | None] | None = None  # while it is under way
         self._first = b""
         self._made_at = self.loop.time()
-        context.arriving[self] = self._made_at
+        self._gone = False
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         super().connection_made(transport)
         stats, context = self.stats, self.context
-        del context.arriving[self]
         stats.connections += 1
         stats.open_connections += 1
         if stats.open_connections > self.limits.max_connections or context.closed:
@@ -57,26 +91,57 @@ class Sniffer(Connection):
             if not context.closed:
                 self.note_end("too_many")
             self.abort()
+        elif self._tls is not None:
+            self._shake_hands(self._tls)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self._gone:
+            self._gone = True
+            self._end_handshake()
+            super().connection_lost(exc)
+
+    def _shake_hands(self, tls: ssl.SSLContext) -> None:
+        """Put TLS between the transport and us, before the first byte is read."""
+        patience_s = 2 * self.limits.header_timeout_s  # it is `check` that ends one that takes too long
+        begun = Begun(
+            self.loop.start_tls(self.transport, self, tls, server_side=True, ssl_handshake_timeout=patience_s)
+        )
+        self._handshake = self.loop.create_task(begun.finish())
+        self._handshake.add_done_callback(self._on_shaken)
+
+    def _on_shaken(self, handshake: asyncio.Task[asyncio.Transport | None]) -> None:
+        self._handshake = None
+        transport = None if handshake.cancelled() or handshake.exception() else handshake.result()
+        if transport is None or self._gone:
+            self.connection_lost(None)  # of a handshake that failed TLS tells nobody
             return
-        tls = transport.get_extra_info("ssl_object")
-        if tls is not None and tls.selected_alpn_protocol() == "h2":
-            self._become(H2Connection(context, self._session_class))
+        self.transport, first, self._first = transport, self._first, b""
+        if transport.get_extra_info("ssl_object").selected_alpn_protocol() == "h2":
+            self._become(H2Connection(self.context, self._session_class), first)
+        elif first:
+            self.data_received(first)
+
+    def _end_handshake(self) -> None:
+        if self._handshake is not None:
+            self._handshake.cancel()
 
     def data_received(self, data: bytes) -> None:
         first = self._first = self._first + data
+        if self._handshake is not None:
+            return  # it came with the last message of the handshake, which is told a moment later
         if first.startswith(PREFACE[: len(first)]) and len(first) < len(PREFACE):
             return  # may still become either: the preface begins like a request line
         if first.startswith(PREFACE):
-            self._become(H2Connection(self.context, self._session_class))
+            self._become(H2Connection(self.context, self._session_class), first)
         else:
-            self._become(H1Connection(self.context))
+            self._become(H1Connection(self.context), first)
 
-    def _become(self, successor: Connection) -> None:
+    def _become(self, successor: Connection, first: bytes) -> None:
         self.context.connections.discard(self)
         self.transport.set_protocol(successor)
         successor.connection_made(self.transport)
-        if self._first:
-            successor.data_received(self._first)
+        if first:
+            successor.data_received(first)
         if self.context.draining and not successor.closing:
             successor.drain(patient=True)  # it has just said something
 
@@ -89,12 +154,17 @@ class Sniffer(Connection):
             self.note_end("slow_head")
             self.abort()
 
+    def abort(self) -> None:
+        self._end_handshake()
+        super().abort()
+
     def drain(self, patient: bool = False) -> None:
-        if not patient and self.loop.time() - self._made_at > NOTICE_S:
+        if self._handshake is None and not patient and self.loop.time() - self._made_at > NOTICE_S:
             self.abort()
 
     def finish_drain(self) -> None:
-        self.abort()
+        if self._handshake is None:  # a client that is let in may ask
+            self.abort()
 
 
 class Server:
@@ -159,11 +229,7 @@ class Server:
         """Accept on a bound socket too, and own it; what ends that and leaves the accepted connections be."""
         context = self._started()
         listener = await context.loop.create_server(
-            lambda: Sniffer(context, self.session_class),
-            sock=sock,
-            ssl=self.ssl_context,
-            ssl_handshake_timeout=self.limits.header_timeout_s if self.ssl_context else None,
-            backlog=BACKLOG,
+            lambda: Sniffer(context, self.session_class, self.ssl_context), sock=sock, backlog=BACKLOG
         )
         if context.draining:
             listener.close()
@@ -237,26 +303,20 @@ class Server:
             connection.drain(patient)
 
     async def _emptied(self, timeout_s: float, hurry: asyncio.Event | None = None) -> bool:
-        """Whether the last connection is gone, those accepted and still shaking hands included."""
+        """Whether the last connection is gone."""
         context = self._started()
         end = context.loop.time() + timeout_s
         watched = [context.emptied, *([hurry] if hurry is not None else [])]
-        while context.connections or self._arriving():
+        while context.connections:
             left_s = end - context.loop.time()
             if left_s <= 0 or (hurry is not None and hurry.is_set()):
                 return False
             context.emptied.clear()
             waits = [context.loop.create_task(event.wait()) for event in watched]
-            pause_s = left_s if context.connections else min(left_s, ARRIVING_POLL_S)
-            await asyncio.wait(waits, timeout=pause_s, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait(waits, timeout=left_s, return_when=asyncio.FIRST_COMPLETED)
             for task in waits:
                 task.cancel()
         return True
-
-    def _arriving(self) -> bool:
-        context = self._started()
-        oldest = context.loop.time() - self.limits.header_timeout_s
-        return any(since > oldest for since in context.arriving.values())
 
     def _stop_listening(self) -> None:
         for listener in self._listeners:

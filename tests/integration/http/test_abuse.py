@@ -1,6 +1,7 @@
 """Time-outs and bounds on the wire, on both event loops; test_abuse_kinds.py has the kinds of abuse."""
 
 import asyncio
+import ssl
 
 import pytest
 from hpack import Encoder
@@ -8,8 +9,9 @@ from hyperframe.frame import GoAwayFrame, HeadersFrame, SettingsFrame, WindowUpd
 
 from bench.attack_kinds import REQUEST
 from fastserve.http.message import Response
-from tests.integration.http.wire import PREFACE, WAIT_S, H2Client, Raw, frames_of
+from tests.integration.http.wire import PREFACE, WAIT_S, H2Client, Raw, frames_of, within
 
+GET = b"GET / HTTP/1.1\r\nhost: h\r\n\r\n"
 HUGE = bytes(50_000_000)
 MIB = 1024 * 1024
 
@@ -181,6 +183,36 @@ async def test_too_many_connections(serve, impl):
     await eventually(lambda: server.stats.open_connections == 0)
     async with await H2Client.connect(server) as four:
         assert await four.get(1) == (200, b"fine")
+
+
+async def test_handshakes_under_way_are_connections(serve, tls):
+    server = await serve(handler, tls=tls, max_connections=2)
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    async with await Raw.connect(server) as one, await Raw.connect(server) as two:
+        await eventually(lambda: server.stats.open_connections == 2)
+        async with await Raw.connect(server) as three:
+            assert await three.rest() == b""
+        assert server.stats.rejected == 1
+        await within(one.writer.start_tls(context))
+        await one.send(GET)
+        assert (await one.response())[2] == b"fine"
+        await two.close()
+        await eventually(lambda: server.stats.open_connections == 1)
+        async with await Raw.connect(server) as four:
+            await within(four.writer.start_tls(context))
+            await four.send(GET)
+            assert (await four.response())[2] == b"fine"
+    await eventually(lambda: server.stats.open_connections == 0)
+
+
+async def test_a_handshake_has_the_time_of_a_head(serve, tls):
+    server = await serve(handler, tls=tls, header_timeout_s=0.2)
+    async with await Raw.connect(server) as client:
+        await client.send(b"\x16\x03\x01")
+        assert await client.rest() == b""
+    await eventually(lambda: server.stats.open_connections == 0)
+    assert server.stats.as_dict()["ended_slow_head"] == 1
 
 
 async def test_input_after_the_end_is_bounded(serve):

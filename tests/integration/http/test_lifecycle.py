@@ -307,7 +307,7 @@ async def test_a_drain_waits_for_a_handshake_under_way(serve, tls):
     """TLS tells the server of a connection only when its handshake is done."""
     server = await serve(lambda r: Response(200, "a/b", b"x"), tls=tls)
     async with await Raw.connect(server) as client:
-        await eventually(lambda: len(server._context.arriving) == 1)
+        await eventually(lambda: server.stats.open_connections == 1)
         drain = asyncio.ensure_future(server.drain(1000))
         await asyncio.sleep(0)
         client_tls = ssl.create_default_context()
@@ -324,7 +324,7 @@ async def test_a_handshake_that_fails_is_not_waited_for(serve, tls):
     """Or no longer than a handshake may take: nobody is told of its end."""
     server = await serve(lambda r: Response(200, "a/b", b"x"), tls=tls, header_timeout_s=1)
     async with await Raw.connect(server) as client:
-        await eventually(lambda: len(server._context.arriving) == 1)
+        await eventually(lambda: server.stats.open_connections == 1)
         drain = asyncio.ensure_future(server.drain(1000))
         await client.send(b"no TLS at all\r\n\r\n" * 10)
         await client.rest()

@@ -188,7 +188,7 @@ def json_features(data: Mapping[str, Any]) -> Features:
     meta, names = data["metadata"], tuple(data["names"])
     dtypes = tuple(data["dtypes"]) if "dtypes" in data else ("",) * len(names)
     labels = meta["status_names"]
-    values = [columns.decode(column, dtype) for column, dtype in zip(data["values"], dtypes, strict=True)]
+    values = columns.decode_columns(data["values"], dtypes)
     statuses = [[labels[code] for code in column] for column in data["statuses"]]
     times = [columns.decode(view["event_timestamps"], "timestamp") for view in data["views"]]
     return Features(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import struct
+import sys
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -23,7 +25,7 @@ from fastserve.api import feast_errors
 from fastserve.api import wire as server_wire
 from fastserve.api.arrow_answer import write_columns
 from fastserve.api.json_answer import render_columns
-from fastserve.client import wire
+from fastserve.client import columns, wire
 from fastserve.client.features import Features
 from fastserve.client.wire import Answer
 from fastserve.codec.layout import Layout
@@ -150,6 +152,39 @@ def test_integers_stay_integers_and_null_is_not_nan() -> None:
         assert polars["f1"].is_null().to_list() == [False, True, True]
         assert found.to_numpy()["f0"].filled(-1).tolist() == [2**53 + 1, -1, -1]
         assert repr(found) == "<Features 3 x 2: f0, f1>"
+
+
+@pytest.mark.parametrize("column", [[0.1], [0.1, None], ["NaN", 0.1, None], [math.pi, "-Infinity"]])
+def test_floats_are_decoded_a_block_at_a_time(column: list[Any]) -> None:
+    """So that what a JSON answer costs its reader does not grow by a call a value."""
+
+    def calls(rows: int) -> int:
+        table = [column * rows for _ in range(50)]
+        count = 0
+
+        def counted(_frame: Any, event: str, argument: Any) -> None:
+            nonlocal count
+            count += event == "c_call" and argument in (struct.pack, struct.unpack)
+
+        sys.setprofile(counted)
+        try:
+            found = columns.decode_columns(table, ["float32"] * 50)
+        finally:
+            sys.setprofile(None)
+        nothing = (None if value is None else float(np.float32(value)) for value in column)
+        assert same(found, [list(nothing) * rows] * 50)
+        return count
+
+    assert calls(1) == calls(100) <= 4
+
+
+def test_a_number_that_is_no_float32_is_an_error() -> None:
+    for column in ([1e300], [1e300, None]):
+        with pytest.raises(OverflowError):
+            columns.decode_columns([column], ["float32"])
+    with pytest.raises(ValueError, match="could not convert"):
+        columns.decode_columns([["abc", 1.0]], ["float32"])
+    assert columns.decode_columns([[1], [], [2.5, None]], ["float32"] * 3) == [[1.0], [], [2.5, None]]
 
 
 def test_times_that_a_datetime_cannot_name_stay_text() -> None:

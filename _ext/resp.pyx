@@ -7,7 +7,8 @@ fastserve/online/fetcher_py.py is the twin; flights.pxd has the keys in flight, 
 
 A reply is parsed as it arrives: each element's place is noted in its slot. With the last one the rows are
 set in all batches that wait for them, pointing into the buffer, and whoever has all rows then is called. The
-rows of batches that still wait are copied before the buffer is written to again.
+rows of batches that still wait are copied before the buffer is written to again. After a slice of time the
+replies that are left wait for the loop's next turn, so that it reads other sockets in between.
 """
 
 cimport cython
@@ -29,6 +30,14 @@ from resp_parse cimport ARRAY, BROKEN, ERROR, MORE, STRING, Token, parse
 import asyncio
 
 from fastserve.errors import CodecError, StoreUnavailableError
+from fastserve.online.fetcher_py import SLICE_US
+
+cdef extern from "<time.h>" nogil:
+    struct timespec:
+        long tv_sec
+        long tv_nsec
+    int CLOCK_MONOTONIC
+    int clock_gettime(int clock, timespec* now)
 
 cdef enum:
     MAX_KEYS = 100              # of an MGET: with more, client and server take turns instead of overlapping
@@ -40,6 +49,12 @@ cdef struct Ask:                # an MGET that was sent
     uint64_t end                # its slots end here
     Py_ssize_t keys
     double sent_at
+
+
+cdef inline int64_t clock_ns() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <int64_t> now.tv_sec * 1_000_000_000 + now.tv_nsec
 
 
 @cython.final
@@ -58,10 +73,11 @@ cdef class Fetcher:
     cdef Call* borrowed         # calls that wait on, with rows in the receive buffer
     cdef Call* gone             # calls to let go of where any Python code may run
     cdef bint woken             # until requests() or a failure
+    cdef int64_t slice_ns
     cdef object label, wake, closed, whole
 
-    def __cinit__(self, label, wake):
-        self.label, self.wake = label, wake
+    def __cinit__(self, label, wake, int64_t slice_us=SLICE_US):
+        self.label, self.wake, self.slice_ns = label, wake, slice_us * 1_000
         init_flights(&self.flights)
         self.asks_capacity = 16
         self.asks = <Ask*> malloc(self.asks_capacity * sizeof(Ask))
@@ -229,10 +245,12 @@ cdef class Fetcher:
         return self.whole
 
     def buffer_updated(self, Py_ssize_t size):
+        cdef int64_t over = clock_ns() + self.slice_ns
         self.end += size
         try:
             while self.n_asks and self.read_reply():
-                pass
+                if self.n_asks and self.begin != self.end and clock_ns() >= over:
+                    return True
         finally:
             self.own_borrowed()
         if self.n_asks == 0:
@@ -241,6 +259,7 @@ cdef class Fetcher:
             if self.capacity > KEPT_CAPACITY:
                 self.begin = self.end = 0
                 self.resize(START_CAPACITY)
+        return False
 
     cdef int resize(self, Py_ssize_t capacity) except -1:
         cdef char* data = <char*> realloc(self.data, capacity)

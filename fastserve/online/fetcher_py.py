@@ -3,7 +3,8 @@
     fetch of a tick     [k1 k2]  [k2 k3]  [k4 … k250]          batches with unknown rows
     in flight           k1, k2, … -> who waits: (batch, row)   a key in flight is awaited, not asked again
     requests            MGET k1 … k100, MGET k101 … k200, …    made once, at the end of the tick
-    replies             in the order of the MGETs; a batch's `done` is called with its last one
+    replies             in the order of the MGETs; a batch's `done` is called with its last one; after a slice of
+                        time the replies that are left wait for the loop's next turn, and it reads other sockets
 
 A batch that was abandoned, or failed, is skipped when rows for it come; who waits for the same keys gets them. An
 error the server answers to one MGET fails the batches that wait for its keys, and no others.
@@ -12,6 +13,7 @@ error the server answers to one MGET fails the batches that wait for its keys, a
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -23,6 +25,7 @@ from fastserve.batch.batch_py import CHANGED, UNKNOWN, ReadBatch
 from fastserve.errors import CodecError, StoreError, StoreUnavailableError
 
 MAX_KEYS: Final = 100  # of an MGET: with more, client and server take turns instead of overlapping
+SLICE_US: Final = 2_000  # of a turn of the loop: readers make whole answers in it
 _BUFFER_BYTES: Final = 128 * 1024
 
 ErrorFactory: TypeAlias = Callable[[], StoreError]
@@ -63,11 +66,13 @@ class Fetcher:
         label: of the server, for messages.
         wake: called when keys are queued; then `requests` is to be called at the end of the tick, or later when
             there is a connection, or else `fail_all`.
+        slice_us: no further reply is looked at after so long.
     """
 
-    def __init__(self, label: str, wake: Callable[[], None]) -> None:
+    def __init__(self, label: str, wake: Callable[[], None], slice_us: int = SLICE_US) -> None:
         self._label = label
         self._wake = wake
+        self._slice_ns = slice_us * 1_000
         self._woken = False
         self._closed: ErrorFactory | None = None
         self._queued: list[_Slot] = []
@@ -138,12 +143,16 @@ class Fetcher:
         """Where the next bytes go; see asyncio.BufferedProtocol."""
         return memoryview(self._buffer)
 
-    def buffer_updated(self, size: int) -> None:
+    def buffer_updated(self, size: int) -> bool:
         """Take the bytes; calls the `done` of who has all rows now.
+
+        Returns:
+            Whether time was up before they were: call it again in the loop's next turn, with 0.
 
         Raises:
             CodecError: they are no reply to what was asked. The connection is of no use any more: `fail_sent`.
         """
+        over = time.monotonic_ns() + self._slice_ns
         self._reader.feed(bytes(self._buffer[:size]))
         while self._sent:
             try:
@@ -151,10 +160,13 @@ class Fetcher:
             except hiredis.ProtocolError as error:
                 raise CodecError(str(error)) from error
             if reply is False:
-                return
+                return False
             self._take(reply)
+            if self._sent and self._reader.has_data() and time.monotonic_ns() >= over:
+                return True
         if self._reader.has_data():
             raise CodecError("it answers what nobody asked")
+        return False
 
     def fail_sent(self, make_error: ErrorFactory) -> None:
         """The connection is lost: who waits for its replies fails. What is queued stays so."""

@@ -47,8 +47,11 @@ class Talker(Protocol):
         """Where the next bytes go; see asyncio.BufferedProtocol."""
         ...
 
-    def buffer_updated(self, size: int) -> None:
-        """Take the bytes. CodecError: they are no reply; the connection is of no use any more."""
+    def buffer_updated(self, size: int) -> bool:
+        """Take the bytes. True: enough for one turn of the loop; call it again in the next one, with 0.
+
+        CodecError: they are no reply; the connection is of no use any more.
+        """
         ...
 
     def fail_sent(self, make_error: ErrorFactory) -> None:
@@ -165,13 +168,27 @@ class Wire(asyncio.BufferedProtocol):
         return self._talker.get_buffer(sizehint)
 
     def buffer_updated(self, nbytes: int) -> None:
+        if self._take(nbytes):
+            assert self._transport is not None
+            self._transport.pause_reading()
+            self._loop.call_soon(self._read_on)
+
+    def _take(self, nbytes: int) -> bool:
+        """Whether more than one turn's worth has come."""
         if self._transport is None:
-            return
+            return False
         try:
-            self._talker.buffer_updated(nbytes)
+            return self._talker.buffer_updated(nbytes) and self._transport is not None
         except CodecError as error:
             text = f"Redis at {self._endpoint.label} does not speak RESP: {error}"
             self.drop(lambda: StoreUnavailableError(text))
+            return False
+
+    def _read_on(self) -> None:
+        if self._take(0):
+            self._loop.call_soon(self._read_on)
+        elif self._transport is not None:
+            self._transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         label = self._endpoint.label

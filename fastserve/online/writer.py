@@ -221,8 +221,8 @@ class Writer:
         """Where the next bytes go; see asyncio.BufferedProtocol."""
         return self._replies.get_buffer(sizehint)
 
-    def buffer_updated(self, size: int) -> None:
-        """Take the bytes; calls the `done` of the batches that are written now.
+    def buffer_updated(self, size: int) -> bool:
+        """Take the bytes, all of them; calls the `done` of the batches that are written now.
 
         Raises:
             CodecError: they are no reply to what was sent. The connection is of no use any more: `fail_sent`.
@@ -235,6 +235,7 @@ class Writer:
             raise CodecError("it answers what nobody asked")
         if self._jobs and self._sent_bytes < WINDOW // 2:
             self._call_for_requests()
+        return False
 
     def _take(self, command: _Command, reply: int | str) -> None:
         job = command.job

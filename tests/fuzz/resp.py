@@ -118,7 +118,9 @@ class Talk:
                 chunk = data[at : at + min(size, len(buffer))]
                 buffer[: len(chunk)] = chunk
                 at += len(chunk)
-                self.fetcher.buffer_updated(len(chunk))
+                more = self.fetcher.buffer_updated(len(chunk))
+                while more:
+                    more = self.fetcher.buffer_updated(0)
         except CodecError:
             self.broken = True
             self.fetcher.fail_sent(lost)

@@ -23,7 +23,9 @@ def feed(fetcher: Fetcher, data: bytes) -> None:
     for at in range(0, len(data), 100):
         piece = data[at : at + 100]
         fetcher.get_buffer(-1)[: len(piece)] = piece
-        fetcher.buffer_updated(len(piece))
+        more = fetcher.buffer_updated(len(piece))
+        while more:
+            more = fetcher.buffer_updated(0)
 
 
 KEPT = Fetcher("here", ignored)

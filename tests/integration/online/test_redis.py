@@ -13,8 +13,10 @@ from pathlib import Path
 import pytest
 from redis.asyncio import Redis
 
+from fastserve.batch import ReadBatch
 from fastserve.errors import StoreError, StoreTimeoutError, StoreUnavailableError
 from fastserve.online import OnlineStore, open_store
+from fastserve.online.fetcher_py import SLICE_US
 from tests.integration.online.rows import Opener, row
 from tests.servers import RedisServer, start_redis
 
@@ -65,6 +67,39 @@ async def test_calls_of_one_tick_share_mgets_and_ask_each_key_once(store: Online
     assert found == [[row(j) for j in range(i, min(i + 40, 250))] for i in range(0, 250, 5)]
     assert await calls_of(redis, "mget") == 3
     assert await keyspace_reads(redis) == 250
+
+
+@pytest.mark.parametrize("tls", [False, True], ids=["plain", "tls"])
+async def test_replies_that_are_much_work_share_the_loop_with_others(
+    tls: bool, plain_redis: RedisServer, tls_redis: RedisServer, open_at: Opener
+) -> None:
+    store = open_at((tls_redis.url if tls else plain_redis.url).replace("?", "/5?"))
+    turns, told, loop = 0, [], asyncio.get_running_loop()
+    all_told = loop.create_future()
+
+    def turn() -> None:
+        nonlocal turns
+        turns += 1
+        if not all_told.done():
+            loop.call_soon(turn)
+
+    def done(error: StoreError | None) -> None:
+        told.append((error, turns))
+        if len(told) == 8:
+            all_told.set_result(None)
+        over = time.monotonic_ns() + SLICE_US * 1_000
+        while time.monotonic_ns() < over:
+            pass
+
+    await store.get_many([b"connect"])
+    turn()
+    for i in range(8):
+        batch = ReadBatch([b"8:%d:%d" % (i, key) for key in range(100)])
+        assert not store.fetch(batch, done, 0)
+    await all_told
+    assert [error for error, _ in told] == [None] * 8
+    assert len({at for _, at in told}) == 8, "after a slice of work others have their turn"
+    await store.get_many([b"and it reads on"])
 
 
 async def test_a_later_tick_asks_again(store: OnlineStore) -> None:

@@ -59,10 +59,10 @@ class Read:
 class Peer:
     """A fetcher, and the server it talks to."""
 
-    def __init__(self, impl: Any) -> None:
+    def __init__(self, impl: Any, **options: int) -> None:
         self.impl = impl
         self.woken = 0
-        self.fetcher = impl.Fetcher("here", self._wake)
+        self.fetcher = impl.Fetcher("here", self._wake, **options)
 
     def _wake(self) -> None:
         self.woken += 1
@@ -89,8 +89,36 @@ class Peer:
                 buffer = self.fetcher.get_buffer(-1)
                 size = min(len(buffer), end - start)
                 buffer[:size] = data[start : start + size]
-                self.fetcher.buffer_updated(size)
+                while self.fetcher.buffer_updated(size):
+                    size, start = 0, start + size
                 start += size
+
+
+def test_when_time_is_up_the_replies_that_are_left_wait_for_the_next_turn(impl):
+    peer = Peer(impl, slice_us=0)
+    first, second, third = peer.fetch(b"1"), peer.fetch(b"2"), peer.fetch(b"1", b"2", *names(*range(3, 103)))
+    assert [len(keys) for keys in peer.asked()] == [100, 2]
+    data = array([b"a", b"b"] + [b"row"] * 98) + array([b"last"] * 2)
+    buffer = peer.fetcher.get_buffer(-1)
+    buffer[: len(data) - 1] = data[:-1]
+    assert peer.fetcher.buffer_updated(len(data) - 1) is True
+    assert first.told == second.told == [None] and third.told == []
+    assert peer.fetcher.waiting_since is not None
+    assert peer.fetcher.buffer_updated(0) is False, "what is left is not whole"
+    assert third.told == []
+    peer.feed(data[-1:])
+    assert third.told == [None] and third.seen[:2] == [b"a", b"b"] and third.seen[-1] == b"last"
+    assert peer.fetcher.waiting_since is None
+
+
+def test_time_that_is_up_with_the_last_reply_leaves_nothing(impl):
+    peer = Peer(impl, slice_us=0)
+    read = peer.fetch(b"1")
+    peer.asked()
+    data = array([b"row"])
+    peer.fetcher.get_buffer(-1)[: len(data)] = data
+    assert peer.fetcher.buffer_updated(len(data)) is False
+    assert read.told == [None]
 
 
 def names(*numbers: int) -> list[bytes]:

@@ -30,7 +30,7 @@ from resp_parse cimport ARRAY, BROKEN, ERROR, MORE, STRING, Token, parse
 import asyncio
 
 from fastserve.errors import CodecError, StoreUnavailableError
-from fastserve.online.fetcher_py import SLICE_US
+from fastserve.online.fetcher_py import SAME_TURN_US, SLICE_US
 
 cdef extern from "<time.h>" nogil:
     struct timespec:
@@ -49,6 +49,9 @@ cdef struct Ask:                # an MGET that was sent
     uint64_t end                # its slots end here
     Py_ssize_t keys
     double sent_at
+
+
+cdef int64_t SAME_TURN_NS = SAME_TURN_US * 1_000
 
 
 cdef inline int64_t clock_ns() noexcept nogil:
@@ -73,7 +76,7 @@ cdef class Fetcher:
     cdef Call* borrowed         # calls that wait on, with rows in the receive buffer
     cdef Call* gone             # calls to let go of where any Python code may run
     cdef bint woken             # until requests() or a failure
-    cdef int64_t slice_ns
+    cdef int64_t slice_ns, over, left_at    # of this turn: see the twin
     cdef object label, wake, closed, whole
 
     def __cinit__(self, label, wake, int64_t slice_us=SLICE_US):
@@ -245,14 +248,17 @@ cdef class Fetcher:
         return self.whole
 
     def buffer_updated(self, Py_ssize_t size):
-        cdef int64_t over = clock_ns() + self.slice_ns
+        cdef int64_t now = clock_ns()
+        if size == 0 or now - self.left_at > SAME_TURN_NS:
+            self.over = now + self.slice_ns
         self.end += size
         try:
             while self.n_asks and self.read_reply():
-                if self.n_asks and self.begin != self.end and clock_ns() >= over:
+                if self.n_asks and self.begin != self.end and clock_ns() >= self.over:
                     return True
         finally:
             self.own_borrowed()
+            self.left_at = clock_ns()
         if self.n_asks == 0:
             if self.begin != self.end:
                 raise CodecError("it answers what nobody asked")

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 from hpack import Encoder
 
-from bench.processes import CLIENT_CORE, cpu_s, pinned
+from bench.processes import CLIENT_CORE, cpu_s, pinned, prompt
 from bench.world import JSON, ROOT, Server, body_of, check
 from fastserve.client.options import Retry
 
@@ -175,7 +175,7 @@ def _run(ask: Ask, due: Times, closed: int, seconds: float, seed: int) -> Outcom
         plan, results, samples = (Path(folder, name) for name in ("plan", "results", "samples"))
         plan.write_bytes(_plan(ask, due, closed, seconds, seed))
         before = cpu_s(ask.server.pid)
-        command = pinned(CLIENT_CORE, [str(built()), str(plan), str(results), str(samples)])
+        command = pinned(CLIENT_CORE, [*prompt(), str(built()), str(plan), str(results), str(samples)])
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         used = cpu_s(ask.server.pid) - before
         if done.returncode:

@@ -26,6 +26,7 @@ from fastserve.errors import CodecError, StoreError, StoreUnavailableError
 
 MAX_KEYS: Final = 100  # of an MGET: with more, client and server take turns instead of overlapping
 SLICE_US: Final = 2_000  # of a turn of the loop: readers make whole answers in it
+SAME_TURN_US: Final = 100  # between two reads of one turn: libuv reads on while a read fills its buffer
 _BUFFER_BYTES: Final = 128 * 1024
 
 ErrorFactory: TypeAlias = Callable[[], StoreError]
@@ -73,6 +74,7 @@ class Fetcher:
         self._label = label
         self._wake = wake
         self._slice_ns = slice_us * 1_000
+        self._over_ns = self._left_at_ns = 0  # when this turn's slice is over; when the last read was done with
         self._woken = False
         self._closed: ErrorFactory | None = None
         self._queued: list[_Slot] = []
@@ -152,8 +154,17 @@ class Fetcher:
         Raises:
             CodecError: they are no reply to what was asked. The connection is of no use any more: `fail_sent`.
         """
-        over = time.monotonic_ns() + self._slice_ns
+        now = time.monotonic_ns()
+        if not size or now - self._left_at_ns > SAME_TURN_US * 1_000:
+            self._over_ns = now + self._slice_ns
         self._reader.feed(bytes(self._buffer[:size]))
+        try:
+            return self._take_replies()
+        finally:
+            self._left_at_ns = time.monotonic_ns()
+
+    def _take_replies(self) -> bool:
+        """Those that are whole; whether time was up before."""
         while self._sent:
             try:
                 reply = self._reader.gets()
@@ -162,7 +173,7 @@ class Fetcher:
             if reply is False:
                 return False
             self._take(reply)
-            if self._sent and self._reader.has_data() and time.monotonic_ns() >= over:
+            if self._sent and self._reader.has_data() and time.monotonic_ns() >= self._over_ns:
                 return True
         if self._reader.has_data():
             raise CodecError("it answers what nobody asked")

@@ -45,15 +45,18 @@ cdef class Kind:
 cdef class Load:
     """See the twin."""
 
-    cdef public object schedule
+    cdef public object schedule, judge
     cdef public bint open
     cdef public bint queued
     cdef public double busy_us
+    cdef public double slice_us
+    cdef public bint strict
     cdef public bint scheduled
 
-    def __init__(self, schedule):
-        self.schedule = schedule
+    def __init__(self, schedule, judge=object):
+        self.schedule, self.judge = schedule, judge
         self.open = True
+        self.slice_us = _SLICE_US
 
 
 @cython.final
@@ -108,7 +111,7 @@ cdef class HitPath:
         if lane is None or not load.open or self.read_path.blocked:
             return Missed(known, batch, n, False)
         kind = kind_of(lane, len(batch))
-        if kind.work_us > _CHEAP_US and (load.queued or load.busy_us >= _SLICE_US):
+        if kind.work_us > _CHEAP_US and (load.queued or load.busy_us >= load.slice_us):
             return Missed(known, batch, n, False)
         begun = clock_ns(CLOCK_MONOTONIC)
         moment = begun // 1_000
@@ -140,4 +143,6 @@ cdef class HitPath:
         load.busy_us += took_us
         if not load.scheduled:
             load.schedule()
+        if load.strict and load.busy_us >= load.slice_us:
+            load.judge()
         return 0

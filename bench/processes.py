@@ -39,7 +39,7 @@ def pinned(core: int, command: Sequence[str]) -> list[str]:
 
 @cache
 def prompt() -> tuple[str, ...]:
-    """Before a command that keeps a schedule: it goes before all others on its core, Redis say, where we may ask that."""
+    """Before a command that keeps a schedule: it goes before all others on its core, if we may ask for that."""
     first = ("chrt", "--fifo", "10")
     may = subprocess.run([*first, "true"], capture_output=True, check=False).returncode == 0
     return first if may else ()

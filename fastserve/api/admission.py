@@ -9,11 +9,16 @@ time that what is queued will take, estimated from what the same kind of request
 loop reads sockets, so a refusal waits for a slice and not for the queue.
 
 A burst may fill the queue (max_queue_ms), and so may a few callers that all wait for their answers. A queue of many
-that stands only makes every answer late. So where it overflows, or has been a crowd for PATIENCE_S, its limit is
-STANDING_US until it has gone: enough that there is always something to do. Reads that wait for the store count too
-then, by what is left to do when it has answered; more of them by its shortest round trip, for a store far away keeps
-many waiting without anything being late. A worker with time to spare is not overloaded: while the store is slow, reads
-that wait are bounded by their number of keys alone, and what the cache can answer is not refused for them.
+that stands only makes every answer late, and dearer: to be queued and called again costs a hit a seventh more. So where
+it overflows, or has been a crowd for PATIENCE_S, the worker is overloaded, and the queue is no way in any more: in each
+turn of the loop requests are answered where they are parsed while there is time for it, and the gate is shut for the
+rest of the turn. Queued is only what had been read by then, or the gate does not know, up to STANDING_US. That ends
+when nothing was refused for CALM_S.
+
+Reads that wait for the store count too then, by what is left to do when it has answered: up to STANDING_US, and more of
+them by its shortest round trip, for a store far away keeps many waiting without anything being late. A worker with time
+to spare is not overloaded: while the store is slow, reads that wait are bounded by their number of keys alone, and what
+the cache can answer is not refused for them.
 """
 
 from __future__ import annotations
@@ -32,10 +37,11 @@ from fastserve.errors import FastserveError, OverloadedError
 from fastserve.http.gate import Gate
 from fastserve.http.message import Response
 
-TURN_US: Final = 8_000.0  # slice and I/O under overload: the more a turn refuses, the less each costs
-LEAST_SLICE_US, LONGEST_SLICE_US = 1_000.0, 6_000.0
+TURN_US: Final = 4_500.0  # slice and I/O under overload; a refusal waits for two at most
+LEAST_SLICE_US, LONGEST_SLICE_US = 1_000.0, 4_000.0
 STANDING_US: Final = 10_000.0
 CALM_US: Final = 1_000.0  # of pending work that is no queue
+CALM_S: Final = 0.1
 CROWD: Final = 128  # requests: more than a few callers have in flight
 CROWD_SHARE: Final = 0.1  # of max_queue_ms, that a crowd has to come to
 PATIENCE_S: Final = 0.1
@@ -86,14 +92,14 @@ class Admission:
         self._queue: deque[_Queued] = deque()
         self._queued_us = 0.0
         self._late_us = 0.0  # of reads that wait for the store: work to come when it has answered
-        self._standing = self._overflowed = False
-        self._slice_us: float = SLICE_US
-        self._turned_at = 0.0  # when the last slice ended
+        self._standing = self._overflowed = self._full = False
+        self._turned_at = self._turned_us = 0.0  # when the last turn began to read sockets, and busy_us then
+        self._refusals, self._refused_at = 0, 0.0  # how many there were, and when the newest was seen
         self._alone_at = perf_counter()  # when there was last no crowd
         self._looked_at, self._ran_s = perf_counter(), _ran_s()
         self._busy = 0.0  # share of the time, lately
         self._trip_us = 0.0  # the store's shortest round trip
-        self.load = Load(self._schedule)
+        self.load = Load(self._schedule, self._judge)
         self._inside = False
         self._waiting = self._waiting_keys = 0
         self._kinds: dict[Hashable, Kind] = {}
@@ -120,7 +126,7 @@ class Admission:
                 raise self._overloaded(f"reads of {self._waiting_keys:,} keys wait for the online store")
             if self._gate.shut:
                 return False
-        return self.load.busy_us < SLICE_US and not self._queue
+        return self.load.busy_us < self.load.slice_us and not self._queue
 
     def run(
         self,
@@ -143,7 +149,7 @@ class Admission:
         """
         if self.may_begin(keys):
             return self.measured(kind, keys, work)
-        if self._gate.shut:
+        if self._full:
             raise self._overloaded(f"{self._queued_us / 1_000:.0f} ms of work are queued")
         guess = kind.work_us + kind.late_us
         loop = asyncio.get_running_loop()
@@ -180,9 +186,7 @@ class Admission:
         mean = kind.work_us
         most = 4.0 * mean + FIRST_GUESS_US
         kind.work_us = mean + GAIN * ((took if took < most else most) - mean)  # `moved`, without its calls
-        self.load.busy_us += took
-        if not self.load.scheduled:
-            self._schedule()
+        self._worked(took)
 
     def metered(self, kind: Kind, finish: Callable[[In], Out]) -> Callable[[In], Out]:
         """`finish`, which a read calls when it has its rows, counted as work where that is later."""
@@ -219,9 +223,12 @@ class Admission:
         )
 
     def _worked(self, took_us: float) -> None:
-        self.load.busy_us += took_us
-        if not self.load.scheduled:
+        load = self.load
+        load.busy_us += took_us
+        if not load.scheduled:
             self._schedule()
+        if load.strict and load.busy_us >= load.slice_us:
+            self._judge()
 
     def _wait(self, late_us: float, keys: int, answer: asyncio.Future[Response], begun: float) -> None:
         self._waiting += 1
@@ -242,21 +249,23 @@ class Admission:
 
     def _judge(self) -> None:
         """Shut the gate or open it, and say so to hits."""
+        load, pending = self.load, self._queued_us + self._late_us
         full = self._queued_us >= self._limit_us
         self._overflowed = self._overflowed or full
-        pending = self._queued_us + self._late_us
-        self._gate.shut = full or (self._standing and pending >= STANDING_US + self._trip_us)
-        self.load.open = not (self._gate.shut or self._waiting_keys > self._max_waiting // 2)
-        self.load.queued = bool(self._queue)
+        self._full = full or (self._standing and pending >= STANDING_US + self._trip_us)
+        self._gate.shut = self._full or (load.strict and load.busy_us >= load.slice_us)
+        load.open = not (self._gate.shut or self._waiting_keys > self._max_waiting // 2)
+        load.queued = bool(self._queue)
 
     def _review(self) -> None:
-        """Whether the queue stands: it was long for too long, and has never gone since."""
+        """Whether this worker is overloaded."""
         pending, now = self._queued_us + self._late_us, perf_counter()
-        if pending < CALM_US:
-            self._standing = False
-            self._slice_us = SLICE_US
+        refusals = self._refused + self._gate.refused
+        if refusals != self._refusals:
+            self._refusals, self._refused_at = refusals, now
+        if pending < CALM_US and not (self._standing and now - self._refused_at < CALM_S):
+            self._stand(False)
             self._alone_at = now
-            self._judge()
             return
         if now - self._looked_at > LOOK_S:
             ran = _ran_s()
@@ -266,11 +275,17 @@ class Admission:
         if len(self._queue) + self._waiting < CROWD or pending < CROWD_SHARE * self._limit_us:
             self._alone_at = now
         if self._busy < BUSY:
-            self._standing = False
-            self._slice_us = SLICE_US
+            self._stand(False)
         elif self._overflowed or pending >= self._limit_us or now - self._alone_at > PATIENCE_S:
-            self._standing = True
+            self._stand(True)
+        else:
+            self._judge()
         self._overflowed = False
+
+    def _stand(self, standing: bool) -> None:
+        self._standing = self.load.strict = standing
+        if not standing:
+            self.load.slice_us = SLICE_US
         self._judge()
 
     def _schedule(self) -> None:
@@ -279,19 +294,20 @@ class Admission:
 
     def _turn(self) -> None:
         """The next turn of the loop: sockets have been read since the last one."""
-        self.load.scheduled = False
-        self.load.busy_us = 0.0
-        if self._standing:
-            left = TURN_US - (perf_counter() - self._turned_at) * 1e6
-            self._slice_us = min(max(left, LEAST_SLICE_US), LONGEST_SLICE_US)
-        while self._queue and self.load.busy_us < self._slice_us:
+        load = self.load
+        if load.strict:
+            others_us = (perf_counter() - self._turned_at) * 1e6 - (load.busy_us - self._turned_us)
+            load.slice_us = min(max(TURN_US - others_us, LEAST_SLICE_US), LONGEST_SLICE_US)
+        load.scheduled = False
+        load.busy_us = 0.0
+        while self._queue and load.busy_us < load.slice_us:
             queued = self._queue.popleft()
             self._queued_us = self._queued_us - queued.guess_us if self._queue else 0.0
             if not queued.answer.done():
                 self._begin(queued)
         self._review()
-        self._turned_at = perf_counter()
-        if self._queue and not self.load.scheduled:
+        self._turned_at, self._turned_us = perf_counter(), load.busy_us
+        if self._queue and not load.scheduled:
             self._schedule()
 
     def _begin(self, queued: _Queued) -> None:

@@ -47,15 +47,20 @@ class Load:
     Attributes:
         open: reads are not being refused.
         queued: others wait for their turn.
-        busy_us: worked in this turn of the event loop; from SLICE_US on, what comes is queued.
-        scheduled: `end_turn` will be called, by the loop's next turn.
-        schedule: has it called.
+        busy_us: worked in this turn of the event loop; from `slice_us` on, what comes is queued.
+        slice_us: of one turn.
+        strict: nothing is to be queued: `judge` is called when a turn's slice is over, and closes this.
+        scheduled: the loop's next turn will set busy_us back.
+        schedule: has it do so.
     """
 
     schedule: Callable[[], object]
+    judge: Callable[[], object] = object
     open: bool = True
     queued: bool = False
     busy_us: float = 0.0
+    slice_us: float = SLICE_US
+    strict: bool = False
     scheduled: bool = False
 
 
@@ -134,7 +139,7 @@ class HitPath:
         if lane is None or not load.open or self._read_path.blocked:
             return Missed(known, batch, n, False)
         kind = lane.kinds[len(batch).bit_length()]
-        if kind.work_us > CHEAP_US and (load.queued or load.busy_us >= SLICE_US):
+        if kind.work_us > CHEAP_US and (load.queued or load.busy_us >= load.slice_us):
             return Missed(known, batch, n, False)
         begun = time.monotonic_ns()
         moment, since = begun // 1_000, self._trust.since
@@ -150,6 +155,8 @@ class HitPath:
         load.busy_us += took
         if not load.scheduled:
             load.schedule()
+        if load.strict and load.busy_us >= load.slice_us:
+            load.judge()
         return answer
 
     def _lane(self, lanes: Mapping[bytes | None, Lane], request: Request) -> Lane | None:

@@ -74,7 +74,8 @@ class Fetcher:
         self._label = label
         self._wake = wake
         self._slice_ns = slice_us * 1_000
-        self._over_ns = self._left_at_ns = 0  # when this turn's slice is over; when the last read was done with
+        self._over_ns = 0  # when this turn's slice is over
+        self._left_at_ns = 0  # when the last bytes were done with
         self._woken = False
         self._closed: ErrorFactory | None = None
         self._queued: list[_Slot] = []

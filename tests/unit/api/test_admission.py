@@ -227,16 +227,43 @@ async def test_a_few_callers_that_wait_for_their_answers_are_never_refused(clock
     assert not crowd.gate.refused and crowd.longest >= 90
 
 
-async def test_a_queue_that_overflows_is_short_until_it_has_gone(clock: Clock) -> None:
+async def test_after_an_overflow_a_turn_answers_what_it_can_where_it_is_parsed(clock: Clock) -> None:
     crowd = Crowd(clock, callers=1_000)
     await crowd.turns(200)
     assert crowd.longest == 200 and crowd.admission.counters()["standing"]
-    crowd.longest = 0
-    await crowd.turns(200)
-    assert crowd.longest <= 11 and crowd.gate.refused, "10 ms of work"
-    assert crowd.admission.counters()["queued"] > 0, "there is always something to do"
+    crowd.longest, begun, turns = 0, clock.now, 200
+    await crowd.turns(turns)
+    assert crowd.longest == 0 and crowd.gate.refused, "nothing is queued"
+    assert turns * 3_000 <= (clock.now - begun) * 1e6 <= turns * 5_000, "and every turn is used"
+
+
+async def test_an_overload_is_over_when_nothing_was_refused_for_a_while(clock: Clock) -> None:
+    crowd = Crowd(clock, callers=1_000)
+    await crowd.turns(400)
     await crowd.gone()
+    assert crowd.admission.counters()["standing"], "it may have been a breath"
+    clock.now += 2 * module.CALM_S
+    clock.ran += 2 * module.CALM_S
+    assert isinstance(crowd.admission.run(crowd.kind, 1, clock.work(10)), Response)
+    await asyncio.sleep(0)
     assert not crowd.admission.counters()["standing"] and not crowd.gate.shut
+
+
+async def test_what_was_read_before_the_gate_shut_is_queued_and_begun_first(clock: Clock) -> None:
+    crowd = Crowd(clock, callers=1_000)
+    await crowd.turns(400)
+    admission, log = crowd.admission, list[int]()
+    answers: list[Answer] = []
+    while not crowd.gate.shut:
+        answers.append(admission.run(crowd.kind, 1, clock.work(1_000, log, len(answers))))
+    assert all(isinstance(answer, Response) for answer in answers)
+    late: list[Answer] = []
+    with pytest.raises(OverloadedError, match="ms of work are queued"):
+        while True:
+            late.append(admission.run(crowd.kind, 1, clock.work(1_000, log, 100 + len(late))))
+    assert 9 <= len(late) <= 11
+    await asyncio.gather(*(answer for answer in late if isinstance(answer, asyncio.Future)))
+    assert log[len(answers) :] == [100 + i for i in range(len(late))]
 
 
 async def test_a_crowd_that_stays_is_a_queue_that_stands(clock: Clock) -> None:
@@ -244,7 +271,7 @@ async def test_a_crowd_that_stays_is_a_queue_that_stands(clock: Clock) -> None:
     await crowd.turns(20)
     assert not crowd.gate.refused, "it may be a burst"
     await crowd.turns(200)
-    assert crowd.gate.refused and crowd.admission.counters()["queued"] <= 11
+    assert crowd.gate.refused and crowd.admission.counters()["queued"] == 0
 
 
 async def test_reads_that_wait_for_a_slow_store_shut_nobody_out(clock: Clock) -> None:

@@ -33,7 +33,8 @@ class Case:
         self.catalog = SimpleNamespace(current=(world.catalog.snapshot, {}))
         self.read_path, self.trust = SimpleNamespace(blocked=""), SimpleNamespace(since=0)
         self.scheduled = 0
-        self.load = self.module.Load(self.schedule)
+        self.judged: list[float] = []
+        self.load = self.module.Load(self.schedule, lambda: self.judged.append(self.load.busy_us))
         self.hits = self.module.HitPath(
             self.bodies,
             self.catalog,
@@ -140,6 +141,21 @@ def test_what_is_no_more_work_than_to_queue_it_is_answered_whatever_waits(case: 
     assert isinstance(case.ask(1), Response)
     case.load.open = False
     assert isinstance(case.ask(1), Missed)
+
+
+def test_a_slice_that_is_over_is_told_where_nothing_is_to_be_queued(case: Case) -> None:
+    case.with_lane()
+    case.cached(1)
+    case.load.slice_us = 2 * SLICE_US
+    case.load.busy_us = case.load.slice_us - 1e-9
+    assert isinstance(case.ask(1), Response) and not case.judged, "it would only be queued"
+    case.load.strict, case.load.busy_us = True, 0.0
+    case.load.slice_us = 1e9
+    assert isinstance(case.ask(1), Response) and not case.judged
+    case.load.slice_us = 1e-9
+    case.load.busy_us = 0.0
+    assert isinstance(case.ask(1), Response)
+    assert case.judged == [case.load.busy_us]
 
 
 def test_rows_older_than_the_feed_do_not_count(case: Case) -> None:

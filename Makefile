@@ -18,8 +18,10 @@ ASAN = FASTSERVE_SANITIZED=1 PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR) \
 demo: .venv/.example  ## the flights example, end to end, on embedded stores
 	$(BIN)/python examples/flights/demo.py
 
-test: .venv/.test  ## all tests, against a real redis-server, PostgreSQL and HTTP/2 clients
-	$(BIN)/python -m pytest $(ARGS)
+JOBS ?= 2
+PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+test: .venv/.test  ## all tests, against a real redis-server, PostgreSQL and HTTP/2 clients; JOBS=0: in one process
+	$(PYTEST) $(ARGS)
 
 build: .venv/.dev  ## natives in place
 	$(BIN)/python setup.py -q build_ext -j2 --inplace
@@ -27,12 +29,12 @@ build: .venv/.dev  ## natives in place
 debug: .venv/.dev  ## natives with -O0 -g, line tracing and FS_DEBUG checks, and the tests that exercise them
 	$(MAKE) -s clean-native
 	FASTSERVE_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace
-	$(BIN)/python -m pytest $(NATIVE) $(ARGS); status=$$?; $(MAKE) -s clean-native build; exit $$status
+	$(PYTEST) $(NATIVE) $(ARGS); status=$$?; $(MAKE) -s clean-native build; exit $$status
 
 sanitize: .venv/.dev  ## natives with AddressSanitizer and UBSan, and the tests that exercise them
 	$(MAKE) -s clean-native
 	FASTSERVE_SANITIZE=1 $(BIN)/python setup.py -q build_ext -j2 --inplace
-	$(ASAN) $(BIN)/python -m pytest -p no:cacheprovider --capture=sys $(SANITIZED) $(ARGS); status=$$?; \
+	$(ASAN) $(PYTEST) -p no:cacheprovider --capture=sys $(SANITIZED) $(ARGS); status=$$?; \
 		$(MAKE) -s clean-native build; exit $$status
 
 FUZZ_SECONDS ?= 20

@@ -18,6 +18,7 @@ from loadtest.data import ROOT, DataSet, tool_environ
 from loadtest.servers import server
 
 ENTITIES, FEATURES = 300, 10
+NO_VERDICT = 3
 PATIENT = ["--slo-ms", "15000", "--timeout-s", "20", "--warmup-s", "0.2"]
 
 
@@ -42,11 +43,16 @@ def command(url: str, *options: str) -> list[str]:
     return [sys.executable, "-m", "loadtest", "--host", url, "--seconds", "1", *data, *PATIENT, *options]
 
 
-def run(words: list[str], folder: Path) -> tuple[int, dict[str, Any], str]:
-    """(exit code, report.json, what was printed)."""
+def run(words: list[str], folder: Path, attempts: int = 10) -> tuple[int, dict[str, Any], str]:
+    """(exit code, report.json, what was printed); again while the machine is too busy to load anything (NO_VERDICT)."""
     words = [*words, "--report-dir", str(folder)]
-    done = subprocess.run(words, env=tool_environ(), cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert (folder / "report.json").exists(), done.stdout + done.stderr
+    for _ in range(attempts):
+        done = subprocess.run(
+            words, env=tool_environ(), cwd=ROOT, capture_output=True, text=True, timeout=120
+        )
+        assert (folder / "report.json").exists(), done.stdout + done.stderr
+        if done.returncode != NO_VERDICT:
+            break
     return done.returncode, json.loads((folder / "report.json").read_text()), done.stdout + done.stderr
 
 
@@ -70,8 +76,8 @@ def test_evenly_spaced_arrivals_are_as_many_as_asked_for(url: str, tmp_path: Pat
 
 
 def test_a_closed_loop_waits_for_its_answers(url: str, tmp_path: Path) -> None:
-    code, report, text = run(command(url, "--users", "2", "--batch", "5"), tmp_path)
-    assert code in (0, 3), text  # two users without a pause may well be all that a core can do
+    code, report, text = run(command(url, "--users", "2", "--batch", "5"), tmp_path, attempts=1)
+    assert code in (0, NO_VERDICT), text  # two users without a pause may well be all that a core can do
     assert report["errors"] == {}
     assert report["ok"] > 0
 
@@ -111,8 +117,8 @@ def test_locusts_own_command_runs_it(url: str, tmp_path: Path, seed: str, rate: 
     words = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless", "--host", url]
     words += ["-u", "2", "-r", "2", "-t", "2s", "--rate", rate, "--seed", seed, *PATIENT, "--json"]
     words += ["--entities", str(ENTITIES), "--features", str(FEATURES), "--batch", "3"]
-    found, report, text = run(words, tmp_path)
-    assert found in ((0, 3) if rate == "0" else (code,)), text
+    found, report, text = run(words, tmp_path, attempts=1 if rate == "0" else 10)
+    assert found in ((0, NO_VERDICT) if rate == "0" else (code,)), text
     assert report["ok"] + sum(e["count"] for e in report["errors"].values()) >= report["requests"] > 0
     assert bool(report["errors"]) == bool(code)
 

@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import threading
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 from typing import Any
 
@@ -89,20 +89,18 @@ def values(text: str) -> Any:
 
 
 def post(port: int, path: str = "/online-features/batch", body: str = BODY) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    connection.request("POST", path, body)
-    answer = connection.getresponse()
-    data = json.loads(answer.read())
-    connection.close()
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        connection.request("POST", path, body)
+        answer = connection.getresponse()
+        data = json.loads(answer.read())
     return answer.status, data
 
 
 def get(port: int, path: str) -> tuple[int, Any]:
-    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=20)
-    connection.request("GET", path)
-    answer = connection.getresponse()
-    data = json.loads(answer.read())
-    connection.close()
+    with closing(http.client.HTTPConnection("127.0.0.1", port, timeout=20)) as connection:
+        connection.request("GET", path)
+        answer = connection.getresponse()
+        data = json.loads(answer.read())
     return answer.status, data
 
 

@@ -202,7 +202,7 @@ async def test_a_call_that_waits_for_room_keeps_its_deadline(serve: Serve, conne
 async def test_a_server_restarts_and_no_call_fails(features: Server, serve: Serve, connect: Make) -> None:
     port = free_port()
     server: Server = await serve(features.handler, port=port)
-    client = connect(port, retry=Retry(attempts=1_000, base_s=0.01, max_s=0.05))
+    client = connect(port, retry=Retry(attempts=1_000, base_s=0.01, max_s=0.05, spare=1_000_000))
     stop = asyncio.Event()
     answered = asyncio.Semaphore(0)
 

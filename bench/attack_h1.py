@@ -3,79 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from itertools import count
+from functools import partial
+from itertools import chain, count, repeat
 from typing import Final
 
 CHUNKED: Final = b"POST /wait HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\n\r\n"
 Pieces = Iterator[tuple[bytes, int]]
 
 
-def one_byte_chunks() -> Pieces:
-    """A body in chunks of a byte."""
-    yield CHUNKED, 1
-    while True:
-        yield b"1\r\nx\r\n", 1
+def lines() -> Iterator[bytes]:
+    """Header lines without an end, each of its own name."""
+    return (b"x-%d: %b\r\n" % (i, b"v" * 500) for i in count())
 
 
-def chunk_extensions() -> Pieces:
-    """A byte of body, 500 of what is to be ignored."""
-    yield CHUNKED, 1
-    while True:
-        yield b"1;" + b"x" * 500 + b"\r\nx\r\n", 1
+def flood(first: bytes, more: Callable[[], Iterator[bytes]]) -> Pieces:
+    """What begins well, and does not end."""
+    return ((piece, 1) for piece in chain([first], more()))
 
 
-def endless_chunk_line() -> Pieces:
-    """One chunk's extension without an end."""
-    yield CHUNKED + b"1;", 1
-    while True:
-        yield b"x" * 1_000, 1
-
-
-def trailers() -> Pieces:
-    """After the last chunk, without an end."""
-    yield CHUNKED + b"0\r\n", 1
-    for i in count():
-        yield b"x-%d: %b\r\n" % (i, b"v" * 500), 1
-
-
-def headers() -> Pieces:
-    """Without an end."""
-    yield b"GET / HTTP/1.1\r\nhost: h\r\n", 1
-    for i in count():
-        yield b"x-%d: %b\r\n" % (i, b"v" * 500), 1
-
-
-def endless_header() -> Pieces:
-    """One line without an end."""
-    yield b"GET / HTTP/1.1\r\nhost: h\r\nx: ", 1
-    while True:
-        yield b"v" * 1_000, 1
-
-
-def endless_target() -> Pieces:
-    """A request line without an end."""
-    yield b"GET /", 1
-    while True:
-        yield b"x" * 1_000, 1
-
-
-def empty_lines() -> Pieces:
-    """Before a request, which RFC 9112 2.2 wants ignored."""
-    while True:
-        yield b"\r\n" * 500, 1
-
-
+# name -> what comes first, and what comes then for ever
 FLOODS: Final[dict[str, Callable[[], Pieces]]] = {
-    flood.__name__: flood
-    for flood in (
-        one_byte_chunks,
-        chunk_extensions,
-        endless_chunk_line,
-        trailers,
-        headers,
-        endless_header,
-        endless_target,
-        empty_lines,
+    name: partial(flood, first, more)
+    for name, first, more in (
+        ("one_byte_chunks", CHUNKED, partial(repeat, b"1\r\nx\r\n")),
+        # A byte of body, 500 of what is to be ignored.
+        ("chunk_extensions", CHUNKED, partial(repeat, b"1;" + b"x" * 500 + b"\r\nx\r\n")),
+        ("endless_chunk_line", CHUNKED + b"1;", partial(repeat, b"x" * 1_000)),
+        ("trailers", CHUNKED + b"0\r\n", lines),
+        ("headers", b"GET / HTTP/1.1\r\nhost: h\r\n", lines),
+        ("endless_header", b"GET / HTTP/1.1\r\nhost: h\r\nx: ", partial(repeat, b"v" * 1_000)),
+        ("endless_target", b"GET /", partial(repeat, b"x" * 1_000)),
+        # Before a request, which RFC 9112 2.2 wants ignored.
+        ("empty_lines", b"\r\n" * 500, partial(repeat, b"\r\n" * 500)),
     )
 }
 

@@ -183,6 +183,24 @@ def closed_error(url: str) -> StoreUnavailableError:
     return StoreUnavailableError("the online store was closed", where=url)
 
 
-def read_only_error(url: str) -> StoreError:
-    """The error for a write to a store opened for reading."""
-    return StoreError("the online store was opened read-only", where=url, hint="open it without read_only")
+class Opened:
+    """What every store looks at before a call: it is open, and may be written.
+
+    Attributes:
+        url: without password, for messages.
+    """
+
+    def __init__(self, url: str, *, read_only: bool) -> None:
+        self.url = url
+        self._read_only = read_only
+        self._closed = False
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise closed_error(self.url)
+
+    def _check_writable(self) -> None:
+        self._check_open()
+        if self._read_only:
+            hint = "open it without read_only"
+            raise StoreError("the online store was opened read-only", where=self.url, hint=hint)

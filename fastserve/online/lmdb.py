@@ -35,10 +35,9 @@ from fastserve.errors import ConfigError, StoreError, StoreUnavailableError
 from fastserve.online.base import (
     Lifetimes,
     OnRows,
+    Opened,
     Rows,
     check_batch,
-    closed_error,
-    read_only_error,
     rows_of,
 )
 from fastserve.timeutil import now_us
@@ -187,7 +186,7 @@ def _release(environment: _Environment) -> None:
                 del _OPEN[name]
 
 
-class LmdbStore:
+class LmdbStore(Opened):
     """See the module's docstring.
 
     Args:
@@ -202,9 +201,8 @@ class LmdbStore:
     """
 
     def __init__(self, url: str, path: str, *, read_only: bool, map_size: int, sync: bool = True) -> None:
-        self.url = url
+        super().__init__(url, read_only=read_only)
         self.tells_changes = False
-        self._read_only = read_only
         self._pid = os.getpid()
         options = {"map_size": map_size, "sync": sync, "readonly": read_only}
         if not read_only:
@@ -273,14 +271,15 @@ class LmdbStore:
 
     async def close(self) -> None:
         """See OnlineStore."""
+        self._closed = True
         environment, self._environment = self._environment, None
         if environment is not None and self._pid == os.getpid():
             await asyncio.to_thread(_release, environment)
 
     def _run(self, work: Callable[[_Environment], T]) -> T:
+        self._check_open()
         environment = self._environment
-        if environment is None:
-            raise closed_error(self.url)
+        assert environment is not None
         if self._pid != os.getpid():
             raise StoreError(
                 "the LMDB store was opened before a fork",
@@ -291,10 +290,6 @@ class LmdbStore:
             return work(environment)
         except lmdb.Error as error:
             raise StoreUnavailableError(f"LMDB failed: {error}", where=self.url) from error
-
-    def _check_writable(self) -> None:
-        if self._read_only:
-            raise read_only_error(self.url)
 
 
 # ---- inside a transaction ----------------------------------------------------------------------

@@ -16,10 +16,9 @@ from fastserve.online.base import (
     ORDER,
     Lifetimes,
     OnRows,
+    Opened,
     Rows,
     check_batch,
-    closed_error,
-    read_only_error,
     rows_of,
 )
 from fastserve.timeutil import now_us
@@ -36,18 +35,16 @@ class _Space:
 _SPACES: Final[dict[str, _Space]] = {}
 
 
-class MemoryStore:
+class MemoryStore(Opened):
     """See the module's docstring."""
 
     def __init__(self, url: str, *, read_only: bool = False) -> None:
         name = url.removeprefix("memory://")
         if "?" in name:
             raise ConfigError("memory:// takes no options", where=url)
-        self.url = url
+        super().__init__(url, read_only=read_only)
         self.tells_changes = False
-        self._read_only = read_only
         self._space = _SPACES.setdefault(name, _Space()) if name else _Space()
-        self._closed = False
 
     def get_many(self, keys: Sequence[bytes]) -> Rows:
         """See OnlineStore."""
@@ -116,15 +113,6 @@ class MemoryStore:
     async def close(self) -> None:
         """See OnlineStore."""
         self._closed = True
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise closed_error(self.url)
-
-    def _check_writable(self) -> None:
-        self._check_open()
-        if self._read_only:
-            raise read_only_error(self.url)
 
 
 def open_memory(url: str, read_only: bool) -> MemoryStore:

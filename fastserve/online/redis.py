@@ -36,10 +36,9 @@ from fastserve.errors import ConfigError, StoreError, StoreTimeoutError, StoreUn
 from fastserve.online.base import (
     Lifetimes,
     OnRows,
+    Opened,
     Rows,
     check_batch,
-    closed_error,
-    read_only_error,
 )
 from fastserve.online.changes import channel_of, pack_keys
 from fastserve.online.feed import ChangeFeed
@@ -54,7 +53,7 @@ _OPTIONS: Final = ("socket_timeout", "socket_connect_timeout", "ssl_ca_certs", "
                    "ssl_check_hostname", "ssl_certfile", "ssl_keyfile", "db")  # fmt: skip
 
 
-class RedisStore:
+class RedisStore(Opened):
     """See the module's docstring.
 
     Args:
@@ -65,19 +64,17 @@ class RedisStore:
     """
 
     def __init__(self, url: str, endpoint: Endpoint, settings: dict[str, Any], *, read_only: bool) -> None:
-        self.url = url
+        super().__init__(url, read_only=read_only)
         self.tells_changes = True
         self._label = endpoint.label
         self._channel = channel_of(endpoint.db)
         self._endpoint = endpoint
-        self._read_only = read_only
         self._pump = Pump(endpoint)
         self._writes = Line(endpoint, partial(Writer, endpoint.label, self._channel))
         self._feeds: list[ChangeFeed] = []
         pool = BlockingConnectionPool(max_connections=_CONNECTIONS, timeout=None, **settings)
         self._client = Redis.from_pool(pool)
         self._known = False  # whether the server's version has been looked at
-        self._closed = False
 
     def get_many(self, keys: Sequence[bytes]) -> asyncio.Future[Rows]:
         """See OnlineStore."""
@@ -159,15 +156,6 @@ class RedisStore:
         except redis.exceptions.NoPermissionError:
             pass  # an account that may not ask; the reads' connection learns it from HELLO
         self._known = True
-
-    def _check_open(self) -> None:
-        if self._closed:
-            raise closed_error(self.url)
-
-    def _check_writable(self) -> None:
-        self._check_open()
-        if self._read_only:
-            raise read_only_error(self.url)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:

@@ -9,7 +9,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+# Of an input's first byte, [how]; the rest of it is the target's own.
+BARE = 0x04  # nothing before it
+PLAIN = 0x08  # the input is the stream: no notation
 REPEATED, ACTION, RAW = 0x10, 0x20, 0x80
 
 
@@ -33,6 +37,33 @@ def steps(data: bytes) -> Iterator[bytes | tuple[int, int]]:
             if op >= REPEATED:
                 payload *= 64
             yield frame(op & 0x0F, flags, stream, payload)
+
+
+def converse(side: Any, data: bytes, start: bytes) -> bytes:
+    """Play an input to a session and its owner, to the end; all the bytes that were fed.
+
+    Args:
+        side: `take` is given each step, and then comes `end`.
+        data: [how] and what follows, not empty.
+        start: comes first, unless it says BARE.
+    """
+    how, rest = data[0], data[1:]
+    parts = [b"" if how & BARE else start, *([rest] if how & PLAIN else steps(rest))]
+    for part in parts:
+        side.take(part)
+    side.end()
+    return b"".join(part for part in parts if isinstance(part, bytes))
+
+
+def output_of(session: Any) -> bytes:
+    """All that it still wants to send."""
+    found = b""
+    for _ in range(100):
+        output = session.data_to_send(1 << 18)
+        if not output:
+            return found
+        found += output
+    raise AssertionError("it never stops sending")
 
 
 def frame(kind: int, flags: int, stream: int, payload: bytes) -> bytes:

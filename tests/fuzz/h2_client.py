@@ -5,11 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from fastserve._native.h2_client import Session
-from tests.fuzz.frames import check_output, continues, steps
+from tests.fuzz.frames import check_output, continues, converse, output_of
 from tests.fuzz.sampling import sampled
 
-PLAIN = 0x08
-BARE = 0x04  # no SETTINGS of the server before it
 SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 HEAD = [
@@ -26,18 +24,9 @@ def conversation(data: bytes) -> None:
     """See the module."""
     if not data:
         return
-    how, rest = data[0], data[1:]
-    start = b"" if how & BARE else SETTINGS
-    parts = [start, rest] if how & PLAIN else [start, *steps(rest)]
-    side = Side()
-    for part in parts:
-        if isinstance(part, bytes):
-            side.session.feed(part)
-        else:
-            side.act(*part)
-    side.end()
+    stream = converse(Side(), data, SETTINGS)
     if sampled(data, 4):
-        check_chunks(b"".join(part for part in parts if isinstance(part, bytes)), 1 + len(data) % 60)
+        check_chunks(stream, 1 + len(data) % 60)
 
 
 class Side:
@@ -62,6 +51,12 @@ class Side:
     def on_failed(self, stream_id: int, error_code: int, processed: bool) -> None:
         assert stream_id in self.asked and stream_id not in self.told and stream_id not in self.cancelled
         self.told[stream_id] = (error_code, processed)
+
+    def take(self, part: bytes | tuple[int, int]) -> None:
+        if isinstance(part, bytes):
+            self.session.feed(part)
+        else:
+            self.act(*part)
 
     def act(self, action: int, argument: int) -> None:
         session = self.session
@@ -89,13 +84,7 @@ class Side:
                 assert session.max_streams >= 0
 
     def end(self) -> None:
-        for _ in range(100):
-            output = self.session.data_to_send(1 << 18)
-            self.output.append(output)
-            if not output:
-                break
-        else:
-            raise AssertionError("it never stops sending")
+        self.output.append(output_of(self.session))
         check_output(b"".join(self.output), PREFACE)
         if not self.gone:
             waiting = len(self.asked) - len(self.told) - len(self.cancelled)

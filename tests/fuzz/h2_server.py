@@ -15,13 +15,11 @@ from fastserve.http.limits import Limits
 from fastserve.http.message import Request, Response
 from fastserve.http.replies import INTERNAL, rejections
 from fastserve.http.stats import Stats
-from tests.fuzz.frames import check_output, continues, steps
+from tests.fuzz.frames import check_output, continues, converse, output_of
 from tests.fuzz.sampling import sampled
 
 ROOMY = 0x01
 AWAITED = 0x02  # requests are answered later, by SUBMIT
-BARE = 0x04  # no preface, no SETTINGS before it
-PLAIN = 0x08  # the input is the stream: no notation
 
 SMALL = Limits(
     max_header_bytes=400,
@@ -43,15 +41,9 @@ def conversation(data: bytes) -> None:
     """See the module."""
     if not data:
         return
-    how, rest = data[0], data[1:]
-    start = b"" if how & BARE else PREFACE
-    parts = [start, rest] if how & PLAIN else [start, *steps(rest)]
-    side = Side(Session, LARGE if how & ROOMY else SMALL, not how & AWAITED)
-    for part in parts:
-        side.take(part)
-    side.end()
+    how = data[0]
+    stream = converse(Side(Session, LARGE if how & ROOMY else SMALL, not how & AWAITED), data, PREFACE)
     if how & ROOMY and sampled(data, 16):
-        stream = b"".join(part for part in parts if isinstance(part, bytes))
         check_chunks(stream, 1 + len(data) % 60)
         if sampled(data, 1024):
             check_twin(stream)
@@ -138,13 +130,7 @@ class Side:
     def end(self) -> None:
         while self.waiting and not self.session.terminated:
             self.submit(0)
-        for _ in range(100):
-            output = self.session.data_to_send(1 << 18)
-            self.output.append(output)
-            if not output:
-                break
-        else:
-            raise AssertionError("it never stops sending")
+        self.output.append(output_of(self.session))
         check_output(b"".join(self.output))
         session = self.session
         assert session.in_flight >= 0 and session.pending_bytes >= 0 and session.buffered_body_bytes >= 0

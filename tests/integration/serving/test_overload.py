@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -25,10 +22,9 @@ from fastserve.client.wire import Answer
 from fastserve.online import open_store
 from fastserve.online.claim import claim
 from fastserve.timeutil import format_timestamp
-from tests.servers import RedisServer, start_redis
+from tests.servers import RedisServer, serving, start_redis
 from tests.support import NOW_US, make_repo, put
 
-ROOT = Path(__file__).resolve().parents[3]
 FEATURES = """
 from fastserve import Entity, FeatureService, FeatureView, Field
 user = Entity("user", join_keys="user_id", dtype="int64")
@@ -99,24 +95,10 @@ class Client:
             await asyncio.sleep(0.01)
 
 
-@contextmanager
-def started(repo: Path, *options: str) -> Iterator[int]:
-    command = [sys.executable, "-m", "fastserve.cli.main", "serve", "--port", "0", "--json", *options]
-    command += ["--clock", format_timestamp(NOW_US)]
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    with subprocess.Popen(command, cwd=repo, env=env, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        try:
-            yield int(json.loads(process.stdout.readline())["port"])
-        finally:
-            process.terminate()
-            process.wait(30)
-
-
 @asynccontextmanager
 async def asking(repo: Path, *options: str) -> AsyncIterator[Client]:
     """A client of a server of its own."""
-    with started(repo, *options) as port:
+    with serving(repo, "--clock", format_timestamp(NOW_US), *options) as (port, _):
         options_ = Options(http="2", max_connections=1)
         transport = open_transport(Endpoint.parse(f"http://127.0.0.1:{port}"), options_)
         try:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import base64
 import os
 from collections.abc import Iterable
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
@@ -40,7 +39,6 @@ DUMP: Final = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_NAIVE_UTC | orjson.OPT_UTC
 STATUS_NAMES: Final = ["INVALID", *(s.name for s in sorted(Status))]
 MAX_PLANS: Final = 1_024
 _MEDIA: Final = b"application/json"
-KEPT_STATUSES: Final = 65_536  # of one answer: texts of more are not kept, so 256 of them are 32 MiB at most
 _LAST_TIME: Final = 253_402_207_200 * MICROS - 1  # that orjson writes of numpy; 9999-12-31 is beyond it
 _PRESENT: Final = int(Status.PRESENT)  # an enum's members take numpy longer to compare with
 _EXPIRED: Final = int(Status.OUTSIDE_MAX_AGE)
@@ -51,17 +49,20 @@ class PlanText:
 
     Attributes:
         whole: the one (read, scalar type) whose block is the answer's values as they stand, or None.
+        order: of each answered column its number among the fields of all reads.
         native: writes its answers; None where only the general way does.
         ttls: of its reads.
     """
 
-    __slots__ = ("dtypes", "names", "native", "plan", "ttls", "views", "whole")
+    __slots__ = ("dtypes", "names", "native", "order", "plan", "ttls", "views", "whole")
 
     def __init__(self, plan: ReadPlan) -> None:
         self.plan = plan
         self.names = _fragment([c.name for c in plan.columns])
         self.dtypes = _fragment([c.dtype for c in plan.columns])
         self.views = [{"name": read.view, "version": read.version} for read in plan.reads]
+        firsts = np.cumsum([0, *(len(read.names) for read in plan.reads)])
+        self.order = np.array([firsts[c.read] + c.column for c in plan.columns], np.intp)
         self.whole = _whole_block(plan)
         self.native = _native(plan)
         self.ttls = tuple(read.ttl_us for read in plan.reads)
@@ -132,12 +133,14 @@ def render_json(found: Found) -> bytes:
 def render_columns(batch: FeatureBatch) -> bytes:
     """The same of decoded columns."""
     plan, text = batch.plan, text_of(batch.plan)
-    present = all_present(batch)
+    present = all(
+        bool((rows.statuses == _PRESENT).all()) for rows in batch.reads
+    )  # no null, and every row fresh
     answer = {
         "names": text.names,
         "dtypes": text.dtypes,
         "values": _values(batch, text, present),
-        "statuses": _statuses(batch, present),
+        "statuses": np.concatenate([rows.statuses for rows in batch.reads])[text.order],
         "views": [_view(batch, i, about, present) for i, about in enumerate(text.views)],
         "metadata": _metadata(plan, batch.n) | _notes(batch),
     }
@@ -208,34 +211,6 @@ def _plain_types(rows: DecodedRows) -> set[str]:
         for item, block in rows.blocks.items()
         if item != "timestamp" and (block.dtype.kind != "f" or np.isfinite(block).all())
     }
-
-
-def _statuses(batch: FeatureBatch, present: bool) -> Any:
-    columns = batch.plan.columns
-    if present and len(columns) * batch.n <= KEPT_STATUSES:
-        return _all_present(len(columns), batch.n)
-    return [batch.reads[c.read].statuses[c.column] for c in columns]
-
-
-def all_present(batch: FeatureBatch) -> bool:
-    """Whether every status is PRESENT, and so no value null and every row fresh."""
-    return all(
-        rows.statuses.tobytes() == _ones(rows.statuses.size)
-        if rows.statuses.size <= KEPT_STATUSES
-        else bool((rows.statuses == _PRESENT).all())
-        for rows in batch.reads
-    )
-
-
-@lru_cache(maxsize=256)
-def _ones(size: int) -> bytes:
-    """Statuses that are all PRESENT."""
-    return bytes([_PRESENT]) * size
-
-
-@lru_cache(maxsize=256)
-def _all_present(columns: int, n: int) -> orjson.Fragment:
-    return _fragment([[_PRESENT] * n] * columns)
 
 
 def _view(batch: FeatureBatch, i: int, about: dict[str, Any], present: bool) -> dict[str, Any]:

@@ -11,7 +11,11 @@ import pytest
 
 from fastserve.api import wire
 from fastserve.api.arrow_answer import arrow_schema, write_columns
+from fastserve.api.handlers import FeatureReads
 from fastserve.api.json_answer import json_value, render_columns
+from fastserve.api.reader import Reader
+from fastserve.api.router import Router
+from fastserve.http.message import Request, Response
 from fastserve.serving.read_path import FeatureBatch, decode_columns
 from tests.support import NOW_US, put
 from tests.unit.serving.world import FULL_ROW, KINDS, World
@@ -69,6 +73,27 @@ async def test_a_float32_has_one_form_whatever_stands_beside_it(world: World) ->
     values = json.loads(render_columns(batch_of(world, [11, 12, 13])))["values"]
     assert values[KINDS.feature_names.index("single")] == [0.1, None, "-Infinity"]
     assert values[KINDS.feature_names.index("vector")] == [[0.1] * 3, None, [0.1, "NaN", 0.1]]
+
+
+async def test_times_beyond_any_year_are_answered(world: World) -> None:
+    """No write takes them any more; what is stored is no reason for a 500."""
+    rows = [{"user_id": 11, "moment": 2**62}, {"user_id": 12}]
+    await put(world.store, world.catalog.snapshot.view("kinds"), rows, event_us=[NOW_US, -(2**62)])
+    router = Router(FeatureReads(world.catalog, Reader(world.read_path)).routes)
+
+    def answer(method: str, path: str, query: str, body: bytes) -> Any:
+        found = router(Request(method, path, query, [], body))
+        assert isinstance(found, Response) and found.status == 200
+        return json.loads(bytes(found.body))
+
+    far, long_ago = "+148108-07-06T14:00:27.387904Z", "-144169-06-28T09:59:32.612096Z"
+    asked = {"features": ["kinds:moment"], "entities": {"user_id": [11, 12]}}
+    batch = answer("POST", "/online-features/batch", "", json.dumps(asked).encode())
+    assert batch["values"] == [[far, None]]
+    assert batch["views"][0]["event_timestamps"] == ["2023-11-14T22:13:20Z", long_ago]
+    path = "/feature-views/kinds/online-features"
+    assert answer("GET", path, "entity_id=11", b"")["features"]["moment"] == far
+    assert answer("GET", path, "entity_id=12", b"")["event_timestamp"] == long_ago
 
 
 def test_arrow_keeps_types_and_bits(world: World) -> None:

@@ -7,7 +7,7 @@ cimport cython
 from libc.stdint cimport int64_t
 
 from fastserve.api import wire
-from fastserve.api.hits_py import CHEAP_US, FIRST_GUESS_US, GAIN, SLICE_US, Missed
+from fastserve.api.hits_py import CHEAP_US, FIRST_GUESS_US, GAIN, LOOK_US, SLICE_US, Missed
 from fastserve.timeutil import now_us
 
 cdef extern from "<time.h>" nogil:
@@ -19,6 +19,7 @@ cdef extern from "<time.h>" nogil:
     int clock_gettime(int clock, timespec* now)
 
 cdef double _CHEAP_US = CHEAP_US, _SLICE_US = SLICE_US, _FIRST_GUESS_US = FIRST_GUESS_US, _GAIN = GAIN
+cdef double _LOOK_US = LOOK_US
 cdef bytes ACCEPT = b"accept"
 cdef bytes DEADLINE = wire.DEADLINE
 
@@ -50,13 +51,14 @@ cdef class Load:
     cdef public bint queued
     cdef public double busy_us
     cdef public double slice_us
+    cdef public double look_us
     cdef public bint strict
     cdef public bint scheduled
 
     def __init__(self, schedule, judge=object):
         self.schedule, self.judge = schedule, judge
         self.open = True
-        self.slice_us = _SLICE_US
+        self.slice_us, self.look_us = _SLICE_US, _LOOK_US
 
 
 @cython.final
@@ -141,7 +143,7 @@ cdef class HitPath:
         cdef Load load = self.load
         kind.work_us += _GAIN * (min(took_us, 4 * kind.work_us + _FIRST_GUESS_US) - kind.work_us)
         load.busy_us += took_us
-        if not load.scheduled:
+        if load.busy_us >= load.look_us and not load.scheduled:
             load.schedule()
         if load.strict and load.busy_us >= load.slice_us:
             load.judge()

@@ -32,7 +32,7 @@ from time import perf_counter
 from typing import Final, TypeAlias, TypeVar
 
 from fastserve.api.errors import error_response
-from fastserve.api.hits import FIRST_GUESS_US, GAIN, SLICE_US, Kind, Load
+from fastserve.api.hits import FIRST_GUESS_US, GAIN, LOOK_US, SLICE_US, Kind, Load
 from fastserve.errors import FastserveError, OverloadedError
 from fastserve.http.gate import Gate
 from fastserve.http.message import Response
@@ -159,6 +159,8 @@ class Admission:
         self._queued_us += guess
         self._judge()
         self._deferred += 1
+        if not self.load.scheduled:
+            self._schedule()
         return answer
 
     def measured(self, kind: Kind, keys: int, work: Work, begun: float = 0.0) -> Answer:
@@ -225,7 +227,7 @@ class Admission:
     def _worked(self, took_us: float) -> None:
         load = self.load
         load.busy_us += took_us
-        if not load.scheduled:
+        if load.busy_us >= load.look_us and not load.scheduled:
             self._schedule()
         if load.strict and load.busy_us >= load.slice_us:
             self._judge()
@@ -284,6 +286,7 @@ class Admission:
 
     def _stand(self, standing: bool) -> None:
         self._standing = self.load.strict = standing
+        self.load.look_us = 0.0 if standing else LOOK_US
         if not standing:
             self.load.slice_us = SLICE_US
         self._judge()

@@ -23,6 +23,7 @@ from fastserve.http.message import Request, Response
 
 SLICE_US: Final = 2_000.0
 CHEAP_US: Final = 20.0  # of work: to queue a request takes about as long
+LOOK_US: Final = 500.0  # of work: a look at the load, and the loop's turn for it, cost as much as a small hit
 FIRST_GUESS_US: Final = 50.0
 GAIN: Final = 0.1  # of the newest measurement in a mean: a burst of odd requests moves it little
 
@@ -47,10 +48,12 @@ class Load:
     Attributes:
         open: reads are not being refused.
         queued: others wait for their turn.
-        busy_us: worked in this turn of the event loop; from `slice_us` on, what comes is queued.
+        busy_us: worked since the last look, so in this turn of the event loop and a little before; from `slice_us`
+            on, what comes is queued.
         slice_us: of one turn.
         strict: nothing is to be queued: `judge` is called when a turn's slice is over, and closes this.
-        scheduled: the loop's next turn will set busy_us back.
+        look_us: so much is worth a look.
+        scheduled: the loop's next turn will look, and set busy_us back.
         schedule: has it do so.
     """
 
@@ -60,6 +63,7 @@ class Load:
     queued: bool = False
     busy_us: float = 0.0
     slice_us: float = SLICE_US
+    look_us: float = LOOK_US
     strict: bool = False
     scheduled: bool = False
 
@@ -153,7 +157,7 @@ class HitPath:
         took = (time.monotonic_ns() - begun) / 1e3
         kind.work_us += GAIN * (min(took, 4 * kind.work_us + FIRST_GUESS_US) - kind.work_us)
         load.busy_us += took
-        if not load.scheduled:
+        if load.busy_us >= load.look_us and not load.scheduled:
             load.schedule()
         if load.strict and load.busy_us >= load.slice_us:
             load.judge()

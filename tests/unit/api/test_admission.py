@@ -67,6 +67,21 @@ async def test_a_busy_turn_queues_and_later_turns_answer_in_order(clock: Clock) 
     assert admission.counters()["queued"] == 0 and admission.counters()["queued_ms"] == 0
 
 
+async def test_a_little_work_is_not_worth_a_turn_of_the_loop(clock: Clock) -> None:
+    admission = Admission()
+    kind = trained(admission, 10)
+    most = int(module.LOOK_US / 10) - 1
+    for _ in range(most):
+        assert isinstance(admission.run(kind, 1, clock.work(10)), Response)
+        await asyncio.sleep(0)
+    assert not admission.load.scheduled and admission.load.busy_us == pytest.approx(10 * most)
+    for _ in range(2):
+        assert isinstance(admission.run(kind, 1, clock.work(10)), Response)
+    assert admission.load.scheduled
+    await asyncio.sleep(0)
+    assert not admission.load.scheduled and admission.load.busy_us == 0
+
+
 async def test_sockets_are_read_between_slices(clock: Clock) -> None:
     admission = Admission(max_queue_ms=100)
     kind = trained(admission, 2_000)

@@ -88,8 +88,19 @@ def test_a_hit_is_answered_and_counted(case: Case) -> None:
         answer = case.ask(*asked)
         assert isinstance(answer, Response) and answer.status == 200
         assert bytes(answer.body)[-len(asked) :] == bytes([3]) * len(asked), "NOT_FOUND each"
-    assert case.scheduled == 1 and case.load.busy_us > 0
+    assert not case.scheduled and case.load.busy_us > 0
     assert lane.kinds[2].work_us != 50 and lane.kinds[1].work_us != 50 and lane.kinds[0].work_us == 50
+
+
+def test_the_load_is_looked_at_once_there_was_work_worth_a_look(case: Case) -> None:
+    case.with_lane()
+    case.cached(1)
+    case.load.busy_us = case.load.look_us
+    for _ in range(2):
+        assert isinstance(case.ask(1), Response)
+    assert case.scheduled == 1
+    case.load.scheduled, case.load.busy_us, case.load.look_us = False, 0.0, 0.0
+    assert isinstance(case.ask(1), Response) and case.scheduled == 2
 
 
 def test_an_unknown_body_is_for_the_parser(case: Case) -> None:

@@ -54,6 +54,7 @@ class Ask:
             project's client does.
         retry: the client's policy; None takes a refusal for an answer.
         spin: never sleep; only where nobody else needs the core.
+        path: what is asked for.
     """
 
     server: Server
@@ -66,11 +67,12 @@ class Ask:
     deadline_s: float = 1.0
     retry: Retry | None = None
     spin: bool = False
+    path: str = PATH
 
     def heads(self) -> tuple[bytes, bytes]:
         """The first header block of a connection, and all the later ones, which only name what the first said."""
         pairs = [(":method", "POST"), (":scheme", "http"), (":authority", f"127.0.0.1:{self.server.port}")]
-        pairs += [(":path", PATH), ("accept", self.accept), ("content-type", JSON)]
+        pairs += [(":path", self.path), ("accept", self.accept), ("content-type", JSON)]
         pairs += [("fastserve-deadline-ms", str(max(1, int(self.deadline_s * 900))))]
         encoder = Encoder()
         return encoder.encode(pairs), encoder.encode(pairs)

@@ -3,15 +3,18 @@
 ready                                       F1: our front end; POST /<size> answers so many ready bytes
 mget PORT KEYS SECONDS PREFIX ENTITIES      F2: a bare uvloop protocol with hiredis.Reader: MGETs of random keys,
                                             one after another, no HTTP; prints {"cpu_us", "requests"} per MGET
+pauses SECONDS                              the machine's: looks at the clock and does nothing else; prints {"gaps_us"}
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import resource
 import sys
-from typing import Any, cast
+import time
+from typing import Any, Final, cast
 
 import hiredis
 import numpy as np
@@ -19,6 +22,8 @@ import uvloop
 
 from fastserve.http.message import Request, Response
 from fastserve.http.server import Server
+
+LEAST_GAP_NS: Final = 10_000  # less is an interrupt, or a look at the clock
 
 
 async def ready() -> None:
@@ -81,6 +86,20 @@ async def mget(port: int, n: int, seconds: float, prefix: str, entities: int) ->
     print(json.dumps({"cpu_us": cpu_us, "requests": protocol.requests}), flush=True)
 
 
+def pauses(seconds: float) -> None:
+    """Print the times in which this thread did not run."""
+    gc.disable()
+    gaps = []
+    last = time.perf_counter_ns()
+    end = last + int(seconds * 1e9)
+    while last < end:
+        now = time.perf_counter_ns()
+        if now - last > LEAST_GAP_NS:
+            gaps.append((now - last) / 1e3)
+        last = now
+    print(json.dumps({"gaps_us": gaps}), flush=True)
+
+
 def _cpu_s() -> float:
     used = resource.getrusage(resource.RUSAGE_SELF)
     return used.ru_utime + used.ru_stime
@@ -90,6 +109,8 @@ def main(arguments: list[str]) -> None:
     """See the module's docstring."""
     if arguments[0] == "ready":
         uvloop.run(ready())
+    elif arguments[0] == "pauses":
+        pauses(float(arguments[1]))
     else:
         port, n, seconds, prefix, entities = arguments[1:]
         uvloop.run(mget(int(port), int(n), float(seconds), prefix, int(entities)))

@@ -3,7 +3,9 @@
 Saturation is what a closed loop of 80 requests on 8 connections gets, in the same round. A latency counts from when the
 request was due. Arrivals at equal distances show what the server adds by itself; at random (Poisson) they also queue,
 before any server: `ideal` is p99 over p50 of one that takes as long for every request as this one does at saturation,
-and is asked at the same instants. At the end one server is asked at one rate by this generator, h2load and Locust.
+and is asked at the same instants. In the same round, at the same rate and at equal distances, the yardsticks are asked
+(bench/yardsticks.py): what they need, no server here does without. At the end one server is asked at one rate by this
+generator, h2load and Locust.
 """
 
 from __future__ import annotations
@@ -24,7 +26,8 @@ from bench.measure import Figure, alternate
 from bench.processes import CLIENT_CORE, SERVER_CORE, pinned
 from bench.record import Table, Target, save
 from bench.scale import ROUNDS, scaled
-from bench.world import ARROW, JSON, ROOT, TENSOR, Server, hit_and_miss
+from bench.world import ARROW, JSON, ROOT, TENSOR, Pair, Server, hit_and_miss
+from bench.yardsticks import NGHTTPD, pauses, same, size_of, yardsticks
 from loadtest.data import DataSet
 from loadtest.servers import online_store, server
 
@@ -38,39 +41,73 @@ SAME_RATE: Final = 300.0  # that Locust can ask for from one core, and check
 SAME_S: Final = scaled(8.0, 1.0)
 PATIENT: Final = {"deadline_s": 5.0, "room_s": 5.0}  # whoever waits is counted with all of it
 GENERATORS: Final = ("this one", "h2load", "Locust")
+NOTES: Final = (
+    "Saturation is of 80 requests in flight: one turn of the server's loop, with its system calls, then serves many. "
+    "At equal distances it serves one or two, and each costs more: `busy` is how much of its core the server used at "
+    "60 %. Near 1 it is saturated, and requests queue.",
+    "Pauses: the kernel's and the hypervisor's. `met`: how long the clock stands still at least for the unluckiest 1 % "
+    "(0.1 %) of all instants; no server's p99 is less.",
+    "h2load counts from when a request left; the others from when it was due. Locust's part is Python, and checks "
+    "every answer on the core it asks from: what it adds is its own.",
+    "At random: `ideal` is what a server without any jitter would have, asked at the same instants.",
+    *(() if NGHTTPD else ("nghttpd is not installed: its rows are missing.",)),
+)
 
 
 def main() -> int:
     """Measure and write bench/results/open_loop.json."""
     with hit_and_miss() as servers:
-        systems: dict[str, Callable[[], Mapping[str, float]]] = {}
-        for n in SIZES:
-            ids = servers.warm(n, BODIES)
-            for form, accept in FORMS.items():
-                systems[f"{n} {form} hit"] = partial(
-                    once, features(servers.hit, accept, ids, connections=8, **PATIENT)
-                )
-                if (n, form) in MISSES:
-                    ask = features(servers.miss, accept, ids, connections=8, **PATIENT)
-                    systems[f"{n} {form} miss"] = partial(once, ask)
-        found = alternate(systems, rounds=ROUNDS)
+        asks = dict(asked(servers))
+        sizes = {name: size_of(ask.server, ask.accept, ids) for name, (ask, ids) in asks.items()}
+        with yardsticks(sorted(set(sizes.values()))) as others:
+            systems: dict[str, Callable[[], Mapping[str, float]]] = {"pauses": partial(pauses, SECONDS)}
+            for name, (ask, _) in asks.items():
+                floors = {which: same(ask, other, sizes[name]) for which, other in others.items()}
+                systems[name] = partial(once, ask, floors)
+            found = alternate(systems, rounds=ROUNDS)
     report(found, agreement())
     return 0
 
 
-def once(ask: Ask) -> Mapping[str, float]:
-    """Saturation, then both kinds of arrivals at a share of it."""
+def asked(servers: Pair) -> Iterator[tuple[str, tuple[Ask, list[int]]]]:
+    """What is asked of fastserve, by name, and the first list of entities."""
+    for n in SIZES:
+        ids = servers.warm(n, BODIES)
+        for form, accept in FORMS.items():
+            yield f"{n} {form} hit", (features(servers.hit, accept, ids, connections=8, **PATIENT), ids[0])
+            if (n, form) in MISSES:
+                yield (
+                    f"{n} {form} miss",
+                    (features(servers.miss, accept, ids, connections=8, **PATIENT), ids[0]),
+                )
+
+
+def once(ask: Ask, floors: Mapping[str, Ask]) -> Mapping[str, float]:
+    """Saturation, then both kinds of arrivals at a share of it, and the yardsticks."""
     peak = closed_loop(ask, 80, SECONDS / 2).good_per_s()
     rate = SHARE * peak
-    even = open_loop(ask, evenly(rate, SECONDS))
     due = poisson([(rate, SECONDS)])
-    random = open_loop(ask, due)
-    found = {"peak": peak, "errors": errors(even) + errors(random), "late": bool(even.late or random.late)}
-    for name, outcome in (("even", even), ("random", random)):
-        took_ms = latencies_ms(outcome)
-        p50, p99 = np.percentile(took_ms, [50, 99]).tolist()
-        found |= {f"{name} p50_ms": p50, f"{name} p99_ms": p99, f"{name} p99/p50": p99 / p50}
+    even, random = open_loop(ask, evenly(rate, SECONDS)), open_loop(ask, due)
+    late = bool(even.late or random.late)
+    found: dict[str, float] = {"peak": peak, "errors": errors(even) + errors(random), "late": late}
+    found |= quantities("even", even) | quantities("random", random)
+    for name, floor in floors.items():
+        outcome = open_loop(floor, evenly(rate, SECONDS))
+        assert not errors(outcome), f"{name}: {errors(outcome):g} errors"
+        found |= quantities(name, outcome)
     return found | {"ideal p99/p50": ideal(due, 1e9 / peak)}
+
+
+def quantities(name: str, outcome: Outcome) -> dict[str, float]:
+    """Latency, how much of its core the server used, how late the generator was."""
+    p50, p99 = np.percentile(latencies_ms(outcome), [50, 99]).tolist()
+    return {
+        f"{name} p50_ms": p50,
+        f"{name} p99_ms": p99,
+        f"{name} p99/p50": p99 / p50,
+        f"{name} busy": outcome.cpu_us * len(outcome.attempts) / outcome.seconds / 1e6,
+        f"{name} lag_p99_us": float(np.percentile(outcome.lag_us, 99)),
+    }
 
 
 def latencies_ms(outcome: Outcome) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -117,7 +154,7 @@ def three(asked: Server, data: DataSet, folder: Path) -> Iterator[tuple[float, f
         for ids in np.random.default_rng(1).integers(0, data.entities, (BODIES, 100))
     ]
     ask = Ask(asked, JSON, bodies, connections=8)
-    closed_loop(ask, 8, 1.0)  # warm
+    closed_loop(ask, 8, scaled(1.0, 0.1))  # warm
     own = open_loop(ask, evenly(SAME_RATE, SAME_S))
     yield (*np.percentile(latencies_ms(own), [50, 99]).tolist(), errors(own))
     yield by_h2load(asked, bodies[0], folder)
@@ -168,6 +205,7 @@ def by_locust(asked: Server, data: DataSet, folder: Path) -> tuple[float, float,
 
 def report(found: dict[str, dict[str, list[float]]], agreed: dict[str, tuple[float, float, float]]) -> None:
     """Tables, targets, file."""
+    idle = found.pop("pauses")
     columns = {
         "peak": "1/s",
         "even_p50_ms": "",
@@ -183,22 +221,40 @@ def report(found: dict[str, dict[str, list[float]]], agreed: dict[str, tuple[flo
             q.replace("p99/p50", "over").replace(" ", "_"): Figure(tuple(v), q != "peak")
             for q, v in rounds.items()
         }
-        if row.pop("late").median:
+        table.add(name, **{column: row[column] for column in columns})
+        if row["late"].median:
             notes.append(
                 f"{name}: the generator was late in most rounds; this row says nothing of the server."
             )
-        table.add(name, **row)
-    same = Table(
+    clock = Table(
+        "a thread that only looks at the clock, on the server's core",
+        {"share": "of the time away", "p99_ms": "met", "p999_ms": "met", "longest_ms": ""},
+    )
+    clock.add("pauses", **{q: Figure(tuple(v)) for q, v in idle.items()})
+    one_rate = Table(
         f"100 x 50 JSON, {SAME_RATE:g}/s at equal distances", {"p50_ms": "", "p99_ms": "", "errors": ""}
     )
     for name, (p50, p99, wrong) in agreed.items():
-        same.add(name, p50_ms=p50, p99_ms=p99, errors=wrong)
-    notes.append("h2load counts from when a request left; the others from when it was due. Locust's part is Python, "
-                 "and checks every answer on the core it asks from: what it adds is its own.")  # fmt: skip
-    notes.append(
-        "At random: `ideal` is what a server without any jitter would have, asked at the same instants."
+        one_rate.add(name, p50_ms=p50, p99_ms=p99, errors=wrong)
+    save(
+        "open_loop",
+        "Open loop",
+        [table, beside(found), clock, one_rate],
+        targets=list(aims(found, agreed)),
+        notes=[*notes, *NOTES],
     )
-    save("open_loop", "Open loop", [table, same], targets=list(aims(found, agreed)), notes=notes)
+
+
+def beside(found: dict[str, dict[str, list[float]]]) -> Table:
+    """Each row with its yardsticks, at equal distances."""
+    columns = {"p50_ms": "", "p99_ms": "", "over": "p99/p50", "busy": "of a core", "lag_p99_us": "generator"}
+    table = Table("the same rate, at equal distances", columns)
+    for name, rounds in found.items():
+        for label, prefix in (("", "even"), (": F1, ready bytes", "F1"), (": nghttpd", "nghttpd")):
+            if f"{prefix} busy" in rounds:
+                figures = {c: rounds[f"{prefix} {'p99/p50' if c == 'over' else c}"] for c in columns}
+                table.add(name + label, **{c: Figure(tuple(v)) for c, v in figures.items()})
+    return table
 
 
 def aims(

@@ -176,7 +176,6 @@ def report(found: dict[str, dict[str, list[float]]]) -> None:
     notes.append(
         "lag and busy: how late the generator was by its own fault, and how much of its time it worked."
     )
-    notes.append(f"{form}, {who}: the generator was late; these rows say nothing of the server.")
     notes.append(
         "`unheard`: callers that found no stream free on their connection, or were not answered in time: where a small "
         "request costs hardly more than to refuse it, HTTP/2's limit of streams is what holds the rest back."

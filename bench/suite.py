@@ -31,7 +31,11 @@ BENCHES: Final = (
     Bench("read_path", "L1 hit and miss x 1, 10, 100, 500 entities x JSON, Arrow, tensor, over F1 and F2", 6),
     Bench("front_end", "one entity over HTTP/2 beside Granian answering ready bytes", 2),
     Bench("vs_feast", "requests a second beside Feast's feature server on the same Redis", 6, needs=FEAST),
-    Bench("open_loop", "p50 and p99 at 60 % of saturation; three load generators on one server", 4),
+    Bench(
+        "open_loop",
+        "p50 and p99 at 60 % of saturation beside F1 and nghttpd; three load generators, one server",
+        7,
+    ),
     Bench("overload", "goodput, time to refuse and the way back at 2 and 5 times saturation", 2),
     Bench("stampede", "keys read when 1,000 requests ask for the same cold keys; leaders that go away", 1),
     Bench("zipf", "keys read and latency with a cache of a tenth of a million entities, zipf 0.99", 3),

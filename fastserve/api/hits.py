@@ -15,4 +15,15 @@ else:
     except ImportError:
         from fastserve.api.hits_py import HitPath, Kind, Lane, Load
 
-__all__ = ["CHEAP_US", "FIRST_GUESS_US", "GAIN", "LOOK_US", "SLICE_US", "HitPath", "Kind", "Lane", "Load", "Missed"]
+__all__ = [
+    "CHEAP_US",
+    "FIRST_GUESS_US",
+    "GAIN",
+    "LOOK_US",
+    "SLICE_US",
+    "HitPath",
+    "Kind",
+    "Lane",
+    "Load",
+    "Missed",
+]

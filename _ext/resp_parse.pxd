@@ -55,6 +55,8 @@ cdef inline Py_ssize_t parse_number(const char* data, Py_ssize_t size, int64_t* 
 cdef inline Py_ssize_t parse_error(const char* data, Py_ssize_t size, Token* token) noexcept nogil:
     cdef Py_ssize_t looked = size if size < MAX_ERROR else MAX_ERROR
     cdef const char* end = <const char*> memchr(data, c"\r", looked)
+    if memchr(data, c"\n", looked if end == NULL else end - data) != NULL:
+        return BROKEN
     if end == NULL:
         return BROKEN if size >= MAX_ERROR else MORE
     if end + 1 == data + size:

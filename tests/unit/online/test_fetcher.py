@@ -239,6 +239,7 @@ def test_what_is_no_reply_ends_the_connection(impl, data):
         b"*2\r\n$1\r\nabc",
         b"*2\rx",
         b"-E\rx",
+        b"-E\nx",
         b"*2\r\n*0\r\n",
     ],
 )

@@ -37,7 +37,7 @@ from fastserve.errors import FastserveError, OverloadedError
 from fastserve.http.gate import Gate
 from fastserve.http.message import Response
 
-TURN_US: Final = 4_500.0  # slice and I/O under overload; a refusal waits for two at most
+TURN_US: Final = 4_750.0  # slice and I/O under overload; a refusal waits for two at most
 LEAST_SLICE_US, LONGEST_SLICE_US = 1_000.0, 4_000.0
 STANDING_US: Final = 10_000.0
 CALM_US: Final = 1_000.0  # of pending work that is no queue
@@ -95,6 +95,7 @@ class Admission:
         self._standing = self._overflowed = self._full = False
         self._turned_at = self._turned_us = 0.0  # when the last turn began to read sockets, and busy_us then
         self._refusals, self._refused_at = 0, 0.0  # how many there were, and when the newest was seen
+        self._look_later: asyncio.TimerHandle | None = None  # while overloaded: requests may come no more
         self._alone_at = perf_counter()  # when there was last no crowd
         self._looked_at, self._ran_s = perf_counter(), _ran_s()
         self._busy = 0.0  # share of the time, lately
@@ -311,6 +312,13 @@ class Admission:
         self._review()
         self._turned_at, self._turned_us = perf_counter(), load.busy_us
         if self._queue and not load.scheduled:
+            self._schedule()
+        if self._standing and self._look_later is None:
+            self._look_later = asyncio.get_running_loop().call_later(CALM_S, self._look_again)
+
+    def _look_again(self) -> None:
+        self._look_later = None
+        if not self.load.scheduled:
             self._schedule()
 
     def _begin(self, queued: _Queued) -> None:

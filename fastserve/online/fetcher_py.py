@@ -25,7 +25,7 @@ from fastserve.batch.batch_py import CHANGED, UNKNOWN, ReadBatch
 from fastserve.errors import CodecError, StoreError, StoreUnavailableError
 
 MAX_KEYS: Final = 100  # of an MGET: with more, client and server take turns instead of overlapping
-SLICE_US: Final = 2_000  # of a turn of the loop: readers make whole answers in it
+SLICE_US: Final = 1_800  # of a turn of the loop: readers make whole answers in it
 SAME_TURN_US: Final = 100  # between two reads of one turn: libuv reads on while a read fills its buffer
 _BUFFER_BYTES: Final = 128 * 1024
 

@@ -19,12 +19,13 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t
 
 from h2_frames cimport CREDIT_REQUEST, frames_credit, frames_init, frames_scan, frames_settle
 from h2_headers cimport (
-    BOMB_FACTOR, MAX_NV, PairCache, cached_pair, clear_cache, decimal, equals, fill_head, method_of, set_nv,
+    BOMB_FACTOR, MAX_NV, PairCache, cached_pair, clear_cache, decimal, equals, fill_head, method_of,
     split_target
 )
 from h2_output cimport (
-    OUT_CAPACITY, OUT_SPARE, Body, Core, charge_reset, claim, hold, new_output, on_invalid_frame,
-    on_send, on_send_data, release, submit_answer, submit_head, submit_reset, submit_settings
+    Body, Core, charge_reset, claim, extended, fill_output, hold, new_callbacks, new_output, on_invalid_frame,
+    release, submit_answer, submit_continue, submit_head, submit_last_goaway, submit_notice, submit_reset,
+    submit_settings
 )
 from nghttp2 cimport *
 
@@ -228,9 +229,7 @@ cdef class Session:
 
     def data_to_send(self, size_t max_bytes):
         """The next output, about `max_bytes` (at most a frame more); b"" when there is none."""
-        self.core.out_size = 0
-        self.core.out_limit = min(max_bytes, <size_t>(OUT_CAPACITY - OUT_SPARE))
-        cdef int rc = nghttp2_session_send(self.session)
+        cdef int rc = fill_output(&self.core, self.session, max_bytes)
         self._tell_cancelled()
         if rc < 0:
             self.terminated = True
@@ -277,16 +276,13 @@ cdef class Session:
         """First GOAWAY (any stream id) and a PING; its answer brings the last GOAWAY."""
         if self.draining == 0 and not self.terminated:
             self.draining = 1
-            nghttp2_submit_shutdown_notice(self.session)
-            nghttp2_submit_ping(self.session, NGHTTP2_FLAG_NONE, NULL)
+            submit_notice(self.session)
 
     def finish_drain(self):
         """Last GOAWAY: streams above the last one seen are refused, the others finish."""
         if self.draining < 2 and not self.terminated:
             self.draining = 2
-            nghttp2_submit_goaway(
-                self.session, NGHTTP2_FLAG_NONE,
-                nghttp2_session_get_last_proc_stream_id(self.session), NGHTTP2_NO_ERROR, NULL, 0)
+            submit_last_goaway(self.session)
 
     def terminate(self, uint32_t error_code, str reason=""):
         """GOAWAY with `error_code`, then nothing more is read or written."""
@@ -383,12 +379,8 @@ cdef int on_data_chunk(
     self.buffered_body_bytes += size
     if stream.body_size > self.max_body or self.buffered_body_bytes > self.max_buffered:
         self._reject(stream, 413)
-    elif stream.body is None:
-        stream.body = PyBytes_FromStringAndSize(<const char *>data, size)
     else:
-        if type(stream.body) is bytes:
-            stream.body = bytearray(stream.body)
-        (<bytearray>stream.body).extend(PyBytes_FromStringAndSize(<const char *>data, size))
+        stream.body = extended(stream.body, data, size)
     frames_credit(&self.core.frames, size, 0)
     return 0
 
@@ -411,7 +403,6 @@ cdef int on_frame_recv(
 
 
 cdef int on_request_part(Session self, Stream stream, bint is_head, bint end) except -1:
-    cdef nghttp2_nv status
     if end:
         stream.ended = True
     if stream.taken:
@@ -430,9 +421,7 @@ cdef int on_request_part(Session self, Stream stream, bint is_head, bint end) ex
         stream.taken = True
         self.ready.append(stream)
     elif is_head and stream.wants_continue:
-        set_nv(&status, ":status", 7, "100", 3)
-        nghttp2_submit_headers(
-            self.session, NGHTTP2_FLAG_NONE, stream.id, NULL, &status, 1, NULL)
+        submit_continue(self.session, stream.id)
     return 0
 
 
@@ -481,11 +470,7 @@ cdef nghttp2_option *OPTIONS = NULL
 
 
 cdef int _set_up() except -1:
-    if nghttp2_session_callbacks_new(&CALLBACKS) != 0 or nghttp2_option_new(&OPTIONS) != 0:
-        raise MemoryError
-    nghttp2_option_set_no_closed_streams(OPTIONS, 1)
-    nghttp2_session_callbacks_set_send_callback(CALLBACKS, on_send)
-    nghttp2_session_callbacks_set_send_data_callback(CALLBACKS, on_send_data)
+    new_callbacks(&CALLBACKS, &OPTIONS)
     nghttp2_session_callbacks_set_on_begin_headers_callback(CALLBACKS, on_begin_headers)
     nghttp2_session_callbacks_set_on_header_callback2(CALLBACKS, on_header)
     nghttp2_session_callbacks_set_on_frame_recv_callback(CALLBACKS, on_frame_recv)

@@ -18,7 +18,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t
 from h2_frames cimport frames_init
 from h2_headers cimport MAX_NV, PairCache, cached_pair, clear_cache, decimal, equals, set_checked, set_nv
 from h2_output cimport (
-    OUT_CAPACITY, OUT_SPARE, Body, Core, hold, new_output, on_read, on_send, on_send_data, release
+    Body, Core, extended, fill_output, hold, new_callbacks, new_output, on_read, release
 )
 from nghttp2 cimport *
 
@@ -163,8 +163,7 @@ cdef class Session:
     def data_to_send(self, size_t max_bytes):
         """The next output, about `max_bytes` (at most a frame more)."""
         self.core.out_size = 0
-        self.core.out_limit = min(max_bytes, <size_t>(OUT_CAPACITY - OUT_SPARE))
-        if self.owner is not None and nghttp2_session_send(self.session) < 0:
+        if self.owner is not None and fill_output(&self.core, self.session, max_bytes) < 0:
             self.failed = True
         cdef bytes out = PyBytes_FromStringAndSize(OUT, self.core.out_size)
         self._tell()
@@ -255,12 +254,7 @@ cdef int on_data_chunk(
     exchange.size += <Py_ssize_t>size
     if exchange.size > self.max_answer:
         return give_up(self, stream_id)
-    if exchange.size == <Py_ssize_t>size:
-        exchange.body = PyBytes_FromStringAndSize(<const char *>data, size)
-    else:
-        if type(exchange.body) is bytes:
-            exchange.body = bytearray(exchange.body)
-        (<bytearray>exchange.body).extend(PyBytes_FromStringAndSize(<const char *>data, size))
+    exchange.body = extended(None if exchange.size == <Py_ssize_t>size else exchange.body, data, size)
     return 0
 
 
@@ -307,11 +301,7 @@ cdef nghttp2_option *OPTIONS = NULL
 
 
 cdef int _set_up() except -1:
-    if nghttp2_session_callbacks_new(&CALLBACKS) != 0 or nghttp2_option_new(&OPTIONS) != 0:
-        raise MemoryError
-    nghttp2_option_set_no_closed_streams(OPTIONS, 1)
-    nghttp2_session_callbacks_set_send_callback(CALLBACKS, on_send)
-    nghttp2_session_callbacks_set_send_data_callback(CALLBACKS, on_send_data)
+    new_callbacks(&CALLBACKS, &OPTIONS)
     nghttp2_session_callbacks_set_on_begin_headers_callback(CALLBACKS, on_begin_headers)
     nghttp2_session_callbacks_set_on_header_callback2(CALLBACKS, on_header)
     nghttp2_session_callbacks_set_on_frame_recv_callback(CALLBACKS, on_frame_recv)

@@ -1,13 +1,15 @@
-# The output side of an HTTP/2 session that needs no Python objects (header-only).
+# What HTTP/2 sessions share, the server's (h2.pyx) and the client's (h2_client.pyx); header-only.
 #
 # libnghttp2 asks on_read how much of an answer goes into the next DATA frame and hands the frame
 # head to on_send_data, which copies head and body straight to the output: one copy in all.
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from libc.stdint cimport int32_t, uint8_t, uint32_t
 from libc.stdlib cimport malloc
 from libc.string cimport memcpy
 
 from h2_frames cimport FRAME_HEAD, RESET_COST, SMALL_DATA, Frames, frames_credit
+from h2_headers cimport set_nv
 from nghttp2 cimport *
 
 cdef enum:
@@ -91,6 +93,34 @@ cdef inline ssize_t on_send(
     return <ssize_t>length
 
 
+cdef inline int fill_output(Core *core, nghttp2_session *session, size_t max_bytes) except? -902:
+    """Have libnghttp2 write about `max_bytes` to `core.out`; below zero when it gave up."""
+    core.out_size = 0
+    core.out_limit = min(max_bytes, <size_t>(OUT_CAPACITY - OUT_SPARE))
+    return nghttp2_session_send(session)
+
+
+cdef inline object extended(object body, const uint8_t *data, size_t size):
+    """`body` (None | bytes, one chunk | bytearray, more) and the next chunk of it."""
+    cdef bytes chunk = PyBytes_FromStringAndSize(<const char *>data, size)
+    if body is None:
+        return chunk
+    if type(body) is bytes:
+        body = bytearray(body)
+    (<bytearray>body).extend(chunk)
+    return body
+
+
+cdef inline int new_callbacks(nghttp2_session_callbacks **callbacks, nghttp2_option **options) except -1:
+    """Options, and the callbacks that write."""
+    if nghttp2_session_callbacks_new(callbacks) != 0 or nghttp2_option_new(options) != 0:
+        raise MemoryError
+    nghttp2_option_set_no_closed_streams(options[0], 1)
+    nghttp2_session_callbacks_set_send_callback(callbacks[0], on_send)
+    nghttp2_session_callbacks_set_send_data_callback(callbacks[0], on_send_data)
+    return 0
+
+
 cdef inline int on_invalid_frame(
     nghttp2_session *session, const nghttp2_frame *frame, int code, void *user_data
 ) except? -902:
@@ -140,6 +170,25 @@ cdef inline void submit_settings(
     iv[3].value = 1
     nghttp2_submit_settings(session, NGHTTP2_FLAG_NONE, iv, 4)
     nghttp2_session_set_local_window_size(session, NGHTTP2_FLAG_NONE, 0, connection_window)
+
+
+cdef inline void submit_notice(nghttp2_session *session) noexcept:
+    """GOAWAY that still takes any stream, and a PING whose answer says that the client has read it."""
+    nghttp2_submit_shutdown_notice(session)
+    nghttp2_submit_ping(session, NGHTTP2_FLAG_NONE, NULL)
+
+
+cdef inline void submit_last_goaway(nghttp2_session *session) noexcept:
+    nghttp2_submit_goaway(
+        session, NGHTTP2_FLAG_NONE, nghttp2_session_get_last_proc_stream_id(session),
+        NGHTTP2_NO_ERROR, NULL, 0)
+
+
+cdef inline void submit_continue(nghttp2_session *session, int32_t stream_id) noexcept:
+    """100: the client may send its body."""
+    cdef nghttp2_nv status
+    set_nv(&status, ":status", 7, "100", 3)
+    nghttp2_submit_headers(session, NGHTTP2_FLAG_NONE, stream_id, NULL, &status, 1, NULL)
 
 
 cdef inline int submit_head(

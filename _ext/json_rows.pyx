@@ -7,6 +7,10 @@ fastserve/api/json_answer.py makes the same bytes from decoded columns.
 orjson writes the floats, a block of neighbouring columns at a time: nothing here is quicker at that. Null is
 NaN to it, which it writes as null; a NaN that is a value is written by its name, in its place.
 
+Where one block is all the values, orjson writes the whole text, and the block's is never copied:
+
+    {"names": …, "dtypes": …, "values": the block, "statuses": a Fragment with all that follows, made here}
+
 What this does not know (lists, bytes) is for the general way: `decode` gives None.
 """
 
@@ -60,6 +64,7 @@ cdef dict _KINDS = {
 }
 cdef object dumps = orjson.dumps
 cdef object NUMPY = orjson.OPT_SERIALIZE_NUMPY
+cdef object Fragment = orjson.Fragment
 cdef uint8_t PRESENT = status.PRESENT
 cdef uint8_t OUTSIDE_MAX_AGE = status.OUTSIDE_MAX_AGE
 
@@ -114,7 +119,7 @@ cdef class JsonDecoder:
     Args:
         decoders: the native RowDecoder of each read.
         columns: (read, number of the field there) of each answered column.
-        head: all up to the values.
+        names, dtypes: the text of those lists.
         views: for each read, all up to its times.
         tail: metadata up to the number of rows, and after it; without the closing braces.
 
@@ -124,6 +129,7 @@ cdef class JsonDecoder:
 
     cdef list decoders, views
     cdef bytes head, before_rows, after_rows
+    cdef object names, dtypes
     cdef Columnar** reads
     cdef Answer* answers
     cdef Output* outputs
@@ -132,12 +138,14 @@ cdef class JsonDecoder:
     cdef char* memory
     cdef Py_ssize_t capacity
 
-    def __init__(self, decoders, columns, bytes head, views, tail):
+    def __init__(self, decoders, columns, bytes names, bytes dtypes, views, tail):
         self.decoders = list(decoders)
-        self.head, self.views = head, list(views)
+        self.names, self.dtypes = Fragment(names), Fragment(dtypes)
+        self.head = b'{"names":' + names + b',"dtypes":' + dtypes + b',"values":'
+        self.views = list(views)
         self.before_rows, self.after_rows = tail
         self.n_reads, self.n_columns = len(self.decoders), len(columns)
-        self.fixed_bytes = 128 * (self.n_reads + 2) + len(head) + sum(map(len, [*self.views, *tail]))
+        self.fixed_bytes = 128 * (self.n_reads + 2) + len(self.head) + sum(map(len, [*self.views, *tail]))
         self.reads = <Columnar**> calloc(self.n_reads + 1, sizeof(Columnar*))
         self.answers = <Answer*> calloc(self.n_reads + 1, sizeof(Answer))
         self.outputs = <Output*> calloc(self.n_columns + 1, sizeof(Output))
@@ -188,8 +196,15 @@ cdef class JsonDecoder:
             set_clock(&self.answers[r], now_us, ttls_us[r])
             self.reads[r].decode(self.reads[r].decoder, &self.answers[r], source, r * n, (r + 1) * n)
         for k in range(self.n_outputs):
-            texts.append(self.floats(&self.outputs[k], n) if self.outputs[k].kind <= FLOAT64 else None)
-        answer = self.write(texts, n, extra)
+            texts.append(self.block(&self.outputs[k], n) if self.outputs[k].kind <= FLOAT64 else None)
+        if (
+            self.n_outputs == 1 and self.outputs[0].kind <= FLOAT64
+            and n >= FEW and not self.outputs[0].by_name
+        ):
+            answer = self.around(texts[0], n, extra)
+        else:
+            texts = [None if block is None else dumps(block, None, NUMPY) for block in texts]
+            answer = self.write(texts, n, extra)
         if self.capacity > KEPT_BYTES:      # one large request is no reason to hold so much for ever
             self.arena = self.singles = self.doubles = None
             self.capacity = 0
@@ -228,8 +243,8 @@ cdef class JsonDecoder:
         size = (size + 7) & ~7
         return size + lay_out(to, read, n, NULL if at == NULL else at + size)
 
-    cdef bytes floats(self, Output* output, Py_ssize_t n):
-        """orjson's text of a block: [[…],…], or one flat list where there are few rows or some go by name."""
+    cdef object block(self, Output* output, Py_ssize_t n):
+        """Its floats for orjson: count x n, or flat where there are few rows or some go by name."""
         cdef Answer* read = &self.answers[output.read]
         cdef char* first = self.reads[output.read].fields[output.field].target
         cdef const uint8_t* valid = read.valid + output.field * n
@@ -247,21 +262,31 @@ cdef class JsonDecoder:
             block = self.doubles[at:at + count]
         if n >= FEW and not output.by_name:
             block = block.reshape(output.count, n)
-        return dumps(block, None, NUMPY)
+        return block
 
     # ---- text ----------------------------------------------------------------------------------
 
+    cdef bytes around(self, object block, Py_ssize_t n, bytes extra):
+        """The answer whose values are one block, by orjson."""
+        rest = Fragment(self.write(None, n, extra))
+        answer = {"names": self.names, "dtypes": self.dtypes, "values": block, "statuses": rest}
+        return dumps(answer, None, NUMPY)
+
     cdef object write(self, list texts, Py_ssize_t n, bytes extra):
-        """The answer, from the columns."""
+        """The answer, from the columns; without texts what follows `"statuses":`, but for the last brace."""
         cdef Py_ssize_t room = self.fixed_bytes + PyBytes_GET_SIZE(extra), k
         cdef PyObject* out
         cdef char* end
         room += self.n_columns * (2 * n + 4) + self.n_reads * n * (TIME_BYTES + INT_BYTES + 2)
-        for k in range(self.n_outputs):
-            room += self.room_of(&self.outputs[k], texts[k], n)
+        if texts is not None:
+            for k in range(self.n_outputs):
+                room += self.room_of(&self.outputs[k], texts[k], n)
         out = new_bytes(NULL, room)
         try:
-            end = self.fill(bytes_data(out), texts, n, extra)
+            if texts is None:
+                end = self.fill_rest(bytes_data(out), n, extra)
+            else:
+                end = self.fill(bytes_data(out), texts, n, extra)
             _PyBytes_Resize(&out, end - bytes_data(out))    # in place: it shrinks
             return <object> out
         finally:
@@ -269,12 +294,19 @@ cdef class JsonDecoder:
 
     cdef char* fill(self, char* to, list texts, Py_ssize_t n, bytes extra) except NULL:
         """Write all of it; where it ends."""
-        cdef Py_ssize_t r, k
+        cdef Py_ssize_t k
         to = put_whole(to, self.head)
         for k in range(self.n_outputs):
             to[0] = c"," if k else c"["
             to = self.put_output(to + 1, &self.outputs[k], texts[k], n)
         to = put_bytes(to, b'],"statuses":', 13)
+        to = self.fill_rest(to, n, extra)
+        to[0] = c"}"
+        return to + 1
+
+    cdef char* fill_rest(self, char* to, Py_ssize_t n, bytes extra) noexcept:
+        """Write the statuses and all that follows, but for the last brace; where it ends."""
+        cdef Py_ssize_t r
         to = self.put_statuses(to, n)
         to = put_bytes(to, b',"views":', 9)
         for r in range(self.n_reads):
@@ -286,7 +318,8 @@ cdef class JsonDecoder:
         to = put_int(to, n)
         to = put_whole(to, self.after_rows)
         to = put_whole(to, extra)
-        return put_bytes(to, b"}}", 2)
+        to[0] = c"}"
+        return to + 1
 
     cdef Py_ssize_t room_of(self, Output* output, object text, Py_ssize_t n) except -1:
         """Bytes that are enough for an output's text."""

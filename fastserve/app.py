@@ -6,8 +6,10 @@
 from __future__ import annotations
 
 import asyncio
+import ctypes
 import gc
 import logging
+import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
@@ -46,6 +48,9 @@ log = logging.getLogger(__name__)
 
 DEFAULT_PORT: Final = 6566
 OWNER_POLL_S: Final = 0.5
+M_TRIM_THRESHOLD: Final = -1  # malloc.h
+M_MMAP_THRESHOLD: Final = -3
+HEAP_BLOCK: Final = 8 * 1024 * 1024  # what glibc itself would come to once a block of this size was freed
 
 
 @dataclass(frozen=True, slots=True)
@@ -291,6 +296,15 @@ def settle() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+    keep_heap()
+
+
+def keep_heap() -> None:
+    """Have glibc keep what answers are made of, and not give it back and fault it in again for each burst of them."""
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)  # glibc's alone
+    if mallopt is not None and not any(name.startswith(("MALLOC_", "GLIBC_TUNABLES")) for name in os.environ):
+        mallopt(M_MMAP_THRESHOLD, HEAP_BLOCK)
+        mallopt(M_TRIM_THRESHOLD, 2 * HEAP_BLOCK)
 
 
 async def _serve(options: ServeOptions, worker: Worker) -> None:

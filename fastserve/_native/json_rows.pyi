@@ -8,7 +8,8 @@ class JsonDecoder:
         self,
         decoders: Sequence[RowDecoder],
         columns: Sequence[tuple[int, int]],
-        head: bytes,
+        names: bytes,
+        dtypes: bytes,
         views: Sequence[bytes],
         tail: tuple[bytes, bytes],
     ) -> None: ...

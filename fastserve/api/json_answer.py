@@ -74,7 +74,6 @@ def _native(plan: ReadPlan) -> JsonDecoder | None:
         return None
     empty = _metadata(plan, 0)
     before, after = orjson.dumps(empty).split(b'"rows":0')
-    head = orjson.dumps({"names": [c.name for c in plan.columns], "dtypes": [c.dtype for c in plan.columns]})
     views = [
         orjson.dumps({"name": read.view, "version": read.version})[:-1] + b',"event_timestamps":'
         for read in plan.reads
@@ -83,7 +82,8 @@ def _native(plan: ReadPlan) -> JsonDecoder | None:
         return JsonDecoder(
             [read.rows for read in plan.reads],
             [(c.read, c.column) for c in plan.columns],
-            head[:-1] + b',"values":',
+            orjson.dumps([c.name for c in plan.columns]),
+            orjson.dumps([c.dtype for c in plan.columns]),
             views,
             (b',"metadata":' + before + b'"rows":', after[:-1]),
         )

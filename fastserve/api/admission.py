@@ -37,7 +37,7 @@ from fastserve.errors import FastserveError, OverloadedError
 from fastserve.http.gate import Gate
 from fastserve.http.message import Response
 
-TURN_US: Final = 4_750.0  # slice and I/O under overload; a refusal waits for two at most
+TURN_US: Final = 4_500.0  # slice and I/O under overload; a refusal waits for two at most
 LEAST_SLICE_US, LONGEST_SLICE_US = 1_000.0, 4_000.0
 STANDING_US: Final = 10_000.0
 CALM_US: Final = 1_000.0  # of pending work that is no queue

@@ -67,10 +67,12 @@ cdef class Lane:
 
     cdef readonly object answer
     cdef readonly list kinds
+    cdef readonly str form
 
-    def __init__(self, answer, kinds):
+    def __init__(self, answer, kinds, str form=""):
         self.answer = answer
         self.kinds = kinds
+        self.form = form
 
 
 cdef inline Kind kind_of(Lane lane, Py_ssize_t keys):
@@ -102,7 +104,7 @@ cdef class HitPath:
         cdef Load load = self.load
         cdef Lane lane
         cdef Kind kind
-        cdef int64_t begun, moment, since, now
+        cdef int64_t begun, moment
         if snapshot is not bodies.snapshot:
             bodies.renew(snapshot)
         found = bodies.table.match(request.body)
@@ -114,20 +116,32 @@ cdef class HitPath:
             return Missed(known, batch, n, False)
         kind = kind_of(lane, len(batch))
         if kind.work_us > _CHEAP_US and (load.queued or load.busy_us >= load.slice_us):
-            return Missed(known, batch, n, False)
+            return Missed(known, batch, n, False, lane)
         begun = clock_ns(CLOCK_MONOTONIC)
         moment = begun // 1_000
-        since = self.trust.since
-        if since > moment:
+        if self.trust.since > moment:
             return Missed(known, batch, n, False)
-        if self.rows(batch, n, known.ages_us, moment, since) != 0:
-            return Missed(known, batch, n, True)
-        now = clock_ns(CLOCK_REALTIME) // 1_000 if self.wall_clock else self.now()
-        answer = lane.answer(batch, n, now)
+        answer = self.made(known, batch, n, lane, moment)
         if answer is None:
             return Missed(known, batch, n, True)
         self.worked(kind, (clock_ns(CLOCK_MONOTONIC) - begun) / 1e3)
         return answer
+
+    def in_turn(self, missed):
+        """The answer of one that was to wait, now; None where the general way has to read again."""
+        known, batch, n, _, lane = <tuple> missed
+        moment = clock_ns(CLOCK_MONOTONIC) // 1_000
+        if self.read_path.blocked or self.trust.since > moment:
+            return None
+        return self.made(known, batch, n, lane, moment)
+
+    cdef object made(self, object known, object batch, Py_ssize_t n, Lane lane, int64_t moment):
+        """The answer; None where the cache does not know all of it."""
+        cdef int64_t now
+        if self.rows(batch, n, known.ages_us, moment, self.trust.since) != 0:
+            return None
+        now = clock_ns(CLOCK_REALTIME) // 1_000 if self.wall_clock else self.now()
+        return lane.answer(batch, n, now)
 
     cdef Lane lane(self, dict lanes, object request):
         accept = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -69,14 +70,25 @@ class FeatureReads:
     def _batch(self, request: Request) -> Answer:
         hits = self._hits
         known = self._matched(request.body) if hits is None else hits.answer(request)
-        return known if isinstance(known, Response) else self._read(request, known)
+        if isinstance(known, Response):
+            return known
+        if known is None or known.lane is None:
+            return self._read(request, known)
+        deadline_us = wire.header_deadline_us(request)
+        work = partial(self._in_turn, request, known)
+        return self._reader.queue(known.known.plan, known.batch, work, known.lane.form, deadline_us)
+
+    def _in_turn(self, request: Request, known: Missed) -> Answer:
+        assert self._hits is not None
+        answer = self._hits.in_turn(known)
+        return self._read(request, known, queued=True) if answer is None else answer
 
     def _matched(self, body: bytes) -> Missed | None:
         found = self._known.match(body, self._catalog.snapshot)
         return None if found is None else Missed(*found, looked=False)
 
-    def _read(self, request: Request, known: Missed | None) -> Answer:
-        """The general way: any body, and rows that have to be fetched."""
+    def _read(self, request: Request, known: Missed | None, queued: bool = False) -> Answer:
+        """The general way: any body, and rows that have to be fetched; at once where it has been queued."""
         accept = deadline = None
         for name, value in request.headers:
             if name == b"accept" and accept is None:
@@ -100,7 +112,8 @@ class FeatureReads:
             matrix_of(plan)  # refused before anything is read
         if known is not None and self._hits is not None:
             self._learn(known.known, accept, media, deadline)
-        return self._reader.read_batch(
+        read = self._reader.begin if queued else self._reader.read_batch
+        return read(
             plan,
             batch,
             n,
@@ -116,7 +129,7 @@ class FeatureReads:
         if accept not in known.lanes and len(known.lanes) < MAX_LANES:
             answer = _HITS[media](known.plan)
             if answer is not None:
-                known.lanes[accept] = Lane(answer, [Kind(CHEAP_US) for _ in range(64)])
+                known.lanes[accept] = Lane(answer, [Kind(CHEAP_US) for _ in range(64)], media)
         if deadline is not None and len(self._hits.deadlines) < MAX_DEADLINES:
             self._hits.deadlines.add(deadline)
 

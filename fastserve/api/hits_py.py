@@ -5,8 +5,9 @@
                    None                     Missed: the general way goes on from the keys
 
 What a hit needs to be told of the server's load lies in one Load, which Admission keeps: a hit is answered where
-Admission would begin it at once, and counts as work like any other. One that is no more work than to queue it is
-answered whatever waits, for a queue of cheap requests would halve what the server can do, and so never go.
+Admission would begin it at once, and counts as work like any other; another has its turn later, and is answered as
+quickly then. One that is no more work than to queue it is answered whatever waits, for a queue of cheap requests would
+halve what the server can do, and so never go.
 """
 
 from __future__ import annotations
@@ -68,19 +69,6 @@ class Load:
     scheduled: bool = False
 
 
-class Missed(NamedTuple):
-    """A known body that is no hit: what is left to do.
-
-    Attributes:
-        looked: the cache was asked; rows that it had are in the batch, in the cache's own memory.
-    """
-
-    known: Known
-    batch: ReadBatch
-    n: int
-    looked: bool
-
-
 AnswerHit: TypeAlias = Callable[[ReadBatch, int, int], Response | None]
 
 
@@ -91,10 +79,27 @@ class Lane:
     Attributes:
         answer: from (batch of rows, number of entities, now) to the answer; None where another has to make it.
         kinds: by the bits of the number of keys.
+        form: its media type.
     """
 
     answer: AnswerHit
     kinds: list[Kind] = field(default_factory=list)
+    form: str = ""
+
+
+class Missed(NamedTuple):
+    """A known body that is no hit: what is left to do.
+
+    Attributes:
+        looked: the cache was asked; rows that it had are in the batch, in the cache's own memory.
+        lane: where it may be a hit whose turn is to come, for `HitPath.in_turn`.
+    """
+
+    known: Known
+    batch: ReadBatch
+    n: int
+    looked: bool
+    lane: Lane | None = None
 
 
 class HitPath:
@@ -144,14 +149,12 @@ class HitPath:
             return Missed(known, batch, n, False)
         kind = lane.kinds[len(batch).bit_length()]
         if kind.work_us > CHEAP_US and (load.queued or load.busy_us >= load.slice_us):
-            return Missed(known, batch, n, False)
+            return Missed(known, batch, n, False, lane)
         begun = time.monotonic_ns()
-        moment, since = begun // 1_000, self._trust.since
-        if since > moment:
+        moment = begun // 1_000
+        if self._trust.since > moment:
             return Missed(known, batch, n, False)
-        if self._rows(batch, n, known.ages_us, moment, since):
-            return Missed(known, batch, n, True)
-        answer = lane.answer(batch, n, self._now())
+        answer = self._made(known, batch, n, lane, moment)
         if answer is None:
             return Missed(known, batch, n, True)
         took = (time.monotonic_ns() - begun) / 1e3
@@ -162,6 +165,20 @@ class HitPath:
         if load.strict and load.busy_us >= load.slice_us:
             load.judge()
         return answer
+
+    def in_turn(self, missed: Missed) -> Response | None:
+        """The answer of one that was to wait, now; None where the general way has to read again."""
+        known, batch, n, _, lane = missed
+        moment = time.monotonic_ns() // 1_000
+        if lane is None or self._read_path.blocked or self._trust.since > moment:
+            return None
+        return self._made(known, batch, n, lane, moment)
+
+    def _made(self, known: Known, batch: ReadBatch, n: int, lane: Lane, moment: int) -> Response | None:
+        """The answer; None where the cache does not know all of it."""
+        if self._rows(batch, n, known.ages_us, moment, self._trust.since):
+            return None
+        return lane.answer(batch, n, self._now())
 
     def _lane(self, lanes: Mapping[bytes | None, Lane], request: Request) -> Lane | None:
         accept: bytes | None = None

@@ -103,6 +103,41 @@ class Reader:
         admission.worked(kind, begun)
         return answer
 
+    def queue(
+        self,
+        plan: ReadPlan,
+        batch: ReadBatch,
+        work: Callable[[], Answer],
+        form: str,
+        deadline_us: int | None,
+    ) -> Answer:
+        """What `work` answers, in its turn.
+
+        Raises:
+            OverloadedError: it was not admitted.
+        """
+        assert self._admission is not None
+        keys = len(batch)
+        kind = self._admission.kind((id(plan), form), keys)
+        return self._admission.run(kind, keys, work, deadline_us or plan.deadline_us)
+
+    def begin(
+        self,
+        plan: ReadPlan,
+        batch: ReadBatch,
+        n: int,
+        render: Finish[Response],
+        *,
+        form: str,
+        deadline_us: int | None = None,
+        looked: bool = False,
+    ) -> Answer:
+        """`read_batch` of what is admitted: part of the work that is measured."""
+        assert self._admission is not None
+        kind = self._admission.kind((id(plan), form), len(batch))
+        finish = self._admission.metered(kind, _safe(render, error_response))
+        return self._later(plan, batch, n, finish, deadline_us)()
+
     def _later(
         self,
         plan: ReadPlan,

@@ -25,6 +25,7 @@ from bench.measure import Figure
 from bench.render import RESULTS, page_of
 from bench.scale import SMOKE
 
+_WRITE: Final = orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE | orjson.OPT_SERIALIZE_NUMPY
 _SOURCES: Final = (
     ":/",
     ":!/bench/results",
@@ -112,7 +113,7 @@ def save(
         print("A smoke test: the figures mean nothing, and are not kept.")
         return path
     RESULTS.mkdir(exist_ok=True)
-    path.write_bytes(orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE))
+    path.write_bytes(orjson.dumps(document, option=_WRITE))
     print(f"written to {path}")
     return path
 

@@ -34,6 +34,7 @@ class Database:
         self.shown = shown
         self._pid = os.getpid()
         self._file: tuple[int, int] | None = None
+        self._watches: dict[int, sqlite3.Connection] = {}  # by process: one that was inherited is left alone
         # Temporal rows make several autocommitted SELECTs consistent: a revision never changes.
         self._reader = engine if path else engine.execution_options(isolation_level="AUTOCOMMIT")
 
@@ -63,8 +64,32 @@ class Database:
             connection.detach()
             return connection
 
+    def data_version(self) -> int | None:
+        """A number that every commit changes, for a small part of what a SELECT costs; None where there is none.
+
+        SQLite's `PRAGMA data_version`, on a connection that never writes.
+
+        Raises:
+            RegistryError: the file is gone, or cannot be read.
+        """
+        if self.path is None:
+            return None
+        self._check_file()
+        try:
+            if os.getpid() not in self._watches:
+                where = f"{self.path.as_uri()}?mode=rw"
+                opened = sqlite3.connect(where, BUSY_S, uri=True, check_same_thread=False)
+                self._watches[os.getpid()] = opened
+            (version,) = self._watches[os.getpid()].execute("PRAGMA data_version").fetchone()
+        except sqlite3.Error as error:
+            raise self.error(error) from None
+        return int(version)
+
     def close(self) -> None:
         """Close all connections."""
+        watch = self._watches.pop(os.getpid(), None)
+        if watch is not None:
+            watch.close()
         self.engine.dispose()
 
     def error(self, error: Exception) -> RegistryError:

@@ -69,6 +69,10 @@ class Registry(Ledger):
         with self._database.read() as connection:
             return read_revision(connection, self.project)
 
+    def data_version(self) -> int | None:
+        """While it is the same, so is the revision; None where only `revision` can tell."""
+        return self._database.data_version()
+
     def snapshot(self, revision: int | None = None) -> Snapshot:
         """The definitions at a revision, the current one by default.
 

@@ -43,6 +43,7 @@ class Catalog:
         self.current: tuple[Snapshot, Plans] = (registry.snapshot(), OrderedDict())
         self.stale_since_us: int | None = None
         self._watcher: asyncio.Task[None] | None = None
+        self._data_version: int | None = None  # of the registry, when its revision was asked for
 
     @property
     def snapshot(self) -> Snapshot:
@@ -82,13 +83,18 @@ class Catalog:
         return plan
 
     def refresh(self) -> bool:
-        """Take over a new revision, if there is one. Blocking: one SELECT, more on a change."""
-        if self._registry.revision() == self.snapshot.revision:
+        """Take over a new revision, if there is one. Blocking: one SELECT, less where nothing was written."""
+        # Asked before the revision: what is written between the two is seen the next time.
+        version = self._registry.data_version()
+        if version is not None and version == self._data_version:
             return False
-        snapshot, plans = self._registry.snapshot(), Plans()
-        self._warm(snapshot, plans)
-        self.current = (snapshot, plans)
-        return True
+        changed = self._registry.revision() != self.snapshot.revision
+        if changed:
+            snapshot, plans = self._registry.snapshot(), Plans()
+            self._warm(snapshot, plans)
+            self.current = (snapshot, plans)
+        self._data_version = version
+        return changed
 
     def watch(self) -> None:
         """Start following the registry on the running loop."""

@@ -103,6 +103,30 @@ def test_sqlite_is_in_wal_mode(tmp_path: Path) -> None:
         assert connection.exec_driver_sql("PRAGMA journal_mode").scalar() == "wal"
 
 
+def test_the_data_version_is_of_every_commit(tmp_path: Path) -> None:
+    url = f"sqlite:///{tmp_path}/odd?#%.db"
+    with open_registry(url, "demo") as reader, open_registry(url, "other") as writer:
+        before = reader.data_version()
+        assert before is not None and reader.data_version() == before
+        writer.apply([USER])
+        after = reader.data_version()
+        assert after != before and reader.data_version() == after
+
+
+def test_no_data_version_of_a_file_that_is_gone(tmp_path: Path) -> None:
+    with open_registry(f"sqlite:///{tmp_path}/registry.db", "demo") as registry:
+        assert registry.data_version() == registry.data_version()
+        for path in tmp_path.iterdir():
+            path.unlink()
+        with pytest.raises(RegistryError, match="removed"):
+            registry.data_version()
+
+
+def test_postgres_has_no_data_version(postgres: PostgresServer) -> None:
+    with open_registry(postgres.make_database(), "demo") as registry:
+        assert registry.data_version() is None
+
+
 def test_the_id_is_for_life(url: str) -> None:
     with open_registry(url, "demo") as first, open_registry(url, "demo") as second:
         assert first.registry_id == second.registry_id

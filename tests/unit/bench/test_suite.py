@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from bench import render
@@ -37,7 +38,7 @@ def test_results_become_a_part_of_the_page(tmp_path: Path, monkeypatch: pytest.M
     page = "text\n<!-- bench:kernels -->\nold\n<!-- end -->\n<!-- aims -->\n<!-- end -->\nmore\n"
     assert "Not measured yet: `python -m bench.kernels`." in render.rendered(page)
     table = Table("systems", {"p99_us": ""})
-    table.add("ours", p99_us=Figure((3.0, 1.0, 2.0)))
+    table.add("ours", p99_us=Figure((3.0, np.float64(1.0), 2.0)))
     save(
         "kernels", "Kernels", [table], targets=[Target("p99", 2.0, at_most=1.0, reach=0.5)], notes=["A note."]
     )

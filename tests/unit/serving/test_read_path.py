@@ -130,6 +130,23 @@ async def test_a_new_revision_is_served_without_touching_the_old_plan(world: Wor
     assert isinstance(old, FeatureBatch) and values(old) == {"big": [2**53 + 1]}
 
 
+async def test_where_nothing_was_written_the_revision_is_not_asked_for(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from fastserve import Field
+    from tests.unit.serving.world import OBJECTS, FeatureView
+
+    world.catalog.refresh()
+    with monkeypatch.context() as patch:
+        patch.setattr(type(world.registry), "revision", lambda _: 1 / 0)
+        assert not world.catalog.refresh()
+        more = FeatureView("more", entities=["user"], schema=[Field("n", "int32")])
+        world.registry.apply([*OBJECTS, more])
+        with pytest.raises(ZeroDivisionError):
+            world.catalog.refresh()
+    assert world.catalog.refresh(), "what failed is tried again"
+
+
 async def test_two_versions_are_served_side_by_side(world: World) -> None:
     from fastserve import Field
     from tests.unit.serving.world import OBJECTS, FeatureView

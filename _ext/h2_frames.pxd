@@ -11,6 +11,7 @@ cdef enum:
     SLICE_FRAMES = 128      # scanned before the budget is looked at again
     CREDIT_REQUEST = 4      # tokens back per answered request
     CREDIT_SHIFT = 12       # ... and one per 4 KiB of body, either direction
+    COST_SHIFT = 8          # a frame that does no work costs a token, and one more per 256 bytes
     RESET_COST = 2          # a reset, whoever sends it, throws a request away
     SMALL_DATA = 64         # bytes of body; a frame with fewer, and no end, is not worth its handling
     TYPE_DATA = 0
@@ -47,6 +48,11 @@ cdef inline void frames_credit(Frames *self, Py_ssize_t n_bytes, int tokens) noe
         self.budget = self.budget_max
 
 
+cdef inline Py_ssize_t cost_of(Py_ssize_t length) noexcept:
+    """Of a frame that does no work."""
+    return 1 + (length >> COST_SHIFT)
+
+
 cdef inline void frames_begin(Frames *self) noexcept:
     """The head is complete: charge the frame."""
     cdef uint8_t kind = self.head[3]
@@ -57,9 +63,11 @@ cdef inline void frames_begin(Frames *self) noexcept:
         return
     if kind == TYPE_DATA:
         return
-    if kind != TYPE_CONTINUATION:
-        self.head_since = 0
-    self.budget -= RESET_COST if kind == TYPE_RST_STREAM else 1
+    if kind == TYPE_CONTINUATION:
+        self.budget -= 1
+        return
+    self.head_since = 0
+    self.budget -= RESET_COST if kind == TYPE_RST_STREAM else cost_of(self.payload_left)
 
 
 cdef inline void frames_end(Frames *self) noexcept:

@@ -8,7 +8,7 @@ from libc.stdint cimport int32_t, uint8_t, uint32_t
 from libc.stdlib cimport malloc
 from libc.string cimport memcpy
 
-from h2_frames cimport FRAME_HEAD, RESET_COST, SMALL_DATA, Frames, frames_credit
+from h2_frames cimport COST_SHIFT, FRAME_HEAD, RESET_COST, SMALL_DATA, Frames, frames_credit
 from h2_headers cimport set_nv
 from nghttp2 cimport *
 
@@ -130,6 +130,7 @@ cdef inline int on_invalid_frame(
     core.invalid_frames += 1
     if frame.hd.type == NGHTTP2_HEADERS:
         core.frames.unclaimed -= 1
+        core.frames.budget -= frame.hd.length >> COST_SHIFT
     return 0
 
 

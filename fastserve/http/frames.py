@@ -10,6 +10,7 @@ PREFACE_SIZE = 24
 MAX_FRAME_SIZE = 16384
 DATA, HEADERS, RST_STREAM, SETTINGS, CONTINUATION = 0, 1, 3, 4, 9
 MAX_SETTINGS = 6 * 32  # bytes of one frame: libnghttp2's bound; each may change the window of every stream
+COST_SHIFT = 8  # a frame that does no work costs a token, and one more per 256 bytes: they take time to read
 RESET_COST = 2  # a reset, whoever sends it, throws a request away
 CREDIT_REQUEST = 4  # tokens back per answered request
 SMALL_DATA = 64  # bytes of body; a frame with fewer, and no end, is not worth its handling
@@ -89,9 +90,11 @@ class FrameScanner:
             return
         if kind == DATA:
             return
-        if kind != CONTINUATION:
-            self.head_since = 0.0
-        self._budget.charge(RESET_COST if kind == RST_STREAM else 1)
+        if kind == CONTINUATION:
+            self._budget.charge()
+            return
+        self.head_since = 0.0
+        self._budget.charge(RESET_COST if kind == RST_STREAM else 1 + (length >> COST_SHIFT))
 
 
 def count_resets(output: bytes) -> int:

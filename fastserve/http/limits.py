@@ -31,11 +31,11 @@ class Limits:
         max_concurrent_streams: requests in flight (HTTP/2).
         write_high_water_bytes: in the transport; beyond it no more DATA is pulled from the answers.
         stream_window_bytes, connection_window_bytes: HTTP/2 receive windows for request bodies.
-        control_frame_budget: tokens. A frame costs one that is neither HEADERS of an open stream nor
-            useful DATA, which ends its request or brings it 64 bytes; RST_STREAM costs two, whoever
-            sends it, and a request that a limit turns away one. In HTTP/1.1 a chunk of less than 64
-            bytes costs one. 4 come back per answered request, 1 per 4 KiB of body in either direction,
-            control_frames_per_second with time. None left: GOAWAY(ENHANCE_YOUR_CALM), or 400.
+        control_frame_budget: tokens. A frame costs one that is neither HEADERS of an open stream nor useful
+            DATA, which ends its request or brings it 64 bytes; and one more per 256 bytes of it. RST_STREAM
+            costs two, whoever sends it, and a request that a limit turns away one. In HTTP/1.1 a chunk of
+            less than 64 bytes costs one. 4 come back per answered request, 1 per 4 KiB of body in either
+            direction, control_frames_per_second with time. None left: GOAWAY(ENHANCE_YOUR_CALM), or 400.
     Time
         header_timeout_s: from connect, or the first byte of a head, to its end -> 408.
         body_timeout_s: from the head to the last byte of the body -> 408.

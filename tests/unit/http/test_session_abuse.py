@@ -71,6 +71,27 @@ def test_calm_is_what_a_budget_overrun_says(impl):
     assert isinstance(goaway, GoAwayFrame) and goaway.error_code == 11
 
 
+def test_long_frames_cost_by_their_length(impl):
+    peer = Peer(impl)
+    peer.pump()
+    before = peer.session.budget
+    peer.raw((4096).to_bytes(3) + b"\xbe\x00" + (0).to_bytes(4) + bytes(4096))  # a type that nobody knows
+    assert peer.session.budget == before - 17
+
+
+def test_a_head_that_is_all_work_and_no_request_costs_by_its_length(impl):
+    """Changes of the table's size (RFC 7541 4.2): 16 KiB of them take 0.1 ms, and leave nothing."""
+    peer = Peer(impl)
+    peer.pump()
+    frames = 0
+    for data, n in itertools.islice(FLOODS["table_sizes"](Encoder()), 20):
+        frames += n
+        peer.raw(data)
+        if peer.session.terminated:
+            break
+    assert peer.session.terminated and frames <= 8
+
+
 def test_work_pays_for_control_frames(impl):
     """A client that updates both windows after every answer and never stops is no attacker."""
     peer = Peer(impl, limits=Limits(control_frame_budget=20))

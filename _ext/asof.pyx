@@ -1,23 +1,23 @@
 """For each label the row in force at its time; materializer/pit/asof_py.py is the twin.
 
-Labels are in order, rows come in any. All labels of an entity stand together, by time; a row is of use to the first
-of them that is not before it, and to every later one until a better row. So each label has a Best, the best row it
-is the first for, and a running maximum over an entity's labels gives each its row:
+Labels are in order, rows come in any. All labels of an entity stand together, by time; a row is of use to the
+first of them that is not before it, and to every later one until a better row. So each label has a Best, the
+best row it is the first for, and a running maximum over an entity's labels gives each its row:
 
     labels   entity 0: t10 t20 t30   entity 1: t15 t25
     starts          0                       3             5
     Best            -  e12 e21              e3 -            of rows 0:e12 0:e21 0:e11 1:e3 1:e99
     winner          -  e12 e21              e3 e3
 
-Rows are read as they come, and neither sorted nor kept: memory is the labels' alone. Which row is better is a total
-order (event time, created time, place), so they may come in any order. With "known at the label's time" a row counts
-from the later of its two times on, and all else is the same.
+Rows are read as they come, and neither sorted nor kept: memory is the labels' alone. Which row is better is a
+total order (event time, created time, place), so they may come in any order. With "known at the label's time"
+a row counts from the later of its two times on, and all else is the same.
 
-What a row needs lies at places that one array names for the next. A Part is some entities and their labels, few
-enough to stay in a core's cache while all rows go by; it passes over the rows of others, which costs next to
-nothing. Parts share nothing that is written, so each thread takes one after the other. A block of rows takes each
-step together, and fetches what the next one needs. Among many labels of an entity a row finds its place by a
-directory: the labels' times from first to last in equal cells, about one to a label.
+What a row needs lies at places that one array names for the next. A Part is some entities and their labels,
+few enough to stay in a core's cache while all rows go by; it passes over the rows of others, which costs next
+to nothing. Parts share nothing that is written, so each thread takes one after the other. A block of rows
+takes each step together, and fetches what the next one needs. Among many labels of an entity a row finds its
+place by a directory: the labels' times from first to last in equal cells, about one to a label.
 """
 
 cimport cython
@@ -82,7 +82,7 @@ cdef inline bint better(const Best* a, const Best* b) noexcept nogil:
 cdef inline uint32_t first_not_before(
     const int64_t* times, uint32_t low, uint32_t high, int64_t time
 ) noexcept nogil:
-    """The first of times[low … high] that is not before `time`, or high. Always the same steps where there are few."""
+    """The first of times[low … high] that is not before `time`, or high. Always the same steps among few."""
     cdef uint32_t half
     while high - low > FEW:
         half = (high - low) >> 1
@@ -99,7 +99,7 @@ cdef inline uint32_t first_not_before(
 cdef inline uint32_t step(
     const int64_t* times, uint32_t low, uint32_t high, int64_t time, uint32_t size
 ) noexcept nogil:
-    """`size` further, unless that is beyond high or a time that is not before `time`. Times go on for 15 after the last."""
+    """`size` further, unless that is beyond high, or a time that is not before `time`."""
     return low + size * ((high - low >= size) & (times[low + size - 1] < time))
 
 
@@ -134,7 +134,7 @@ cdef inline void merge(
 
 
 cdef void sort_moments(Moment* moments, Moment* spare, Py_ssize_t n) noexcept nogil:
-    """By time. Runs by insertion, then merged two by two; neighbours that are in order already are only moved."""
+    """By time. Runs by insertion, then merged two by two."""
     cdef Py_ssize_t first = 0, middle, stop, i, j, run = RUN
     cdef Moment moment
     cdef Moment* source = moments
@@ -210,7 +210,9 @@ cdef inline int64_t counts_from(
     return events[row]
 
 
-cdef inline void narrow(const Order* o, uint32_t code, int64_t time, uint32_t* low, uint32_t* high) noexcept nogil:
+cdef inline void narrow(
+    const Order* o, uint32_t code, int64_t time, uint32_t* low, uint32_t* high
+) noexcept nogil:
     """From all labels of an entity to those of one cell of its directory."""
     cdef const Directory* of = &o.directories[o.directory_of[code]]
     cdef const uint32_t* cell
@@ -229,7 +231,7 @@ cdef Py_ssize_t scan_block(
     const int32_t* codes, const int64_t* events, const int64_t* created,
     Py_ssize_t at, Py_ssize_t m, uint64_t place
 ) noexcept nogil:
-    """Rows from `at` on until a block of them is of this part; each step's rows are those the one before leaves."""
+    """Rows from `at` on, until a block of them is of this part. Each step has what the one before left."""
     cdef uint32_t[BLOCK] rows
     cdef uint32_t[BLOCK] low
     cdef uint32_t[BLOCK] high
@@ -344,7 +346,7 @@ cdef class LabelTimes:
         """Labels to their codes, by counting; of one code in the order they came in."""
         cdef Py_ssize_t i, code
         cdef uint32_t at
-        cdef uint32_t* ends = self.order.starts + 1      # the end of a code until all are placed: then of the one before
+        cdef uint32_t* ends = self.order.starts + 1    # where the next label of a code goes, at last its end
         for i in range(self.n):
             if 0 <= codes[i] < self.n_codes:
                 ends[codes[i] + 1] += 1
@@ -381,16 +383,18 @@ cdef class LabelTimes:
     def parts(self, Py_ssize_t count):
         """All labels that have a code, in up to `count` Parts of about the same size."""
         cdef Py_ssize_t code, first = 0
+        cdef bint full
         cdef list found = []
         cdef const uint32_t* starts = self.order.starts
         if not self.n_placed:
             return found
         for code in range(1, self.n_codes + 1):
-            if <uint64_t> starts[code] * count >= <uint64_t> self.n_placed * (len(found) + 1) \
-                    or code == self.n_codes:
+            full = <uint64_t> starts[code] * count >= <uint64_t> self.n_placed * (len(found) + 1)
+            if full or code == self.n_codes:
                 found.append(Part(self, first, code))
                 first = code
         return found
+
 
 @cython.final
 cdef class Part:
@@ -436,7 +440,8 @@ cdef class Part:
         self.bests = <Best*> room(self.n * sizeof(Best))
 
     def scan(
-        self, const int32_t[::1] codes, const int64_t[::1] event_ts, const int64_t[::1] created_ts, int64_t place
+        self, const int32_t[::1] codes, const int64_t[::1] event_ts, const int64_t[::1] created_ts,
+        int64_t place
     ):
         """Offer rows to the labels; row i has place `place` + i.
 

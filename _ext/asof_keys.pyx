@@ -1,13 +1,13 @@
 """Keys of labels as small numbers, and which of them rows have; materializer/pit/asof_py.py is the twin.
 
-A KeyTable is filled with the keys of all labels once, and then asked for those of rows, by any number of threads:
+A KeyTable is filled with the keys of all labels once, and then asked for those of rows, by many threads:
 
     add    label keys  b a a ∅ c    ->  codes  0 1 1 -1 2
     find   row keys    c ? a        ->  codes  2 -1 1          -1: no label has it, or null
 
-Integers that lie close together are their own codes, less the smallest. Others are hashed into open addressing;
-bytes are compared whole, so equal hashes do no harm. A block of keys is hashed and its entries are fetched before
-the first of them is looked at.
+Integers that lie close together are their own codes, less the smallest. Others are hashed into open
+addressing; bytes are compared whole, so equal hashes do no harm. A block of keys is hashed and its entries
+are fetched before the first of them is looked at.
 """
 
 cimport cython
@@ -211,7 +211,9 @@ cdef class KeyTable:
         if self.direct:
             self.n_codes = <Py_ssize_t> self.width
 
-    cdef void find_direct(self, const Keys* keys, Py_ssize_t first, Py_ssize_t stop, int32_t* out) noexcept nogil:
+    cdef void find_direct(
+        self, const Keys* keys, Py_ssize_t first, Py_ssize_t stop, int32_t* out
+    ) noexcept nogil:
         cdef Py_ssize_t i
         cdef uint64_t code
         for i in range(first, stop):
@@ -301,7 +303,9 @@ cdef class KeyTable:
             hashes[i - first] = h
             __builtin_prefetch(&self.entries[h & self.mask], 0, 3)
 
-    cdef void find_ints(self, const Keys* keys, Py_ssize_t first, Py_ssize_t stop, int32_t* out) noexcept nogil:
+    cdef void find_ints(
+        self, const Keys* keys, Py_ssize_t first, Py_ssize_t stop, int32_t* out
+    ) noexcept nogil:
         cdef uint64_t[BLOCK] hashes
         cdef Py_ssize_t i
         cdef uint64_t at, key
@@ -312,7 +316,9 @@ cdef class KeyTable:
                 at = (at + 1) & self.mask
             out[i] = self.entries[at].code if is_present(keys, i) else EMPTY
 
-    cdef void find_bytes(self, const Keys* keys, Py_ssize_t first, Py_ssize_t stop, int32_t* out) noexcept nogil:
+    cdef void find_bytes(
+        self, const Keys* keys, Py_ssize_t first, Py_ssize_t stop, int32_t* out
+    ) noexcept nogil:
         """As above, and the bytes of each key that may be it are fetched too before they are compared."""
         cdef uint64_t[BLOCK] hashes
         cdef uint64_t[BLOCK] places

@@ -111,8 +111,8 @@ cdef class Source:
     Args:
         chunks: Arrow arrays of one type, of any offset.
         width: bytes of a value, or of an item of a fixed or variable list; 0: values are bits.
-        kind: "values"; "fixed": a list of `length` items, taken as one value; "lists": a list of varying length,
-            or text or bytes, whose items are bytes.
+        kind: "values"; "fixed": a list of `length` items, taken as one value; "lists": a list of varying
+            length, or text or bytes, whose items are bytes.
     """
 
     cdef Chunk* chunks
@@ -175,6 +175,7 @@ cdef class Source:
         cdef Py_ssize_t i, n = places.n
         cdef const Chunk* chunk
         cdef uint8_t* out
+        cdef int64_t row
         cdef bint there
         if len(bits) * 8 < n:
             raise ValueError(f"{len(bits)} bytes for {n} bits")
@@ -187,7 +188,8 @@ cdef class Source:
                 if i + AHEAD < n and at[i + AHEAD] >= 0:
                     chunk = &self.chunks[at[i + AHEAD] >> 32]
                     if chunk.present != NULL:
-                        __builtin_prefetch(chunk.present + ((chunk.offset + row_of(at[i + AHEAD])) >> 3), 0, 0)
+                        row = chunk.offset + row_of(at[i + AHEAD])
+                        __builtin_prefetch(chunk.present + (row >> 3), 0, 0)
                 if at[i] >= 0:
                     chunk = &self.chunks[at[i] >> 32]
                     there = chunk.present == NULL or bit(chunk.present, chunk.offset + row_of(at[i]))

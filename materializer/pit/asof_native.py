@@ -1,7 +1,7 @@
 """`find_rows` on the native kernel: keys to codes (_ext/asof_keys.pyx), codes and times to rows (_ext/asof.pyx).
 
-First the keys of all rows become codes, chunk by chunk. Then each thread takes parts of the labels, an entity being in
-one, from sorting them to their rows; all chunks go by for each part.
+First the keys of all rows become codes, block by block. Then each thread takes parts of the labels, an entity being in
+one, from sorting them to their rows; all blocks go by for each part.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from materializer.pit.factorize import canonical_key
 
 Codes = npt.NDArray[np.int32]
 
+_BLOCK: Final = 1 << 19  # rows whose keys one thread looks up at a time
 _PART: Final = 1 << 18  # labels: with their best rows 8 MB
 _MOST_PARTS: Final = 8
 
@@ -35,36 +36,51 @@ def find_rows(
     threads: int | None = None,
 ) -> Ints:
     """See the twin. A cutoff for each label other than its own time is left to the twin."""
-    known = isinstance(cutoff, np.ndarray)
-    if known and not np.array_equal(cutoff, labels.times):  # type: ignore[arg-type]
-        return asof_py.find_rows(labels, chunks, ttl_us=ttl_us, cutoff=cutoff)
+    limit: int | None = None
+    if isinstance(cutoff, np.ndarray):
+        if not np.array_equal(cutoff, labels.times):
+            return asof_py.find_rows(labels, chunks, ttl_us=ttl_us, cutoff=cutoff)
+    else:
+        limit = cutoff
     keys = Keys(labels)
     times = LabelTimes(
         keys.codes,
         keys.n_codes,
         np.ascontiguousarray(labels.times),
         ttl_us=ttl_us,
-        cutoff=None if known else cutoff,
-        known=known,
+        cutoff=limit,
+        known=isinstance(cutoff, np.ndarray),
     )
     threads = threads or cores()
-    codes: list[Codes] = [np.empty(0, np.int32)] * len(chunks)
+    blocks = list(_blocks(chunks))
+    codes: list[Codes] = [np.empty(0, np.int32)] * len(blocks)
     places = np.full(len(labels.times), NONE, np.int64)
 
     def code(mine: Iterator[int]) -> None:
-        for number in mine:
-            codes[number] = keys.find(chunks[number].keys, len(chunks[number].event_ts))
+        for i in mine:
+            codes[i] = keys.find(blocks[i][1])
 
     def join(mine: Iterator[Part]) -> None:
         for part in mine:
             part.sort()
-            for number, (rows, chunk) in enumerate(zip(codes, chunks, strict=True)):
-                part.scan(rows, *map(np.ascontiguousarray, (chunk.event_ts, chunk.created_ts)), place(number))
+            for rows, (first, block) in zip(codes, blocks, strict=True):
+                part.scan(rows, block.event_ts, block.created_ts, first)
             part.winners(places)
 
-    in_threads(code, range(len(chunks)), threads)
+    in_threads(code, range(len(blocks)), threads)
     in_threads(join, times.parts(_count(len(labels.times), threads)), threads)
     return places
+
+
+def _blocks(chunks: Sequence[RowChunk]) -> Iterator[tuple[int, RowChunk]]:
+    """Chunks, long ones in pieces; each with the place of its first row."""
+    for number, chunk in enumerate(chunks):
+        for start in range(0, len(chunk.event_ts), _BLOCK):
+            rows = slice(start, start + _BLOCK)
+            event, created = (
+                np.ascontiguousarray(times[rows]) for times in (chunk.event_ts, chunk.created_ts)
+            )
+            yield place(number, start), RowChunk([column[rows] for column in chunk.keys], event, created)
 
 
 def _count(n_labels: int, threads: int) -> int:
@@ -93,10 +109,12 @@ class Keys:
                 part, self.n_codes = _added(self._pairs, _paired(self.codes, part))
             self.codes = part
 
-    def find(self, columns: Sequence[pa.Array], n: int) -> Codes:
-        """Codes of rows: int32[n]."""
-        codes = np.zeros(n, np.int32)
-        for i, (column, table, dtype) in enumerate(zip(columns, self._tables, self._key_types, strict=True)):
+    def find(self, rows: RowChunk) -> Codes:
+        """Codes of rows: int32[m]."""
+        codes = np.zeros(len(rows.event_ts), np.int32)
+        for i, (column, table, dtype) in enumerate(
+            zip(rows.keys, self._tables, self._key_types, strict=True)
+        ):
             part = _found(table, column, dtype)
             codes = self._pairs[i - 1].find(_paired(codes, part)) if i else part
         return codes
@@ -114,7 +132,8 @@ def _found(table: KeyTable, column: pa.Array, dtype: str) -> Codes:
         return table.find(_plain(canonical_key(column, dtype)))
     known = np.append(table.find(_plain(canonical_key(column.dictionary, dtype))), np.int32(NONE))
     indices = column.indices.fill_null(len(column.dictionary)) if column.null_count else column.indices
-    return known[indices.to_numpy()]
+    found: Codes = known[indices.to_numpy()]
+    return found
 
 
 def _plain(column: pa.Array) -> pa.Array:

@@ -50,16 +50,18 @@ def find_rows(
         pa.chunked_array([canonical_key(chunk.keys[i], key_type) for chunk in chunks] or [labels.keys[i][:0]])
         for i, key_type in enumerate(labels.key_types)
     ]
-    row_keys = [canonical_key(column, key_type) for column, key_type in zip(keys, labels.key_types, strict=True)]
+    row_keys = [
+        canonical_key(column, key_type) for column, key_type in zip(keys, labels.key_types, strict=True)
+    ]
     spine_codes, row_codes = shared_codes(labels.keys, row_keys, len(labels.times), n_rows)
     event, created = (
         np.concatenate([getattr(chunk, name) for chunk in chunks] or [np.empty(0, np.int64)])
         for name in ("event_ts", "created_ts")
     )
-    found = asof_indices(
-        spine_codes, labels.times, row_codes, event, created, ttl_us=ttl_us, cutoff=cutoff
-    )
-    chunk = np.searchsorted(starts, found, "right") - 1  # of several that start there, the last: the one with rows
+    found = asof_indices(spine_codes, labels.times, row_codes, event, created, ttl_us=ttl_us, cutoff=cutoff)
+    chunk = (
+        np.searchsorted(starts, found, "right") - 1
+    )  # of several that start there, the last: the one with rows
     return np.where(found < 0, NONE, chunk << 32 | found - np.append(starts, 0)[chunk])
 
 

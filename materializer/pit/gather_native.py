@@ -177,9 +177,9 @@ def _taker(column: Column, ranges: _Ranges) -> _Taker | _ByTwin:
 
 
 def _has_width(kind: pa.DataType) -> bool:
-    return is_.is_boolean(kind) or (
-        (is_.is_primitive(kind) or is_.is_decimal(kind) or is_.is_fixed_size_binary(kind)) and kind.bit_width >= 8
-    )
+    if is_.is_primitive(kind) or is_.is_decimal(kind) or is_.is_fixed_size_binary(kind):
+        return is_.is_boolean(kind) or kind.bit_width >= 8  # type: ignore[no-any-return]
+    return False
 
 
 def _is_plain(column: Column) -> bool:

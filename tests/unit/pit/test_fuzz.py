@@ -6,6 +6,7 @@ FASTSERVE_FUZZ_SEED=… compares others.
 
 from __future__ import annotations
 
+import itertools
 import os
 from datetime import timedelta
 
@@ -22,7 +23,7 @@ from tests.oracles.bits import bits
 from tests.oracles.naive_pit import naive_pit
 from tests.unit.offline.views import registered
 
-VALUES = int(os.environ.get("FASTSERVE_FUZZ_VALUES", "500000"))
+VALUES = int(os.environ.get("FASTSERVE_FUZZ_VALUES", "250000"))
 SEED = int(os.environ.get("FASTSERVE_FUZZ_SEED", "20240101"))
 FEATURES = {
     "flag": "bool", "small": "int32", "big": "int64", "half": "float32", "real": "float64", "word": "string",
@@ -105,7 +106,7 @@ def one_table(rng, keys, n, m):
 def in_chunks(rng, table):
     """The table in up to four chunks, of which some may be empty, out of the middle of larger ones."""
     bounds = [0, *sorted(rng.integers(0, len(table) + 1, rng.integers(0, 4)).tolist()), len(table)]
-    pieces = [table.slice(a, b - a) for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    pieces = [table.slice(a, b - a) for a, b in itertools.pairwise(bounds)]
     if rng.random() < 0.5:
         pieces = [pa.concat_tables([table, piece]).combine_chunks().slice(len(table)) for piece in pieces]
     return pa.concat_tables(pieces)
@@ -132,4 +133,4 @@ def test_many_values_are_the_rule_s_values_byte_for_byte(kernel, monkeypatch):
         compared += n * len(columns)
         matched += sum(i >= 0 for i in rows) * len(columns)
         tables += 1
-    assert tables > 50 and matched > compared // 4
+    assert tables > 30 and matched > compared // 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from decimal import Decimal
 
 import numpy as np
@@ -47,7 +48,7 @@ VALUES = {
 def cut(array, at):
     """The array in chunks, each of them out of the middle of a larger one."""
     bounds = [0, *at, len(array)]
-    pieces = [array[a:b] for a, b in zip(bounds[:-1], bounds[1:], strict=True)]
+    pieces = [array[a:b] for a, b in itertools.pairwise(bounds)]
     if pa.types.is_null(array.type):
         return pieces
     return [pa.concat_arrays([array, piece, array])[len(array) : len(array) + len(piece)] for piece in pieces]
@@ -83,14 +84,18 @@ def test_columns_without_a_chunk(kernel):
         assert got.type == kind and got.null_count == 2
 
 
-@pytest.mark.parametrize("name", ["int64", "bool", "string", "list<int64>", "fixed list", "dictionary", "struct"])
+@pytest.mark.parametrize(
+    "name", ["int64", "bool", "string", "list<int64>", "fixed list", "dictionary", "struct"]
+)
 def test_an_answer_comes_in_chunks_of_a_fixed_length(kernel, name, monkeypatch):
     for module in ("chunks", "gather_py", "gather_native"):
         if module == "gather_native":
             pytest.importorskip("fastserve._native.gather")
         monkeypatch.setattr(f"materializer.pit.{module}.TAKE_ROWS", 4)
     kind, values = VALUES[name]
-    found = kernel.gather([Column([pa.array(values, kind)], kind, np.arange(5)[[4, 3, 2, 1, 0] * 2])] * 2, threads=3)
+    found = kernel.gather(
+        [Column([pa.array(values, kind)], kind, np.arange(5)[[4, 3, 2, 1, 0] * 2])] * 2, threads=3
+    )
     for got in found:
         assert [len(chunk) for chunk in got.chunks] == [4, 4, 2]
         assert bits(got) == bits(pa.array(values, kind))[::-1] * 2
@@ -115,4 +120,6 @@ def test_text_is_split_where_its_ends_would_not_fit(monkeypatch):
 
 def test_a_place_orders_as_the_position_does():
     assert place(0, 2**32 - 1) < place(1) < place(1, 1)
-    assert chunks.TAKE_ROWS == 1 << 18  # of what a data set's bytes are made; another number makes other bytes
+    assert (
+        chunks.TAKE_ROWS == 1 << 18
+    )  # of what a data set's bytes are made; another number makes other bytes

@@ -277,7 +277,8 @@ cdef class KeyTable:
             at = (at + 1) & self.mask
         entry.key, entry.code = key, <int32_t> self.n_codes
         if self.text:
-            put(&self.held, keys.data + keys.values[i], keys.values[i + 1] - keys.values[i])
+            if keys.values[i + 1] > keys.values[i]:
+                put(&self.held, keys.data + keys.values[i], keys.values[i + 1] - keys.values[i])
             self.ends[self.n_codes + 1] = self.held.size
         self.n_codes += 1
         return entry.code

@@ -104,10 +104,11 @@ def measured(case: Case, rows: int) -> tuple[Table, list[Target]]:
     }
     others = [system for system in SYSTEMS if system not in (OURS, TWIN)]
     fastest = min(others, key=lambda system: figures[system]["s"].median)
-    table = Table(case.label, {"s": "", "over_fastserve": "x", "memory": "x inputs"})
+    table = Table(case.label, {"time": "s", "over_fastserve": "x", "cpu": "s", "memory": "x inputs"})
     for system, of in figures.items():
         memory = Figure(tuple(peak / size for peak in of["peak"].rounds))
-        table.add(system, s=of["s"], over_fastserve=of["s"].over(figures[OURS]["s"]), memory=memory)
+        over = of["s"].over(figures[OURS]["s"])
+        table.add(system, time=of["s"], over_fastserve=over, cpu=of["cpu"], memory=memory)
     ratio = figures[fastest]["s"].over(figures[OURS]["s"]).median
     peak = max(figures[OURS]["peak"].rounds) / size
     what = f"PIT join, {case.label}"
@@ -132,7 +133,7 @@ def run(system: str, folder: str, digests: dict[str, str]) -> Mapping[str, float
     first = digests.setdefault("answer", said["digest"])
     if said["digest"] != first:
         raise SystemExit(f"{system} gives another answer than the first")
-    return {"s": said["s"], "peak": said["peak"]}
+    return {quantity: said[quantity] for quantity in ("s", "cpu", "peak")}
 
 
 def write_inputs(case: Case, n: int, folder: Path) -> int:

@@ -1,7 +1,7 @@
 """One join of one system, in a process of its own: `python -m bench.pit_run SYSTEM FOLDER`, asked by bench/pit.py.
 
 Reads the inputs, which are mapped and touched, makes the system's own tables of them, joins a few rows to warm up, and
-then all of them once. Prints JSON: seconds, the peak of resident bytes over what there was before, and a digest of
+then all of them once. Prints JSON: seconds, those of CPU, the peak of resident bytes over what there was before, and a digest of
 the answer.
 """
 
@@ -31,11 +31,11 @@ def main(system: str, folder: str) -> int:
     run, answer = SYSTEMS[system](labels, rows, names)
     gc.collect()
     Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
-    before, begun = resident("VmRSS"), time.perf_counter()
+    before, cpu, begun = resident("VmRSS"), time.process_time(), time.perf_counter()
     made = run()
-    took = time.perf_counter() - begun
+    took, cpu = time.perf_counter() - begun, time.process_time() - cpu
     peak = resident("VmHWM") - before
-    print(json.dumps({"s": took, "peak": peak, "digest": digest(answer(made))}))
+    print(json.dumps({"s": took, "cpu": cpu, "peak": peak, "digest": digest(answer(made))}))
     return 0
 
 

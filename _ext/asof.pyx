@@ -14,16 +14,20 @@ total order (event time, created time, place), so they may come in any order. Wi
 a row counts from the later of its two times on, and all else is the same.
 
 What a row needs lies at places that one array names for the next. A Part is some entities and their labels,
-few enough to stay in a core's cache while all rows go by; it passes over the rows of others, which costs next
-to nothing. Parts share nothing that is written, so each thread takes one after the other. A block of rows
-takes each step together, and fetches what the next one needs. Among many labels of an entity a row finds its
-place by a directory: the labels' times from first to last in equal cells, about one to a label.
+few enough to stay in a core's own cache. So rows are dealt out by part first, a block at a time, and then
+each part takes its rows of some blocks in a row. Parts share nothing that is written, and each thread takes
+one after the other. Within a part 64 rows take each step together, and fetch what the next one needs. Among
+many labels of an entity a row finds its place by a directory: the labels' times from first to last in equal
+cells, about one to a label.
 """
 
 cimport cython
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint32_t, uint64_t, uintptr_t
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint16_t, uint32_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcpy, memset
+from libc.string cimport memset
+
+from asof_order cimport FEW, Directory, Moment, Order, cells_of, fill_directory, first_not_before, narrow
+from asof_order cimport sort_labels
 
 cdef extern from * nogil:
     """
@@ -35,8 +39,7 @@ cdef extern from * nogil:
 
 cdef enum:
     BLOCK = 64                 # rows that take a step together
-    FEW = 15                   # labels that are searched in four steps; an entity with more has a directory
-    RUN = 16                   # labels sorted by insertion
+    MOST_PARTS = 4096
     HUGE_PAGE = 1 << 21
 
 cdef uint64_t SIGN = <uint64_t> 1 << 63
@@ -48,27 +51,11 @@ cdef struct Best:              # all 0: none yet
     uint64_t place             # 1 + the row's place
 
 
-cdef struct Directory:         # of an entity with many labels
-    int64_t first              # its first label's time
-    int32_t shift              # cell k: first + (k << shift) and later
-    uint32_t at                # cells[at + k]: the first label of cell k
-
-
-cdef struct Moment:
-    int64_t time
-    uint32_t label
-
-
-cdef struct Order:             # labels by entity and time, and the rule
-    uint32_t* starts           # [n_codes + 1]: the first label of a code, among the placed
-    int64_t* times             # [placed], and FEW more that are read but mean nothing
-    uint32_t* labels           # [placed]: which label it is
-    uint32_t* directory_of     # [n_codes]: its number, where there are more than FEW labels
-    Directory* directories
-    uint32_t* cells
-    uint64_t ttl
-    bint bounded, known
-    int64_t cutoff
+cdef struct Row:
+    int64_t event
+    int64_t created
+    uint32_t code
+    uint32_t number            # in its block
 
 
 cdef inline bint better(const Best* a, const Best* b) noexcept nogil:
@@ -77,30 +64,6 @@ cdef inline bint better(const Best* a, const Best* b) noexcept nogil:
     if a.created != b.created:
         return a.created > b.created
     return a.place > b.place
-
-
-cdef inline uint32_t first_not_before(
-    const int64_t* times, uint32_t low, uint32_t high, int64_t time
-) noexcept nogil:
-    """The first of times[low … high] that is not before `time`, or high. Always the same steps among few."""
-    cdef uint32_t half
-    while high - low > FEW:
-        half = (high - low) >> 1
-        if times[low + half] < time:
-            low += half + 1
-        else:
-            high = low + half
-    low = step(times, low, high, time, 8)
-    low = step(times, low, high, time, 4)
-    low = step(times, low, high, time, 2)
-    return step(times, low, high, time, 1)
-
-
-cdef inline uint32_t step(
-    const int64_t* times, uint32_t low, uint32_t high, int64_t time, uint32_t size
-) noexcept nogil:
-    """`size` further, unless that is beyond high, or a time that is not before `time`."""
-    return low + size * ((high - low >= size) & (times[low + size - 1] < time))
 
 
 cdef void* room(size_t size) except NULL:
@@ -116,166 +79,48 @@ cdef void* room(size_t size) except NULL:
     return made
 
 
-cdef inline void merge(
-    const Moment* a, Py_ssize_t n_a, const Moment* b, Py_ssize_t n_b, Moment* out
+cdef void scan_block(
+    const Order* of, Best* bests, const Row* rows, Py_ssize_t n, uint64_t place
 ) noexcept nogil:
-    cdef Py_ssize_t i = 0, j = 0
-    cdef bint second
-    if n_a and n_b and a[n_a - 1].time > b[0].time:     # else they are in order already
-        while i < n_a and j < n_b:
-            second = b[j].time < a[i].time
-            out[i + j] = b[j] if second else a[i]
-            if second:
-                j += 1
-            else:
-                i += 1
-    memcpy(out + i + j, a + i, (n_a - i) * sizeof(Moment))
-    memcpy(out + n_a + j, b + j, (n_b - j) * sizeof(Moment))
-
-
-cdef void sort_moments(Moment* moments, Moment* spare, Py_ssize_t n) noexcept nogil:
-    """By time. Runs by insertion, then merged two by two."""
-    cdef Py_ssize_t first = 0, middle, stop, i, j, run = RUN
-    cdef Moment moment
-    cdef Moment* source = moments
-    cdef Moment* target = spare
-    while first < n:
-        stop = min(first + RUN, n)
-        for i in range(first + 1, stop):
-            moment = moments[i]
-            j = i
-            while j > first and moments[j - 1].time > moment.time:
-                moments[j] = moments[j - 1]
-                j -= 1
-            moments[j] = moment
-        first = stop
-    while run < n:
-        first = 0
-        while first < n:
-            middle, stop = min(first + run, n), min(first + 2 * run, n)
-            merge(source + first, middle - first, source + middle, stop - middle, target + first)
-            first = stop
-        source, target = target, source
-        run *= 2
-    if source != moments:
-        memcpy(moments, source, n * sizeof(Moment))
-
-
-cdef inline uint32_t cells_of(uint32_t count) noexcept nogil:
-    """A power of two, count or more."""
-    cdef uint32_t cells = 1
-    while cells < count:
-        cells *= 2
-    return cells
-
-
-cdef void sort_labels(Order* o, Py_ssize_t code, Moment* moments, Moment* spare) noexcept nogil:
-    cdef uint32_t start = o.starts[code], end = o.starts[code + 1], i
-    for i in range(start + 1, end):
-        if o.times[i] < o.times[i - 1]:
-            break
-    else:
-        return
-    for i in range(start, end):
-        moments[i - start] = Moment(o.times[i], o.labels[i])
-    sort_moments(moments, spare, end - start)
-    for i in range(start, end):
-        o.times[i], o.labels[i] = moments[i - start].time, moments[i - start].label
-
-
-cdef void fill_directory(Order* o, Py_ssize_t code) noexcept nogil:
-    cdef uint32_t start = o.starts[code], end = o.starts[code + 1], i
-    cdef uint32_t cells = cells_of(end - start), k = 0
-    cdef Directory* of = &o.directories[o.directory_of[code]]
-    cdef uint64_t span
-    of.first = o.times[start]
-    span = <uint64_t> o.times[end - 1] - <uint64_t> of.first
-    of.shift = 0
-    while span >> of.shift >= cells:
-        of.shift += 1
-    for i in range(start, end):
-        while k <= (<uint64_t> o.times[i] - <uint64_t> of.first) >> of.shift:
-            o.cells[of.at + k] = i
-            k += 1
-    while k <= cells:
-        o.cells[of.at + k] = end
-        k += 1
-
-
-cdef inline int64_t counts_from(
-    const Order* o, const int64_t* events, const int64_t* created, uint32_t row
-) noexcept nogil:
-    if o.known and created[row] > events[row]:
-        return created[row]
-    return events[row]
-
-
-cdef inline void narrow(
-    const Order* o, uint32_t code, int64_t time, uint32_t* low, uint32_t* high
-) noexcept nogil:
-    """From all labels of an entity to those of one cell of its directory."""
-    cdef const Directory* of = &o.directories[o.directory_of[code]]
-    cdef const uint32_t* cell
-    if time <= of.first:
-        high[0] = low[0]
-    elif time > o.times[high[0] - 1]:
-        low[0] = high[0]
-    else:
-        cell = &o.cells[of.at + ((<uint64_t> time - <uint64_t> of.first) >> of.shift)]
-        low[0], high[0] = cell[0], cell[1]
-        __builtin_prefetch(&o.times[low[0]], 0, 3)
-
-
-cdef Py_ssize_t scan_block(
-    const Order* of, uint32_t first, uint32_t stop, Best* own,
-    const int32_t* codes, const int64_t* events, const int64_t* created,
-    Py_ssize_t at, Py_ssize_t m, uint64_t place
-) noexcept nogil:
-    """Rows from `at` on, until a block of them is of this part. Each step has what the one before left."""
-    cdef uint32_t[BLOCK] rows
+    """Up to BLOCK rows of one part. Each step has what the one before left."""
+    cdef uint32_t[BLOCK] left
     cdef uint32_t[BLOCK] low
     cdef uint32_t[BLOCK] high
     cdef const uint32_t* starts = of.starts
-    cdef Best* bests = own - starts[first]
-    cdef uint32_t width = stop - first, row, code, slot
-    cdef Py_ssize_t left = 0, k, n
-    cdef int64_t time
+    cdef Py_ssize_t k, m = 0
+    cdef uint32_t slot
+    cdef const Row* row
     cdef Best mine
-    while at < m and left < BLOCK:
-        rows[left] = <uint32_t> at
-        left += <uint32_t> codes[at] - first < width
-        at += 1
-    for k in range(left):
-        __builtin_prefetch(&starts[codes[rows[k]]], 0, 3)
-    n, left = left, 0
     for k in range(n):
-        row = rows[k]
-        code = <uint32_t> codes[row]
-        rows[left], low[left], high[left] = row, starts[code], starts[code + 1]
-        if high[left] - low[left] > FEW:
-            narrow(of, code, counts_from(of, events, created, row), &low[left], &high[left])
+        __builtin_prefetch(&starts[rows[k].code], 0, 3)
+    for k in range(n):
+        low[k], high[k] = starts[rows[k].code], starts[rows[k].code + 1]
+        if high[k] - low[k] > FEW:
+            narrow(of, rows[k].code, counts_from(of, &rows[k]), &low[k], &high[k])
         else:
-            __builtin_prefetch(&of.times[low[left]], 0, 3)
-            __builtin_prefetch(&of.times[high[left] - 1], 0, 3)
-        left += created[row] <= of.cutoff
-    n, left = left, 0
+            __builtin_prefetch(&of.times[low[k]], 0, 3)
+            __builtin_prefetch(&of.times[high[k] - 1], 0, 3)
     for k in range(n):                              # the first label each is of use to
-        row = rows[k]
-        time = counts_from(of, events, created, row)
-        slot = first_not_before(of.times, low[k], high[k], time)
-        rows[left], low[left] = row, slot
+        row = &rows[k]
+        slot = first_not_before(of.times, low[k], high[k], counts_from(of, row))
+        left[m], low[m] = <uint32_t> k, slot
         __builtin_prefetch(&bests[slot], 1, 3)
-        left += slot < starts[<uint32_t> codes[row] + 1] and (
-            not of.bounded or <uint64_t> of.times[slot] - <uint64_t> events[row] < of.ttl
+        m += slot < starts[row.code + 1] and (
+            not of.bounded or <uint64_t> of.times[slot] - <uint64_t> row.event < of.ttl
         )
-    for k in range(left):
-        row = rows[k]
-        mine.event = <uint64_t> events[row] ^ SIGN
-        mine.created = <uint64_t> created[row] ^ SIGN
-        mine.place = place + row
+    for k in range(m):
+        row = &rows[left[k]]
+        mine.event = <uint64_t> row.event ^ SIGN
+        mine.created = <uint64_t> row.created ^ SIGN
+        mine.place = place + row.number
         if better(&mine, &bests[low[k]]):
             bests[low[k]] = mine
-    return at
+
+
+cdef inline int64_t counts_from(const Order* of, const Row* row) noexcept nogil:
+    if of.known and row.created > row.event:
+        return row.created
+    return row.event
 
 
 cdef void run(
@@ -312,7 +157,9 @@ cdef class LabelTimes:
     """
 
     cdef readonly Py_ssize_t n, n_codes, n_placed
+    cdef Py_ssize_t n_parts
     cdef Order order
+    cdef uint16_t* part_of         # [n_codes]; NULL until there are parts
 
     def __init__(
         self, const int32_t[::1] codes, Py_ssize_t n_codes, const int64_t[::1] times, *,
@@ -341,6 +188,7 @@ cdef class LabelTimes:
         free(self.order.directory_of)
         free(self.order.directories)
         free(self.order.cells)
+        free(self.part_of)
 
     cdef void place(self, const int32_t* codes, const int64_t* times) noexcept nogil:
         """Labels to their codes, by counting; of one code in the order they came in."""
@@ -381,19 +229,93 @@ cdef class LabelTimes:
         return 0
 
     def parts(self, Py_ssize_t count):
-        """All labels that have a code, in up to `count` Parts of about the same size."""
-        cdef Py_ssize_t code, first = 0
-        cdef bint full
+        """All labels that have a code, in up to `count` Parts of about the same size. Once."""
+        cdef Py_ssize_t code, first = 0, part = 0
         cdef list found = []
         cdef const uint32_t* starts = self.order.starts
-        if not self.n_placed:
-            return found
-        for code in range(1, self.n_codes + 1):
-            full = <uint64_t> starts[code] * count >= <uint64_t> self.n_placed * (len(found) + 1)
-            if full or code == self.n_codes:
-                found.append(Part(self, first, code))
-                first = code
+        if self.part_of != NULL or not 0 < count <= MOST_PARTS:
+            raise ValueError(f"{count} parts, or there are some already")
+        self.part_of = <uint16_t*> room(self.n_codes * sizeof(uint16_t))
+        for code in range(self.n_codes if self.n_placed else 0):
+            self.part_of[code] = <uint16_t> part
+            if <uint64_t> starts[code + 1] * count >= <uint64_t> self.n_placed * (part + 1):
+                found.append(Part(self, part, first, code + 1))
+                first, part = code + 1, part + 1
+        self.n_parts = part
         return found
+
+
+@cython.final
+cdef class Rows:
+    """A block of rows, those of each part together. Filled by one thread, again and again.
+
+    Args:
+        of: the labels, whose parts have been made.
+    """
+
+    cdef LabelTimes of
+    cdef Row* rows
+    cdef uint32_t* ends            # of the parts before this one, of this one, …; rows of none come last
+    cdef Py_ssize_t room
+    cdef uint64_t place
+
+    def __init__(self, LabelTimes of):
+        if self.of is not None or of.part_of == NULL:
+            raise ValueError("Rows are of labels in parts")
+        self.of = of
+        self.ends = <uint32_t*> room((of.n_parts + 2) * sizeof(uint32_t))
+
+    def __dealloc__(self):
+        free(self.rows)
+        free(self.ends)
+
+    def fill(
+        self, const int32_t[::1] codes, const int64_t[::1] event_ts, const int64_t[::1] created_ts,
+        int64_t place
+    ):
+        """Hold these rows instead of those before; row i has place `place` + i.
+
+        Args:
+            codes: of the rows' entities, int32[m]; one that no label has is one of none.
+            event_ts, created_ts: int64[m].
+        """
+        cdef Py_ssize_t m = len(codes)
+        if not m == len(event_ts) == len(created_ts) or m >= 2**31:
+            raise ValueError(f"{m} codes, {len(event_ts)} event times, {len(created_ts)} created times")
+        if place < 0:
+            raise ValueError("a place below 0")
+        if m > self.room:
+            free(self.rows)
+            self.rows, self.room = NULL, 0
+            self.rows = <Row*> room(m * sizeof(Row))
+            self.room = m
+        self.place = <uint64_t> place + 1
+        memset(self.ends, 0, (self.of.n_parts + 2) * sizeof(uint32_t))
+        if m:
+            with nogil:
+                self.spread(&codes[0], &event_ts[0], &created_ts[0], m)
+
+    cdef inline Py_ssize_t part_at(self, int32_t code, int64_t created) noexcept nogil:
+        if <uint32_t> code < <uint32_t> self.of.n_codes and created <= self.of.order.cutoff:
+            return self.of.part_of[code]
+        return self.of.n_parts
+
+    cdef void spread(
+        self, const int32_t* codes, const int64_t* events, const int64_t* created, Py_ssize_t m
+    ) noexcept nogil:
+        """Each row to the end of its part, by counting."""
+        cdef Py_ssize_t i, part
+        cdef uint32_t at, before = 0
+        cdef uint32_t* ends = self.ends
+        for i in range(m):
+            ends[self.part_at(codes[i], created[i])] += 1
+        for part in range(self.of.n_parts + 1):
+            ends[part], before = before, before + ends[part]
+        for i in range(m):
+            part = self.part_at(codes[i], created[i])
+            at = ends[part]
+            ends[part] = at + 1
+            self.rows[at] = Row(events[i], created[i], <uint32_t> codes[i], <uint32_t> i)
 
 
 @cython.final
@@ -403,14 +325,14 @@ cdef class Part:
     cdef LabelTimes of
     cdef Order* order
     cdef uint32_t first, stop
-    cdef Py_ssize_t n
+    cdef Py_ssize_t number, n
     cdef Best* bests               # of the label at starts[first] and on; NULL until `sort`
 
-    def __init__(self, LabelTimes of, Py_ssize_t first, Py_ssize_t stop):
+    def __init__(self, LabelTimes of, Py_ssize_t number, Py_ssize_t first, Py_ssize_t stop):
         if self.of is not None or not 0 <= first <= stop <= of.n_codes:
             raise IndexError(f"codes {first} to {stop}")
         self.order = &of.order
-        self.of, self.first, self.stop = of, <uint32_t> first, <uint32_t> stop
+        self.of, self.number, self.first, self.stop = of, number, <uint32_t> first, <uint32_t> stop
         self.n = of.order.starts[stop] - of.order.starts[first]
 
     def __len__(self):
@@ -439,27 +361,20 @@ cdef class Part:
         free(moments)
         self.bests = <Best*> room(self.n * sizeof(Best))
 
-    def scan(
-        self, const int32_t[::1] codes, const int64_t[::1] event_ts, const int64_t[::1] created_ts,
-        int64_t place
-    ):
-        """Offer rows to the labels; row i has place `place` + i.
-
-        Args:
-            codes: of the rows' entities, int32[m]; those of other parts, or of none, are passed over.
-            event_ts, created_ts: int64[m].
-        """
-        cdef Py_ssize_t at = 0, m = len(codes)
-        if not m == len(event_ts) == len(created_ts) or m >= 2**32:
-            raise ValueError(f"{m} codes, {len(event_ts)} event times, {len(created_ts)} created times")
-        if self.bests == NULL or place < 0:
-            raise ValueError("a Part that was not sorted, or a place below 0")
-        if m and self.n and not (self.order.bounded and not self.order.ttl):
-            with nogil:
-                while at < m:
-                    at = scan_block(
-                        self.order, self.first, self.stop, self.bests,
-                        &codes[0], &event_ts[0], &created_ts[0], at, m, <uint64_t> place + 1)
+    def scan(self, Rows rows):
+        """Offer the rows that are of this part to its labels."""
+        cdef Py_ssize_t at = 0, stop
+        cdef Best* bests
+        if self.bests == NULL or rows.of is not self.of or self.number >= self.of.n_parts:
+            raise ValueError("a Part that was not sorted, or Rows of other labels")
+        if self.order.bounded and not self.order.ttl:
+            return
+        at, stop = rows.ends[self.number - 1] if self.number else 0, rows.ends[self.number]
+        bests = self.bests - self.order.starts[self.first]
+        with nogil:
+            while at < stop:
+                scan_block(self.order, bests, rows.rows + at, min(stop - at, <Py_ssize_t> BLOCK), rows.place)
+                at += BLOCK
 
     def winners(self, int64_t[::1] out):
         """Write the places of the labels' rows; -1 where there is none."""

@@ -1,8 +1,8 @@
 """One join of one system, in a process of its own: `python -m bench.pit_run SYSTEM FOLDER`, asked by bench/pit.py.
 
 Reads the inputs, which are mapped and touched, makes the system's own tables of them, joins a few rows to warm up, and
-then all of them once. Prints JSON: seconds, those of CPU, the peak of resident bytes over what there was before, and a digest of
-the answer.
+then all of them once. Prints JSON: seconds, those of CPU, the peak of resident bytes over what there was before, and a
+digest of the answer.
 """
 
 from __future__ import annotations

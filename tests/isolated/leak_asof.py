@@ -3,7 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
-from fastserve._native.asof import LabelTimes, Part
+from fastserve._native.asof import LabelTimes, Part, Rows
 from fastserve._native.asof_keys import KeyTable
 from fastserve._native.gather import Places, Source
 from tests.isolated.meter import run
@@ -37,13 +37,15 @@ def joins(i: int) -> None:
     for codes, times in ((CODES, STAMPS), (MANY, MANY_TIMES)):
         labels = LabelTimes(codes, 2, times, ttl_us=10, known=i % 2 == 0)
         out = np.empty(len(times), np.int64)
-        for part in labels.parts(2):
+        parts, rows = labels.parts(2), Rows(labels)
+        rows.fill(CODES, STAMPS, STAMPS, 0)
+        for part in parts:
             part.sort()
-            part.scan(CODES, STAMPS, STAMPS, 0)
+            part.scan(rows)
             part.winners(out)
     if i % 8 == 0:
-        refused(lambda: part.scan(CODES, STAMPS[1:], STAMPS, 0), ValueError)
-        refused(lambda: Part(labels, 0, 9), IndexError)
+        refused(lambda: rows.fill(CODES, STAMPS[1:], STAMPS, 0), ValueError)
+        refused(lambda: Part(labels, 0, 0, 9), IndexError)
         refused(lambda: LabelTimes(CODES, 2, MANY_TIMES), ValueError)
 
 

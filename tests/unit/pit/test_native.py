@@ -13,8 +13,8 @@ gather = pytest.importorskip("fastserve._native.gather")
 CODES, STAMPS = np.array([0, 1, 0], np.int32), np.arange(3)
 
 
-def part(codes=CODES, n_codes=2):
-    (made,) = asof.LabelTimes(codes, n_codes, STAMPS).parts(1)
+def one_part(labels):
+    (made,) = labels.parts(1)
     made.sort()
     return made
 
@@ -48,34 +48,69 @@ def test_codes_beyond_the_last_are_codes_of_none():
     wild = np.array([-(2**31), 5, 2**31 - 1], np.int32)
     out = np.full(3, 9)
     assert asof.LabelTimes(wild, 2, STAMPS).parts(4) == []
-    one = part()
-    one.scan(wild, STAMPS, STAMPS, 0)
-    one.winners(out)
+    labels = asof.LabelTimes(CODES, 2, STAMPS)
+    part, rows = one_part(labels), asof.Rows(labels)
+    rows.fill(wild, STAMPS, STAMPS, 0)
+    part.scan(rows)
+    part.winners(out)
     assert out.tolist() == [-1, -1, -1]
+
+
+def test_rows_are_held_until_others_are():
+    labels = asof.LabelTimes(CODES, 2, STAMPS)
+    part, rows, out = one_part(labels), asof.Rows(labels), np.empty(3, np.int64)
+    for place, stamps in ((40, STAMPS[:2]), (70, STAMPS[:1])):
+        rows.fill(CODES[: len(stamps)], stamps, stamps, place)
+        part.scan(rows)
+    part.winners(out)
+    assert out.tolist() == [70, 41, 70]
 
 
 def test_a_part_is_sorted_before_all_else_and_once():
     labels = asof.LabelTimes(CODES, 2, STAMPS)
+    with pytest.raises(ValueError, match="labels in parts"):
+        asof.Rows(labels)
     (made,) = labels.parts(1)
+    rows = asof.Rows(labels)
     assert len(made) == 3
-    for call in (lambda: made.scan(CODES, STAMPS, STAMPS, 0), lambda: made.winners(STAMPS.copy())):
+    for call in (lambda: made.scan(rows), lambda: made.winners(STAMPS.copy())):
         with pytest.raises(ValueError, match="not sorted"):
             call()
     made.sort()
     with pytest.raises(ValueError, match="once"):
         made.sort()
+    with pytest.raises(ValueError, match="some already"):
+        labels.parts(2)
+    for count in (0, -1, 5_000):
+        with pytest.raises(ValueError, match="parts"):
+            asof.LabelTimes(CODES, 2, STAMPS).parts(count)
     with pytest.raises(IndexError):
-        asof.Part(labels, 1, 3)
+        asof.Part(labels, 0, 1, 3)
+
+
+def test_parts_and_rows_of_other_labels_are_refused():
+    labels, others = (asof.LabelTimes(CODES, 2, STAMPS) for _ in range(2))
+    part, _ = one_part(labels), others.parts(1)
+    for rows in (asof.Rows(others),):
+        with pytest.raises(ValueError, match="other labels"):
+            part.scan(rows)
+    stray = asof.Part(labels, 7, 0, 2)
+    stray.sort()
+    with pytest.raises(ValueError, match="other labels"):
+        stray.scan(asof.Rows(labels))
+    with pytest.raises(ValueError, match="other labels"):
+        part.winners(np.empty(2, np.int64))
 
 
 def test_columns_of_rows_are_of_one_length():
+    labels = asof.LabelTimes(CODES, 2, STAMPS)
+    labels.parts(1)
+    rows = asof.Rows(labels)
     for columns in ((CODES, STAMPS[1:], STAMPS), (CODES, STAMPS, STAMPS[1:]), (CODES[1:], STAMPS, STAMPS)):
         with pytest.raises(ValueError, match="created times"):
-            part().scan(*columns, 0)
+            rows.fill(*columns, 0)
     with pytest.raises(ValueError, match="below 0"):
-        part().scan(CODES, STAMPS, STAMPS, -1)
-    with pytest.raises(ValueError, match="other labels"):
-        part().winners(np.empty(2, np.int64))
+        rows.fill(CODES, STAMPS, STAMPS, -1)
 
 
 def test_places_are_checked_and_belong_to_their_column():

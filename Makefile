@@ -2,9 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml setup.py $(filter-out %.c %.html,$(wildcard _ext/*))
-NATIVE := tests/unit/codec tests/unit/http tests/unit/client tests/integration/http
+NATIVE := tests/unit/codec tests/unit/pit tests/unit/http tests/unit/client tests/integration/http
 SANITIZED := tests/fuzz tests/unit/api/test_native_answers.py tests/unit/api/test_shapes.py tests/unit/batch \
-	tests/unit/cache tests/unit/codec tests/unit/http tests/unit/client tests/unit/online/test_fetcher.py \
+	tests/unit/cache tests/unit/codec tests/unit/http tests/unit/client tests/unit/pit tests/unit/online/test_fetcher.py \
 	tests/unit/online/test_resp_write.py $(addprefix tests/integration/http/test_,abuse.py clients.py h1.py lifecycle.py) \
 	$(addprefix tests/integration/online/test_,redis.py redis_writes.py)
 # A sanitizer's own library comes before all others; it must find the one of C++ exceptions, which pyarrow throws.

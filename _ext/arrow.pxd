@@ -25,6 +25,7 @@ cdef extern from * nogil:
         int64_t length
         int64_t null_count
         int64_t offset
+        int64_t n_buffers
         const void** buffers
         ArrowArray** children
 

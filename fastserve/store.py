@@ -150,6 +150,7 @@ class FeatureStore:
         cutoff: Moment | Literal["label_time"] | None = None,
         timestamp_column: str = "event_timestamp",
         allow_incomplete: bool = False,
+        threads: int | None = None,
     ) -> TrainingSet:
         """Features as of each row's time: N rows in, N rows out, in their order, label columns untouched.
 
@@ -160,6 +161,7 @@ class FeatureStore:
             cutoff: use only rows known (created) by then; ``"label_time"`` for each row's own time.
             timestamp_column: the column with the time each row asks for.
             allow_incomplete: train although the offline table does not cover all labels.
+            threads: that join; None for as many as this process has cores. The answer is the same.
 
         Raises:
             RequestError: the spine lacks a column, or names would collide.
@@ -177,6 +179,7 @@ class FeatureStore:
             cutoff=cutoff,
             timestamp_column=timestamp_column,
             allow_incomplete=allow_incomplete,
+            threads=threads,
         )
 
     def _projections(

@@ -115,15 +115,15 @@ class _Join:
     features: dict[str, None] = field(default_factory=dict)
     values: dict[str, pa.ChunkedArray] = field(default_factory=dict)
 
-    def make(self, history: RowReader, times: Ints, cutoff: int | Ints | None) -> None:
+    def make(self, history: RowReader, times: Ints, cutoff: int | Ints | None, threads: int | None) -> None:
         """Read the rows that the labels can see, and fill `values`."""
         features = list(self.features)
         batches = _of_spine(history.read(self.rv, features, times), self)
         rows = pa.Table.from_batches(batches, canonical_schema(self.rv, features))
-        self.values = join_view(self.keys, times, rows, self.rv, features, cutoff=cutoff)
+        self.values = join_view(self.keys, times, rows, self.rv, features, cutoff=cutoff, threads=threads)
 
 
-def build_training_set(
+def build_training_set(  # noqa: PLR0913  (a call names each)
     spine: Any,
     parts: Parts,
     *,
@@ -133,6 +133,7 @@ def build_training_set(
     cutoff: Cutoff = None,
     timestamp_column: str = "event_timestamp",
     allow_incomplete: bool = False,
+    threads: int | None = None,
 ) -> TrainingSet:
     """Join features to labels, point in time.
 
@@ -146,6 +147,7 @@ def build_training_set(
         cutoff: only rows created by then; ``"label_time"``: by each label's own time.
         timestamp_column: the spine's column with the labels' times.
         allow_incomplete: read an offline table even where it does not cover all labels.
+        threads: that join; None: as many as there are cores. The answer does not depend on it.
 
     Raises:
         RequestError: no features, a missing column, or two columns of one name.
@@ -160,6 +162,7 @@ def build_training_set(
         full_feature_names=full_feature_names,
         cutoff=cutoff,
         timestamp_column=timestamp_column,
+        threads=threads,
     )
 
 
@@ -171,15 +174,18 @@ def join_features(
     full_feature_names: bool = False,
     cutoff: Cutoff = None,
     timestamp_column: str = "event_timestamp",
+    threads: int | None = None,
 ) -> TrainingSet:
     """`build_training_set` on rows from any reader: a history, or the record of one."""
+    if threads is not None and threads < 1:
+        raise RequestError(f"{threads} threads", where="threads", hint="1 or more, or None for all cores")
     parts = list(parts)
     names = _output_names(spine.table.column_names, parts, full_feature_names)
     times = label_times(spine.table, timestamp_column)
     known_by = _cutoff(cutoff, times)
     joins = _joins(spine.table, parts)
     for join in joins.values():
-        join.make(history, times, known_by)
+        join.make(history, times, known_by, threads)
     values = [joins[_same(part, rv)].values[feature] for part, rv in parts for feature in part.features]
     return TrainingSet(spine, dict(zip(names, values, strict=True)))
 

@@ -1,12 +1,11 @@
-"""One view joined to the labels: keys to codes, codes and times to rows, rows to values."""
+"""One view joined to the labels: keys and times to rows, rows to values."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from fastserve.offline.schema import (
@@ -17,14 +16,11 @@ from fastserve.offline.schema import (
     feature_types,
     layouts_without,
 )
-from materializer.pit.asof import asof_indices
-from materializer.pit.factorize import canonical_key, shared_codes
+from materializer.pit.asof import find_rows, gather
+from materializer.pit.chunks import Column, Ints, Labels, RowChunk, place
 
 if TYPE_CHECKING:
     from fastserve.registry import RegisteredView
-
-Ints = npt.NDArray[np.int64]
-_TAKE_ROWS: Final = 1 << 18  # so that 2 GB, what one Arrow array of strings holds, are not reached in one go
 
 
 def join_view(
@@ -35,6 +31,7 @@ def join_view(
     features: Sequence[str],
     *,
     cutoff: int | Ints | None = None,
+    threads: int | None = None,
 ) -> dict[str, pa.ChunkedArray]:
     """The features in force at each label, each of length n and of its declared Arrow type.
 
@@ -44,53 +41,37 @@ def join_view(
     Args:
         keys: join key -> the labels' values, as `canonical_key` makes them, [n].
         times: the labels' times, microseconds UTC, [n].
-        rows: rows in the canonical schema, in source order.
+        rows: rows in the canonical schema, in source order; its chunks are taken as they are.
         rv: the view.
         features: names, in the order wanted.
         cutoff: see `asof_indices`.
+        threads: at most so many; None: as many as there are cores. The answer does not depend on it.
     """
-    rows = rows.combine_chunks()
-    mine = [canonical_key(rows[name], dtype) for name, dtype in rv.join_keys.items()]
-    asked = [keys[name] for name in rv.join_keys]
-    spine_codes, row_codes = shared_codes(asked, mine, len(times), len(rows))
-    found = asof_indices(
-        spine_codes,
-        times,
-        row_codes,
-        _int64(rows[EVENT_TS]),
-        _int64(rows[CREATED_TS]),
-        ttl_us=rv.view.ttl_us,
-        cutoff=cutoff,
-    )
-    return {name: _gather(rows, name, found, rv) for name in features}
+    batches = rows.to_batches()
+    labels = Labels([keys[name] for name in rv.join_keys], times, list(rv.join_keys.values()))
+    chunks = [
+        RowChunk([batch[name] for name in rv.join_keys], _int64(batch[EVENT_TS]), _int64(batch[CREATED_TS]))
+        for batch in batches
+    ]
+    places = find_rows(labels, chunks, ttl_us=rv.view.ttl_us, cutoff=cutoff, threads=threads)
+    columns = [_column(batches, name, places, rv) for name in features]
+    return dict(zip(features, gather(columns, threads=threads), strict=True))
 
 
-def _gather(rows: pa.Table, name: str, found: Ints, rv: RegisteredView) -> pa.ChunkedArray:
-    dtype = feature_types(rv)[name]
-    column = rows[name]
-    default = default_array(dtype, rv.defaults[name])
-    if not default.null_count:  # the default becomes one more row, and is taken like any other
-        at = len(column)
+def _column(batches: Sequence[pa.RecordBatch], name: str, places: Ints, rv: RegisteredView) -> Column:
+    """A feature's chunks, and where in them each label's value is."""
+    default = default_array(feature_types(rv)[name], rv.defaults[name])
+    chunks = [batch[name] for batch in batches]
+    if not default.null_count:  # the default becomes one more chunk, and is taken like any other value
         older = layouts_without(rv, name)
         if older:
-            layouts = np.append(_int64(rows[LAYOUT]), -1)
-            found = np.where(np.isin(layouts[found], older), at, found)
-        found = np.where(found < 0, at, found)
-        column = pa.chunked_array([*column.chunks, default], column.type)
-    if column.num_chunks == 2:
-        column = pa.chunked_array([pa.concat_arrays(column.chunks)])
-    return _take(column, found)
+            written = Column([batch[LAYOUT] for batch in batches], pa.int32(), places)
+            layouts = gather([written])[0].fill_null(-1).to_numpy()
+            places = np.where(np.isin(layouts, older), -1, places)
+        places = np.where(places < 0, place(len(chunks)), places)
+        chunks.append(default)
+    return Column(chunks, default.type, places)
 
 
-def _take(column: pa.ChunkedArray, found: Ints) -> pa.ChunkedArray:
-    source: Any = column.chunk(0) if column.num_chunks == 1 else column
-    chunks: list[pa.Array] = []
-    for at in range(0, len(found), _TAKE_ROWS):
-        part = found[at : at + _TAKE_ROWS]
-        taken = source.take(pa.array(part, mask=part < 0))
-        chunks += taken.chunks if isinstance(taken, pa.ChunkedArray) else [taken]
-    return pa.chunked_array(chunks, column.type)
-
-
-def _int64(column: pa.ChunkedArray) -> Ints:
+def _int64(column: pa.Array) -> Ints:
     return column.cast(pa.int64()).to_numpy()  # type: ignore[no-any-return]

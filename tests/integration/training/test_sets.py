@@ -65,6 +65,15 @@ def test_14_the_order_of_key_columns_does_not_matter(order, repo):
     assert values(made) == [3, 2, 1, None, None]
 
 
+def test_threads_change_nothing_of_an_answer_and_are_one_or_more(repo):
+    weather(repo)
+    spine = pa.table({"place": ["ber", "muc", "?"] * 300, "event_timestamp": ts(list(range(900)))})
+    one, many = (repo.train(spine, ["weather:v"], threads=n).to_arrow() for n in (1, 3))
+    assert one.equals(many) and one["v"].null_count < 400
+    with pytest.raises(RequestError, match="0 threads"):
+        repo.train(spine, ["weather:v"], threads=0)
+
+
 def test_15_a_view_without_entities_holds_for_every_label(repo):
     repo.view("rate", pa.table({"ts": ts([1, 5]), "v": [1, 2]}), V, keys={})
     spine = pa.table({"event_timestamp": ts([0, 1, 9])})

@@ -1,0 +1,26 @@
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+Bytes = npt.NDArray[np.uint8]
+Ends = npt.NDArray[np.int32]
+Ints = npt.NDArray[np.int64]
+
+class Places:
+    lengths: tuple[int, ...]
+    n: int
+    n_found: int
+    def __init__(self, places: Ints, lengths: Sequence[int]) -> None: ...
+    def halves(self) -> tuple[Ints, Ints]: ...
+    def found(self, bits: Bytes) -> None: ...
+
+class Source:
+    has_nulls: bool
+    lengths: tuple[int, ...]
+    def __init__(self, chunks: Sequence[Any], width: int, kind: str, length: int = 1) -> None: ...
+    def present(self, places: Places, bits: Bytes) -> None: ...
+    def values(self, places: Places, out: Bytes) -> None: ...
+    def ends(self, places: Places, out: Ends) -> int: ...
+    def items(self, places: Places, ends: Ends, out: Bytes) -> None: ...

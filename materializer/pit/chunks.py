@@ -1,0 +1,82 @@
+"""What the point-in-time kernel is given, and how it shares work out to threads."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final, NamedTuple, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+Ints = npt.NDArray[np.int64]
+Job = TypeVar("Job")
+Made = TypeVar("Made")
+
+TAKE_ROWS: Final = 1 << 18
+"""Rows of a chunk of an answer: so that 2 GB, what one Arrow array of strings holds, are not reached in one go."""
+
+NONE: Final = -1
+
+
+class Labels(NamedTuple):
+    """What is asked for.
+
+    Attributes:
+        keys: one array for each join key, as `canonical_key` makes them, [n]; none for a view without entities.
+        times: microseconds UTC, [n].
+        key_types: what each join key is declared as.
+    """
+
+    keys: Sequence[pa.Array]
+    times: Ints
+    key_types: Sequence[str]
+
+
+class RowChunk(NamedTuple):
+    """Rows in source order; all but keys without nulls.
+
+    Attributes:
+        keys: one array for each join key, of any form that `canonical_key` takes, [m].
+        event_ts, created_ts: microseconds UTC, [m].
+    """
+
+    keys: Sequence[pa.Array]
+    event_ts: Ints
+    created_ts: Ints
+
+
+class Column(NamedTuple):
+    """A column to take values from.
+
+    Attributes:
+        chunks: arrays of one type.
+        kind: that type.
+        places: which value goes to each label, [n].
+    """
+
+    chunks: Sequence[pa.Array]
+    kind: pa.DataType
+    places: Ints
+
+
+def place(chunk: int, row: int = 0) -> int:
+    """Where a row is."""
+    return chunk << 32 | row
+
+
+def cores() -> int:
+    """How many threads there are cores for."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def in_threads(work: Callable[[Iterator[Job]], Made], jobs: Sequence[Job], threads: int) -> list[Made]:
+    """`work` in up to `threads` threads, each of which takes jobs from one iterator until there are none."""
+    shared = iter(jobs)  # of a list: one thread at a time, for next() is one step under the GIL
+    count = min(threads, len(jobs))
+    if count <= 1:
+        return [work(shared)]
+    with ThreadPoolExecutor(count, "fastserve-pit") as pool:
+        return [future.result() for future in [pool.submit(work, shared) for _ in range(count)]]

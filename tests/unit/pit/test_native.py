@@ -1,0 +1,142 @@
+"""What the native modules refuse: nothing that Python hands them makes them read or write where they should not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+asof = pytest.importorskip("fastserve._native.asof")
+keys = pytest.importorskip("fastserve._native.asof_keys")
+gather = pytest.importorskip("fastserve._native.gather")
+
+CODES, STAMPS = np.array([0, 1, 0], np.int32), np.arange(3)
+
+
+def one_part(labels):
+    (made,) = labels.parts(1)
+    made.sort()
+    return made
+
+
+def test_a_table_is_filled_once_and_before_it_is_asked():
+    table = keys.KeyTable(False)
+    with pytest.raises(ValueError, match="first"):
+        table.find(pa.array([1]))
+    table.add(pa.array([1]))
+    with pytest.raises(ValueError, match="once"):
+        table.add(pa.array([1]))
+
+
+@pytest.mark.parametrize(
+    "wrong", [pa.array(["a"]), pa.array([1], pa.int32()), pa.array([1.0]), pa.array([b"a"])]
+)
+def test_keys_of_another_layout_are_refused(wrong):
+    for text in (False, True):
+        with pytest.raises(TypeError, match="keys are"):
+            keys.KeyTable(text).add(wrong)
+
+
+def test_labels_are_as_many_codes_as_times():
+    with pytest.raises(ValueError, match="3 codes"):
+        asof.LabelTimes(CODES, 2, STAMPS[1:])
+    with pytest.raises(ValueError, match="codes below"):
+        asof.LabelTimes(CODES, -1, STAMPS)
+
+
+def test_codes_beyond_the_last_are_codes_of_none():
+    wild = np.array([-(2**31), 5, 2**31 - 1], np.int32)
+    out = np.full(3, 9)
+    assert asof.LabelTimes(wild, 2, STAMPS).parts(4) == []
+    labels = asof.LabelTimes(CODES, 2, STAMPS)
+    part, rows = one_part(labels), asof.Rows(labels)
+    rows.fill(wild, STAMPS, STAMPS, 0)
+    part.scan(rows)
+    part.winners(out)
+    assert out.tolist() == [-1, -1, -1]
+
+
+def test_rows_are_held_until_others_are():
+    labels = asof.LabelTimes(CODES, 2, STAMPS)
+    part, rows, out = one_part(labels), asof.Rows(labels), np.empty(3, np.int64)
+    for place, stamps in ((40, STAMPS[:2]), (70, STAMPS[:1])):
+        rows.fill(CODES[: len(stamps)], stamps, stamps, place)
+        part.scan(rows)
+    part.winners(out)
+    assert out.tolist() == [70, 41, 70]
+
+
+def test_a_part_is_sorted_before_all_else_and_once():
+    labels = asof.LabelTimes(CODES, 2, STAMPS)
+    with pytest.raises(ValueError, match="labels in parts"):
+        asof.Rows(labels)
+    (made,) = labels.parts(1)
+    rows = asof.Rows(labels)
+    assert len(made) == 3
+    for call in (lambda: made.scan(rows), lambda: made.winners(STAMPS.copy())):
+        with pytest.raises(ValueError, match="not sorted"):
+            call()
+    made.sort()
+    with pytest.raises(ValueError, match="once"):
+        made.sort()
+    with pytest.raises(ValueError, match="some already"):
+        labels.parts(2)
+    for count in (0, -1, 5_000):
+        with pytest.raises(ValueError, match="parts"):
+            asof.LabelTimes(CODES, 2, STAMPS).parts(count)
+    with pytest.raises(IndexError):
+        asof.Part(labels, 0, 1, 3)
+
+
+def test_parts_and_rows_of_other_labels_are_refused():
+    labels, others = (asof.LabelTimes(CODES, 2, STAMPS) for _ in range(2))
+    part, _ = one_part(labels), others.parts(1)
+    for rows in (asof.Rows(others),):
+        with pytest.raises(ValueError, match="other labels"):
+            part.scan(rows)
+    stray = asof.Part(labels, 7, 0, 2)
+    stray.sort()
+    with pytest.raises(ValueError, match="other labels"):
+        stray.scan(asof.Rows(labels))
+    with pytest.raises(ValueError, match="other labels"):
+        part.winners(np.empty(2, np.int64))
+
+
+def test_columns_of_rows_are_of_one_length():
+    labels = asof.LabelTimes(CODES, 2, STAMPS)
+    labels.parts(1)
+    rows = asof.Rows(labels)
+    for columns in ((CODES, STAMPS[1:], STAMPS), (CODES, STAMPS, STAMPS[1:]), (CODES[1:], STAMPS, STAMPS)):
+        with pytest.raises(ValueError, match="created times"):
+            rows.fill(*columns, 0)
+    with pytest.raises(ValueError, match="below 0"):
+        rows.fill(CODES, STAMPS, STAMPS, -1)
+
+
+def test_places_are_checked_and_belong_to_their_column():
+    source = gather.Source([pa.array([1, 2])], 8, "values")
+    with pytest.raises(IndexError, match="place 1: row 2 of chunk 0"):
+        gather.Places(np.array([0, 2]), (2,))
+    for lengths in ((3,), (2, 2), ()):
+        with pytest.raises(ValueError, match="other lengths"):
+            source.values(gather.Places(np.array([-1]), lengths), np.empty(8, np.uint8))
+
+
+def test_memory_that_is_too_small_is_not_written():
+    places = gather.Places(np.array([0, 1, 0] * 3), (2,))
+    fixed = gather.Source([pa.array([1, 2])], 8, "values")
+    text = gather.Source([pa.array(["a", "bc"])], 1, "lists")
+    ends = np.empty(10, np.int32)
+    assert text.ends(places, ends) == 12
+    for call in (
+        lambda: fixed.values(places, np.empty(71, np.uint8)),
+        lambda: fixed.present(places, np.empty(1, np.uint8)),
+        lambda: places.found(np.empty(1, np.uint8)),
+        lambda: text.ends(places, np.empty(9, np.int32)),
+        lambda: text.items(places, ends, np.empty(11, np.uint8)),
+        lambda: text.items(places, ends[1:], np.empty(99, np.uint8)),
+        lambda: text.items(places, np.arange(10, dtype=np.int32), np.empty(99, np.uint8)),
+        lambda: fixed.ends(places, ends),
+    ):
+        with pytest.raises(ValueError):
+            call()

@@ -8,10 +8,11 @@ from libc.string cimport memcpy
 cdef enum:
     FRAME_HEAD = 9
     PREFACE = 24
-    SLICE_FRAMES = 128      # scanned before the budget is looked at again
+    SLICE_FRAMES = 128      # scanned before the budget is looked at again,
+    SLICE_BYTES = 16384     # ... or as many bytes: what a header block costs is known only after it was decoded
     CREDIT_REQUEST = 4      # tokens back per answered request
     CREDIT_SHIFT = 12       # ... and one per 4 KiB of body, either direction
-    COST_SHIFT = 8          # a frame that does no work costs a token, and one more per 256 bytes
+    COST_SHIFT = 6          # a frame that does no work costs a token, and one more per 64 bytes
     RESET_COST = 2          # a reset, whoever sends it, throws a request away
     SMALL_DATA = 64         # bytes of body; a frame with fewer, and no end, is not worth its handling
     TYPE_DATA = 0
@@ -106,7 +107,7 @@ cdef inline Py_ssize_t frames_scan(Frames *self, const uint8_t *data, Py_ssize_t
             i += n
             self.payload_left -= n
         else:
-            if self.head_size == 0 and frames == SLICE_FRAMES:
+            if self.head_size == 0 and (frames == SLICE_FRAMES or i >= SLICE_BYTES):
                 return i
             n = min(<Py_ssize_t>(FRAME_HEAD - self.head_size), size - i)
             memcpy(self.head + self.head_size, data + i, n)

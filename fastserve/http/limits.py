@@ -32,7 +32,7 @@ class Limits:
         write_high_water_bytes: in the transport; beyond it no more DATA is pulled from the answers.
         stream_window_bytes, connection_window_bytes: HTTP/2 receive windows for request bodies.
         control_frame_budget: tokens. A frame costs one that is neither HEADERS of an open stream nor useful
-            DATA, which ends its request or brings it 64 bytes; and one more per 256 bytes of it. RST_STREAM
+            DATA, which ends its request or brings it 64 bytes; and one more per 64 bytes of it. RST_STREAM
             costs two, whoever sends it, and a request that a limit turns away one. In HTTP/1.1 a chunk of
             less than 64 bytes costs one. 4 come back per answered request, 1 per 4 KiB of body in either
             direction, control_frames_per_second with time. None left: GOAWAY(ENHANCE_YOUR_CALM), or 400.

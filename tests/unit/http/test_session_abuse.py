@@ -76,20 +76,23 @@ def test_long_frames_cost_by_their_length(impl):
     peer.pump()
     before = peer.session.budget
     peer.raw((4096).to_bytes(3) + b"\xbe\x00" + (0).to_bytes(4) + bytes(4096))  # a type that nobody knows
-    assert peer.session.budget == before - 17
+    assert peer.session.budget == before - 65
 
 
 def test_a_head_that_is_all_work_and_no_request_costs_by_its_length(impl):
     """Changes of the table's size (RFC 7541 4.2): 16 KiB of them take 0.1 ms, and leave nothing."""
     peer = Peer(impl)
     peer.pump()
-    frames = 0
-    for data, n in itertools.islice(FLOODS["table_sizes"](Encoder()), 20):
-        frames += n
-        peer.raw(data)
-        if peer.session.terminated:
-            break
-    assert peer.session.terminated and frames <= 8
+    frames = [data for data, _ in itertools.islice(FLOODS["table_sizes"](Encoder()), 20)]
+    before = peer.session.budget
+    peer.raw(frames[0])
+    cost = before - peer.session.budget
+    if peer.session.terminated:  # as `h2` does
+        return
+    assert cost >= len(frames[0]) // 64
+    peer.raw(b"".join(frames[1:]))
+    assert peer.session.terminated
+    assert peer.session.budget > -2 * cost  # it was looked at between them: most were never read
 
 
 def test_work_pays_for_control_frames(impl):

@@ -125,7 +125,11 @@ cdef inline int set_checked(nghttp2_nv *nv, bytes name, bytes value) except -1:
            PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value))
     if not nghttp2_check_header_name(nv.name, nv.namelen):
         raise ValueError(f"response header name {name!r} is not a token")
-    if not nghttp2_check_header_value(nv.value, nv.valuelen):
+    return check_value(name, value)
+
+
+cdef inline int check_value(bytes name, bytes value) except -1:
+    if not nghttp2_check_header_value(<const uint8_t *>PyBytes_AS_STRING(value), PyBytes_GET_SIZE(value)):
         raise ValueError(f"response header {name!r} holds control characters")
     return 0
 
@@ -145,13 +149,14 @@ cdef inline size_t put_decimal(char *to, Py_ssize_t value) noexcept:
 
 
 cdef inline int fill_head(
-    nghttp2_nv *nva, object response, bytes date, Py_ssize_t size, char *scratch, type checked
+    nghttp2_nv *nva, object response, bytes content_type, bytes date, Py_ssize_t size, char *scratch,
+    type checked
 ) except -1:
-    """Fill `nva` (MAX_NV long) from `response`, whose headers need no check where they are `checked`;
-    returns how many. It borrows from the response,
+    """Fill `nva` (MAX_NV long) from `response`, whose headers need no check where they are `checked`, and its
+    `content_type`, which needs none; returns how many. It borrows from the response, `content_type`,
     `date` and `scratch` (32 bytes: 8 for the status, 24 for the length)."""
     cdef int n = 1, status = response.status
-    cdef bytes content_type = response.content_type, key, text
+    cdef bytes key, text
     cdef tuple pair, known
     if not 200 <= status <= 599:
         raise ValueError(f"response status {status} is not within 200..599")
@@ -161,7 +166,7 @@ cdef inline int fill_head(
     put_decimal(scratch, status)
     set_nv(&nva[0], ":status", 7, scratch, 3)
     if content_type:
-        set_checked(&nva[1], b"content-type", content_type)
+        set_nv(&nva[1], "content-type", 12, PyBytes_AS_STRING(content_type), PyBytes_GET_SIZE(content_type))
         n = 2
     if type(headers) is checked:
         known = <tuple>headers

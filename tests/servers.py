@@ -68,7 +68,8 @@ def serving(
             try:
                 process.wait(_STOP_SECONDS)
             finally:
-                process.kill()
+                with contextlib.suppress(ProcessLookupError):  # none is left, as it should be
+                    os.killpg(process.pid, signal.SIGKILL)
 
 
 @dataclass

@@ -113,8 +113,7 @@ cdef class Session:
         self.core.session = <void *>self
         self.core.out = OUT
         frames_init(&self.core.frames, limits.control_frame_budget, now)
-        cdef int rc = nghttp2_session_server_new2(
-            &self.session, CALLBACKS, <void *>&self.core, OPTIONS)
+        cdef int rc = nghttp2_session_server_new2(&self.session, CALLBACKS, <void *>&self.core, OPTIONS)
         if rc != 0:
             raise MemoryError(nghttp2_strerror(rc))
         submit_settings(
@@ -268,8 +267,7 @@ cdef class Session:
 
     @property
     def closed(self):
-        return not (nghttp2_session_want_read(self.session)
-                    or nghttp2_session_want_write(self.session))
+        return not (nghttp2_session_want_read(self.session) or nghttp2_session_want_write(self.session))
 
     def expire(self, double now):
         """Answer 408 where a body is overdue; end the connection when a head is."""

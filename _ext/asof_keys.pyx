@@ -18,6 +18,7 @@ from libc.string cimport memcpy, memset
 
 from arrow cimport ArrowArray, bit
 from buffers cimport Buffer, put, release
+from hashing cimport fs_hash
 
 import numpy as np
 import pyarrow as pa
@@ -32,7 +33,6 @@ cdef enum:
     NEAR = 65536               # so many codes that no label has are always cheap
 
 cdef uint64_t MIX = 0x9E3779B97F4A7C15U
-cdef uint64_t MIX2 = 0xD6E8FEB86659FD93U
 cdef Py_ssize_t MOST = 2**31 - 1
 
 
@@ -71,17 +71,6 @@ cdef inline uint64_t short_word(const char* data, int64_t size) noexcept nogil:
     for i in range(size):
         word = word << 8 | <uint8_t> data[i]
     return word
-
-
-cdef inline uint64_t hash_of(const char* data, int64_t size) noexcept nogil:
-    cdef uint64_t h = <uint64_t> size * MIX2
-    cdef int64_t at = 0
-    if size < 8:
-        return mixed(h ^ short_word(data, size))
-    while at + 8 < size:
-        h = mixed(h ^ word_at(data + at)) * MIX2
-        at += 8
-    return mixed(h ^ word_at(data + size - 8))
 
 
 cdef inline bint same(const char* a, const char* b, int64_t size) noexcept nogil:
@@ -298,7 +287,7 @@ cdef class KeyTable:
         cdef uint64_t h
         for i in range(first, stop):
             if self.text:
-                h = hash_of(keys.data + keys.values[i], keys.values[i + 1] - keys.values[i])
+                h = fs_hash(0, keys.data + keys.values[i], keys.values[i + 1] - keys.values[i])
             else:
                 h = mixed(<uint64_t> keys.values[i])
             hashes[i - first] = h

@@ -207,9 +207,9 @@ cdef class Source:
             memset(&out[0], 0, len(out))
         with nogil:
             if self.width == 8:
-                take8(self.chunks, at, n, <char*> &out[0])
+                take_words(self.chunks, at, n, 8, <char*> &out[0])
             elif self.width == 4:
-                take4(self.chunks, at, n, <char*> &out[0])
+                take_words(self.chunks, at, n, 4, <char*> &out[0])
             elif not self.width:
                 take_bits(self.chunks, at, n, &out[0])
             else:
@@ -284,20 +284,15 @@ cdef inline const char* value_at(const Chunk* chunks, int64_t place, Py_ssize_t 
     return chunks[place >> 32].data + row_of(place) * width
 
 
-cdef void take8(const Chunk* chunks, const int64_t* at, Py_ssize_t n, char* out) noexcept nogil:
+cdef inline void take_words(
+    const Chunk* chunks, const int64_t* at, Py_ssize_t n, Py_ssize_t width, char* out
+) noexcept nogil:
+    """Called with a width that the compiler knows: a copy is one move then."""
     cdef Py_ssize_t i
     for i in range(n):
         if i + AHEAD < n:
-            __builtin_prefetch(value_at(chunks, at[i + AHEAD], 8), 0, 0)
-        memcpy(out + 8 * i, value_at(chunks, at[i], 8), 8)
-
-
-cdef void take4(const Chunk* chunks, const int64_t* at, Py_ssize_t n, char* out) noexcept nogil:
-    cdef Py_ssize_t i
-    for i in range(n):
-        if i + AHEAD < n:
-            __builtin_prefetch(value_at(chunks, at[i + AHEAD], 4), 0, 0)
-        memcpy(out + 4 * i, value_at(chunks, at[i], 4), 4)
+            __builtin_prefetch(value_at(chunks, at[i + AHEAD], width), 0, 0)
+        memcpy(out + width * i, value_at(chunks, at[i], width), width)
 
 
 cdef void take_any(

@@ -114,7 +114,7 @@ def measured(case: Case, rows: int) -> tuple[Table, list[Target]]:
     what = f"PIT join, {case.label}"
     return table, [
         Target(
-            f"PIT join, {case.label}: times the fastest other ({fastest})",
+            f"{what}: times the fastest other ({fastest})",
             ratio,
             at_least=case.aim,
             reach=case.reach,

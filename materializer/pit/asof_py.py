@@ -46,12 +46,9 @@ def find_rows(
     """
     lengths = np.array([len(chunk.event_ts) for chunk in chunks], np.int64)
     starts, n_rows = np.cumsum(lengths) - lengths, int(lengths.sum())
-    keys = [
-        pa.chunked_array([canonical_key(chunk.keys[i], key_type) for chunk in chunks] or [labels.keys[i][:0]])
-        for i, key_type in enumerate(labels.key_types)
-    ]
     row_keys = [
-        canonical_key(column, key_type) for column, key_type in zip(keys, labels.key_types, strict=True)
+        pa.concat_arrays([canonical_key(chunk.keys[i], key_type) for chunk in chunks] or [labels.keys[i][:0]])
+        for i, key_type in enumerate(labels.key_types)
     ]
     spine_codes, row_codes = shared_codes(labels.keys, row_keys, len(labels.times), n_rows)
     event, created = (

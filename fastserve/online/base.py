@@ -110,6 +110,28 @@ class OnlineStore(Protocol):
         """
         ...
 
+    async def exchange_many(
+        self, keys: Sequence[bytes], seen: Rows, rows: Rows, lifetimes_us: Lifetimes = None
+    ) -> list[bool]:
+        """Replace rows that were looked at, each only where nobody wrote since; atomically per key.
+
+        A key that holds another row by now gets the new one only if that is newer; one that holds nothing any
+        more is left alone (exchange.py).
+
+        Args:
+            keys: n distinct keys.
+            seen: what get_many gave for each; None for nothing.
+            rows: what is to stand there; None to remove what was seen.
+            lifetimes_us: see put_many.
+
+        Returns:
+            bool[n]: whether it was done.
+
+        Raises:
+            InvalidDataError: as put_many, and for a key that comes up twice.
+        """
+        ...
+
     async def delete_many(self, keys: Sequence[bytes]) -> int:
         """Remove keys; returns how many there were."""
         ...
@@ -143,7 +165,7 @@ def check_batch(
     Raises:
         InvalidDataError: for sequences of unequal length or a row shorter than 24 bytes.
     """
-    lifetimes = _lifetimes(lifetimes_us, len(keys))
+    lifetimes = lifetimes_of(lifetimes_us, len(keys))
     if not len(keys) == len(rows) == len(lifetimes):
         raise InvalidDataError(
             f"{len(keys)} keys, {len(rows)} rows and {len(lifetimes)} lifetimes do not pair up"
@@ -170,7 +192,8 @@ def rows_of(batch: ReadBatch) -> list[bytes]:
     return [row for row in batch.rows() if row is not None]
 
 
-def _lifetimes(lifetimes_us: Lifetimes, n: int) -> Sequence[int]:
+def lifetimes_of(lifetimes_us: Lifetimes, n: int) -> Sequence[int]:
+    """Lifetimes as ints, 0 for ever; n zeros for None."""
     if lifetimes_us is None:
         return [0] * n
     if isinstance(lifetimes_us, np.ndarray):

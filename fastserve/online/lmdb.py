@@ -40,6 +40,7 @@ from fastserve.online.base import (
     check_batch,
     rows_of,
 )
+from fastserve.online.exchange import check_exchange, may_replace
 from fastserve.timeutil import now_us
 
 T = TypeVar("T")
@@ -246,6 +247,16 @@ class LmdbStore(Opened):
         """See OnlineStore."""
         return await self.put_many(batch.keys(), rows_of(batch), lifetimes_us)
 
+    async def exchange_many(
+        self, keys: Sequence[bytes], seen: Rows, rows: Rows, lifetimes_us: Lifetimes = None
+    ) -> list[bool]:
+        """See OnlineStore."""
+        self._check_writable()
+        batch = check_exchange(keys, seen, rows, lifetimes_us)
+        return await asyncio.to_thread(
+            self._run, lambda environment: environment.write(partial(_exchange, now_us(), batch))
+        )
+
     async def delete_many(self, keys: Sequence[bytes]) -> int:
         """See OnlineStore."""
         self._check_writable()
@@ -334,10 +345,30 @@ def _put(now: int, batch: Iterable[tuple[bytes, bytes, bytes]], txn: lmdb.Transa
         stored = _stored_key(key)
         held = _live_row(now_end, key, txn.get(stored))
         if held is None or row[8:24] > held[8:24]:
-            copy = _LENGTH.pack(len(key)) + key if _is_long(key) else b""
-            txn.put(stored, b"".join((end, copy, row)))
+            txn.put(stored, _value(key, row, end))
             written += 1
     return written
+
+
+def _value(key: bytes, row: bytes, end: bytes) -> bytes:
+    copy = _LENGTH.pack(len(key)) + key if _is_long(key) else b""
+    return b"".join((end, copy, row))
+
+
+def _exchange(
+    now: int, batch: Iterable[tuple[bytes, bytes | None, bytes | None, int]], txn: lmdb.Transaction[bytes]
+) -> list[bool]:
+    done = []
+    now_end = _END.pack(now)
+    for key, seen, row, lifetime in batch:
+        stored = _stored_key(key)
+        may = may_replace(_live_row(now_end, key, txn.get(stored)), seen, row)
+        done.append(may)
+        if may and row is None:
+            txn.delete(stored)
+        elif may and row is not None:
+            txn.put(stored, _value(key, row, _end(now, lifetime)))
+    return done
 
 
 def _delete(now: int, keys: Iterable[bytes], txn: lmdb.Transaction[bytes]) -> int:

@@ -21,6 +21,7 @@ from fastserve.online.base import (
     check_batch,
     rows_of,
 )
+from fastserve.online.exchange import check_exchange, may_replace
 from fastserve.timeutil import now_us
 
 
@@ -81,6 +82,24 @@ class MemoryStore(Opened):
     async def put_batch(self, batch: ReadBatch, lifetimes_us: Lifetimes = None) -> int:
         """See OnlineStore."""
         return await self.put_many(batch.keys(), rows_of(batch), lifetimes_us)
+
+    async def exchange_many(
+        self, keys: Sequence[bytes], seen: Rows, rows: Rows, lifetimes_us: Lifetimes = None
+    ) -> list[bool]:
+        """See OnlineStore."""
+        self._check_writable()
+        space, done = self._space, []
+        with space.lock:
+            now = now_us()
+            for key, old, row, lifetime in check_exchange(keys, seen, rows, lifetimes_us):
+                end, held = space.rows.get(key, (0, None))
+                may = may_replace(None if 0 < end <= now else held, old, row)
+                done.append(may)
+                if may and row is None:
+                    space.rows.pop(key, None)
+                elif may and row is not None:
+                    space.rows[key] = (now + lifetime if lifetime else 0, row)
+        return done
 
     async def delete_many(self, keys: Sequence[bytes]) -> int:
         """See OnlineStore."""

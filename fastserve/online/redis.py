@@ -39,8 +39,10 @@ from fastserve.online.base import (
     Opened,
     Rows,
     check_batch,
+    lifetimes_of,
 )
 from fastserve.online.changes import channel_of, pack_keys
+from fastserve.online.exchange import EXCHANGE, check_exchange, script_calls
 from fastserve.online.feed import ChangeFeed
 from fastserve.online.pump import Endpoint, Line, Pump, check_version
 from fastserve.online.writer import Writer
@@ -74,6 +76,7 @@ class RedisStore(Opened):
         self._feeds: list[ChangeFeed] = []
         pool = BlockingConnectionPool(max_connections=_CONNECTIONS, timeout=None, **settings)
         self._client = Redis.from_pool(pool)
+        self._exchange = self._client.register_script(EXCHANGE)
         self._known = False  # whether the server's version has been looked at
 
     def get_many(self, keys: Sequence[bytes]) -> asyncio.Future[Rows]:
@@ -107,6 +110,22 @@ class RedisStore(Opened):
         written = await done
         self._pump.forget(batch)
         return written
+
+    async def exchange_many(
+        self, keys: Sequence[bytes], seen: Rows, rows: Rows, lifetimes_us: Lifetimes = None
+    ) -> list[bool]:
+        """See OnlineStore."""
+        self._check_writable()
+        check_exchange(keys, seen, rows, lifetimes_us)
+        lives = _milliseconds(lifetimes_us)
+        px = lifetimes_of(lives, len(keys))
+        done: list[int] = []
+        with self._translated():
+            await self._check_server()
+            for part, words in script_calls(keys, seen, rows, px):
+                done += await self._exchange(keys=part, args=[self._channel, *words])
+        self._pump.forget(ReadBatch(keys))
+        return [bool(one) for one in done]
 
     async def delete_many(self, keys: Sequence[bytes]) -> int:
         """See OnlineStore."""

@@ -167,7 +167,7 @@ class App:
             self._owner_checks = asyncio.get_running_loop().create_task(self._check_owner_until_known())
         await self.server.start(self.options.host, self.options.port, sock=sock)
         self._started = True
-        self.catalog.watch()
+        self.catalog.watch(self._store, self._sure)
         self._metrics.start()
 
     async def check_owner(self) -> None:
@@ -178,10 +178,14 @@ class App:
         """
         try:
             await check_owner(self._store, self.catalog.snapshot.registry_id)
+            self._sure(await self.catalog.follow_sets(self._store))
         except StoreError as error:
             self._read_path.blocked = error.message
         else:
             self._read_path.blocked = ""
+
+    def _sure(self, until_us: int) -> None:
+        self._read_path.sure_until_us = until_us
 
     async def _check_owner_until_known(self) -> None:
         """A store that was away at the start may come back as another registry's: its rows are not ours."""

@@ -45,7 +45,7 @@ async def put(
     events = np.broadcast_to(np.asarray(event_us, np.int64), n).copy()
     created = events if created_us is None else np.full(n, created_us, np.int64)
     join_keys = registered.join_keys
-    keys = KeyEncoder(registered.view_id, tuple(join_keys.values())).encode(
+    keys = KeyEncoder(registered.online_id, tuple(join_keys.values())).encode(
         [[row[name] for row in rows] for name in join_keys], n
     )
     layout = registered.layout

@@ -28,14 +28,14 @@ class OnlineRows:
     """Makes online rows of one view, in its current layout.
 
     Args:
-        registered: the view.
+        registered: the view, at the row set that the rows are for.
     """
 
     def __init__(self, registered: RegisteredView) -> None:
         layout = registered.layout
         self._join_keys = tuple(registered.join_keys)
         self._names = layout.names
-        self._keys = KeyEncoder(registered.view_id, tuple(registered.join_keys.values()))
+        self._keys = KeyEncoder(registered.online_id, tuple(registered.join_keys.values()))
         self._rows = RowEncoder(layout)
         self._ttl_us = registered.view.ttl_us
 

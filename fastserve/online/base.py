@@ -46,6 +46,13 @@ class OnlineStore(Protocol):
         """
         ...
 
+    def get_fresh(self, keys: Sequence[bytes]) -> Rows | asyncio.Future[Rows]:
+        """`get_many` by a question that is asked after this call, never shared with one on its way already.
+
+        Whatever was acknowledged before this call shows in the answer.
+        """
+        ...
+
     def fetch(self, batch: ReadBatch, done: OnRows, now_us: int) -> bool:
         """Find the missing rows of a batch: the hot path's get_many.
 

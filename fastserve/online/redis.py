@@ -83,6 +83,11 @@ class RedisStore(Opened):
         """See OnlineStore."""
         return self._pump.get_many(keys)
 
+    def get_fresh(self, keys: Sequence[bytes]) -> asyncio.Future[Rows]:
+        """See OnlineStore."""
+        self._pump.forget(ReadBatch(keys))
+        return self._pump.get_many(keys)
+
     def fetch(self, batch: ReadBatch, done: OnRows, now_us: int) -> bool:
         """See OnlineStore."""
         return self._pump.fetcher.fetch(batch, done, now_us)

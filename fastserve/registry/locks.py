@@ -24,6 +24,7 @@ from fastserve.timeutil import MICROS, format_timestamp, now_us
 
 _VIEWS: Final = 0x66617374  # "fast": keeps our advisory locks apart from those of other programs
 _JOBS: Final = 0x6A6F6273  # "jobs"
+_SETS: Final = 0x73657473  # "sets"
 _HELD: Final = sa.text(
     "SELECT l.objid FROM pg_locks l WHERE l.locktype = 'advisory' AND l.granted AND l.objsubid = 2 "
     "AND l.classid = :space AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())"
@@ -44,6 +45,17 @@ def lock_view(database: Database, view_id: int) -> Iterator[None]:
             yield
     else:
         with _advisory(database, _VIEWS, "view", view_id):
+            yield
+
+
+@contextlib.contextmanager
+def lock_sets(database: Database, view_id: int) -> Iterator[None]:
+    """Hold the row sets of a view; AlreadyRunningError when somebody else does."""
+    if database.path is not None:
+        with _flock(Path(f"{database.path}.sets-{view_id}.lock"), "view", view_id):
+            yield
+    else:
+        with _advisory(database, _SETS, "view", view_id):
             yield
 
 

@@ -16,6 +16,7 @@ from fastserve.definitions.serde import canonical_json, content_hash, from_dict
 from fastserve.definitions.validate import join_keys_of
 from fastserve.errors import RegistryError
 from fastserve.registry.datasets import read_pins
+from fastserve.registry.online_ids import read_live
 from fastserve.registry.plan import Change, Plan, Revision
 from fastserve.registry.schema import layouts, objects, projects, revisions, views
 from fastserve.registry.snapshot import RegisteredView, Snapshot, fields_of
@@ -66,6 +67,7 @@ def read_snapshot(connection: sa.Connection, registry_id: str, project: str, rev
             view_ids[obj.name, obj.version] = view_id
     records = _read_layouts(connection, project, revision)
     made = _snapshot(registry_id, project, revision, found, view_ids, records)
+    made = made.serving(read_live(connection, project))
     pinned = {service.name: service.pinned_to for service in made.services.values() if service.pinned_to}
     if not pinned:
         return made

@@ -17,7 +17,7 @@ from fastserve.registry.datasets import (
 from fastserve.registry.engine import Database, open_database
 from fastserve.registry.jobs import JobStore
 from fastserve.registry.ledger import Ledger
-from fastserve.registry.locks import lock_view
+from fastserve.registry.locks import lock_sets, lock_view
 from fastserve.registry.migrate import ensure_schema
 from fastserve.registry.objects import (
     lock_project,
@@ -26,6 +26,7 @@ from fastserve.registry.objects import (
     read_snapshot,
     write_plan,
 )
+from fastserve.registry.online_ids import OnlineIds
 from fastserve.registry.plan import ApplyResult, Plan, Revision
 from fastserve.registry.planner import make_plan
 from fastserve.registry.snapshot import Snapshot
@@ -57,12 +58,14 @@ class Registry(Ledger):
         registry_id: made once per database, never changed.
         project: the name space of the definitions.
         jobs: the project's jobs.
+        online_ids: of the project's views.
     """
 
     def __init__(self, database: Database, project: str, registry_id: str) -> None:
         super().__init__(database, project)
         self.registry_id = registry_id
         self.jobs = JobStore(database, project)
+        self.online_ids = OnlineIds(database, project)
 
     def revision(self) -> int:
         """The project's revision, one cheap SELECT; 0 when nothing was ever applied."""
@@ -172,6 +175,14 @@ class Registry(Ledger):
             AlreadyRunningError: another run holds it; names its process where known.
         """
         return lock_view(self._database, view_id)
+
+    def lock_sets(self, view_id: int) -> AbstractContextManager[None]:
+        """Hold the row sets of a view, for a refresh, a rollback or their removal; runs go on meanwhile.
+
+        Raises:
+            AlreadyRunningError: as `lock_view`.
+        """
+        return lock_sets(self._database, view_id)
 
     def close(self) -> None:
         """Close the database connections."""

@@ -12,7 +12,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-HEAD: Final = "0003"
+HEAD: Final = "0005"
 """The schema version this release writes: the newest migration."""
 
 VERSION_TABLE: Final = "fastserve_schema"
@@ -163,6 +163,16 @@ training_datasets: Final = sa.Table(
     sa.Column("created_us", sa.BigInteger, nullable=False),
     sa.Column("author", sa.Text, nullable=False),
     sa.Column("manifest", sa.Text, nullable=False),  # JSON
+)
+online_ids: Final = sa.Table(
+    "fastserve_online_ids",
+    metadata,
+    sa.Column("online_id", sa.Integer, sa.ForeignKey(views.c.view_id), primary_key=True, autoincrement=False),
+    sa.Column("view_id", sa.Integer, sa.ForeignKey(views.c.view_id), nullable=False),
+    sa.Column("made_us", sa.BigInteger, nullable=False),
+    sa.Column("live_us", sa.BigInteger),  # when its rows became the served ones, the last time
+    sa.Column("gone_us", sa.BigInteger),  # when its rows were removed
+    sa.Index("fastserve_online_ids_view", "view_id"),
 )
 dataset_views: Final = sa.Table(
     "fastserve_dataset_views",

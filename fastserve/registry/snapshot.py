@@ -29,12 +29,24 @@ class RegisteredView:
         view_id: unique in the registry's database, across projects, and never given twice.
         join_keys: join key name -> type, sorted by name: the canonical key order.
         layouts: every layout so far, by ascending layout id; old rows are read by the old ones.
+        row_set: the online id of the row set that is served, where it is not the first; see `at`.
     """
 
     view: FeatureView
     view_id: int
     join_keys: Mapping[str, str]
     layouts: tuple[Layout, ...]
+    row_set: int | None = None
+
+    @property
+    def online_id(self) -> int:
+        """What the keys of its served rows begin with, as far as is known here: the store has the last word."""
+        return self.view_id if self.row_set is None else self.row_set
+
+    def at(self, online_id: int) -> RegisteredView:
+        """The view with the rows of another set."""
+        row_set = None if online_id == self.view_id else online_id
+        return self if row_set == self.row_set else replace(self, row_set=row_set)
 
     @cached_property
     def layout(self) -> Layout:
@@ -125,6 +137,21 @@ class Snapshot:
                 f"feature view {name!r} has no version {wanted}", hint=f"its versions: {shown}"
             )
         return self.views[name, wanted]
+
+    def serving(self, live: Mapping[int, int]) -> Snapshot:
+        """The same with the row sets that are served now; itself where that changes nothing.
+
+        Args:
+            live: view id -> online id; views that are not in it stay as they are.
+        """
+        views = {key: rv.at(live.get(rv.view_id, rv.online_id)) for key, rv in self.views.items()}
+        if all(rv is self.views[key] for key, rv in views.items()):
+            return self
+        return replace(self, views=MappingProxyType(views))
+
+    def online_ids(self) -> dict[int, int]:
+        """View id -> online id of every view, as far as is known here."""
+        return {rv.view_id: rv.online_id for rv in self.views.values()}
 
     def versions(self, name: str) -> tuple[int, ...]:
         """The versions of a view, ascending; none for an unknown view."""

@@ -3,6 +3,10 @@
 A watcher asks for the revision every half second, off the event loop. A new revision replaces snapshot and
 plans in one assignment: a request holds the plan it started with, so none fails on a change. When the registry cannot
 be reached the server goes on with what it has, and `health` says since when.
+
+It also asks the online store which row sets are served (fastserve/online/live.py), and a switch replaces snapshot and
+plans in the same way: one request reads a view from one set. The store says so itself, so a server that is cut off
+from the registry does not go on reading rows that are being removed.
 """
 
 from __future__ import annotations
@@ -10,11 +14,15 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
+import time
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Final, TypeAlias
 
 from fastserve.definitions import merge_refs
-from fastserve.errors import FastserveError, RegistryError
+from fastserve.errors import FastserveError, RegistryError, StoreError
+from fastserve.online import OnlineStore
+from fastserve.online.live import look
 from fastserve.registry import Registry, Snapshot
 from fastserve.serving.plan import ReadPlan, compile_plan
 from fastserve.timeutil import now_us
@@ -23,6 +31,8 @@ log = logging.getLogger(__name__)
 
 POLL_S: Final = 0.5
 MAX_PLANS: Final = 1_024
+SURE_US: Final = 30_000_000
+"""How long an answer of the store about row sets holds; rows are kept at least twice as long after a switch."""
 
 PlanKey: TypeAlias = tuple[str, tuple[str, ...], bool]
 Plans: TypeAlias = OrderedDict[PlanKey, ReadPlan]
@@ -44,6 +54,8 @@ class Catalog:
         self.stale_since_us: int | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._data_version: int | None = None  # of the registry, when its revision was asked for
+        self._live: dict[int, int] = {}  # view id -> online id, as the store said last
+        self._taking = asyncio.Lock()  # of two that replace `current` neither undoes what the other did
 
     @property
     def snapshot(self) -> Snapshot:
@@ -90,15 +102,40 @@ class Catalog:
             return False
         changed = self._registry.revision() != self.snapshot.revision
         if changed:
-            snapshot, plans = self._registry.snapshot(), Plans()
-            self._warm(snapshot, plans)
-            self.current = (snapshot, plans)
+            self._take(self._registry.snapshot().serving(self._live))
         self._data_version = version
         return changed
 
-    def watch(self) -> None:
-        """Start following the registry on the running loop."""
-        self._watcher = asyncio.get_running_loop().create_task(self._follow())
+    def _take(self, snapshot: Snapshot) -> None:
+        plans = Plans()
+        self._warm(snapshot, plans)
+        self.current = (snapshot, plans)
+
+    async def follow_sets(self, store: OnlineStore) -> int:
+        """Take over the row sets that the store says are served; until when they are sure, by the monotonic clock.
+
+        Raises:
+            StoreError: the store did not answer; what was known stays.
+        """
+        async with self._taking:
+            begun = time.monotonic_ns() // 1_000
+            found = await look(store, self.snapshot.online_ids())
+            self._live = {view_id: sets.live for view_id, sets in found.items()}
+            serving = self.snapshot.serving(self._live)
+            if serving is not self.snapshot:
+                await asyncio.to_thread(self._take, serving)
+                log.info("now serving other row sets: %s", serving.online_ids())
+            return begun + SURE_US
+
+    def watch(
+        self, store: OnlineStore | None = None, sure: Callable[[int], None] = lambda until_us: None
+    ) -> None:
+        """Start following the registry, and the row sets of a store, on the running loop.
+
+        Args:
+            sure: told until when the row sets are known, whenever the store has said.
+        """
+        self._watcher = asyncio.get_running_loop().create_task(self._follow(store, sure))
 
     async def close(self) -> None:
         """Stop following."""
@@ -107,12 +144,13 @@ class Catalog:
             await asyncio.gather(self._watcher, return_exceptions=True)
         self._registry.close()
 
-    async def _follow(self) -> None:
+    async def _follow(self, store: OnlineStore | None, sure: Callable[[int], None]) -> None:
         while True:
             # Jitter: the workers of a host do not swap, and compile, in the same instant.
             await asyncio.sleep(POLL_S * random.uniform(0.8, 1.2))
             try:
-                changed = await asyncio.to_thread(self.refresh)
+                async with self._taking:
+                    changed = await asyncio.to_thread(self.refresh)
             except RegistryError as error:
                 if self.stale_since_us is None:
                     self.stale_since_us = now_us()
@@ -123,3 +161,11 @@ class Catalog:
                 self.stale_since_us = None
                 if changed:
                     log.info("now serving registry revision %d", self.snapshot.revision)
+            if store is not None:
+                await self._follow_sets(store, sure)
+
+    async def _follow_sets(self, store: OnlineStore, sure: Callable[[int], None]) -> None:
+        try:
+            sure(await self.follow_sets(store))
+        except StoreError as error:  # reads say so too
+            log.debug("which rows are served is not known anew: %s", error)

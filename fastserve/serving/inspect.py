@@ -11,6 +11,7 @@ from fastserve.codec.rows import RowDecoder, read_header
 from fastserve.codec.status import Status
 from fastserve.errors import InvalidEntityError
 from fastserve.online import open_store
+from fastserve.online.live import look
 from fastserve.registry import RegisteredView
 from fastserve.serving.sdk import run_sync
 from fastserve.timeutil import format_timestamp
@@ -31,18 +32,19 @@ def inspect_row(
                 f"give one value for each of {', '.join(join_keys) or 'no join keys'}",
                 where=f"entity {name!r}",
             )
-    encoder = KeyEncoder(registered.view_id, tuple(join_keys.values()))
-    key = encoder.encode([entities[name] for name in join_keys], 1, names=tuple(join_keys))[0]
 
-    async def fetch() -> bytes | None:
+    async def fetch() -> tuple[bytes, bytes | None]:
         store = open_store(online_store, read_only=True)
         try:
+            sets = await look(store, {registered.view_id: registered.online_id})
+            encoder = KeyEncoder(sets[registered.view_id].live, tuple(join_keys.values()))
+            key = encoder.encode([entities[name] for name in join_keys], 1, names=tuple(join_keys))[0]
             rows = store.get_many([key])
-            return (await rows if isinstance(rows, asyncio.Future) else rows)[0]
+            return key, (await rows if isinstance(rows, asyncio.Future) else rows)[0]
         finally:
             await store.close()
 
-    row = run_sync(fetch())
+    key, row = run_sync(fetch())
     found: dict[str, Any] = {"key": key.decode("utf-8", "backslashreplace"), "found": row is not None}
     if row is None:
         return found

@@ -7,6 +7,9 @@
 A commit costs tens of milliseconds whatever its size, so what queued up while one ran goes into the next. Offline
 comes first: what a reader can see online, history has; a push that failed in between is sent again, and nothing of
 it counts twice. Pushes for the online store alone do not queue.
+
+Online a view may have two row sets for a while: rows go into both, and after every write the lane looks whether the
+sets moved meanwhile (fastserve/online/live.py).
 """
 
 from __future__ import annotations
@@ -30,6 +33,7 @@ from fastserve.offline.latest import timestamps
 from fastserve.offline.online_rows import Lifetimes, OnlineRows
 from fastserve.offline.schema import EVENT_TS
 from fastserve.online import OnlineStore
+from fastserve.online.live import RowSets, look
 from fastserve.registry import RegisteredView, Registry
 from fastserve.timeutil import DAY_US
 
@@ -94,7 +98,8 @@ class Lane:
         self._stores = stores
         self._project = project
         self._limit = limit
-        self._rows = OnlineRows(rv)
+        self._sets: RowSets | None = None  # as of the last look
+        self._rows: dict[int, OnlineRows] = {}  # by online id
         self._waiting: deque[_Waiting] = deque()
         self._worker: asyncio.Task[None] | None = None
         self._commits = random.randrange(COMPACT_EVERY)  # so that short-lived processes get their turns too
@@ -233,17 +238,44 @@ class Lane:
             )
 
     async def _put(self, batch: pa.RecordBatch) -> int:
-        """Write the latest row of each entity online; the newest wins."""
-        assert self._stores.online is not None
-        if batch.num_rows <= INLINE_ROWS:
-            parts = self._encoded(batch)
-        else:  # readers are on this loop
-            loop = asyncio.get_running_loop()
-            parts = await loop.run_in_executor(self._stores.threads, self._encoded, batch)
-        return sum([await self._stores.online.put_batch(keys, lifetimes) for keys, lifetimes in parts])
+        """Write the latest row of each entity into every row set; the newest wins. How many are new in the served one.
 
-    def _encoded(self, batch: pa.RecordBatch) -> list[tuple[ReadBatch, Lifetimes]]:
-        return self._rows.encoded(batch, self._stores.now(), PUT_ROWS)
+        A set that was given up meanwhile may be removed already: what was written there is taken back.
+        """
+        store = self._stores.online
+        assert store is not None
+        written: dict[int, list[tuple[ReadBatch, Lifetimes]]] = {}
+        new: dict[int, int] = {}
+        sets = first = self._sets or await self._look(store)
+        while missing := [online_id for online_id in sets.ids if online_id not in written]:
+            for online_id in missing:
+                parts = written[online_id] = await self._encoded(batch, online_id)
+                new[online_id] = sum([await store.put_batch(keys, lifetimes) for keys, lifetimes in parts])
+            sets = await self._look(store)
+        if sets.number > first.number:  # and not because the store lost its key
+            for online_id in written.keys() - set(sets.ids):
+                for keys, _ in written[online_id]:
+                    await store.delete_many(keys.keys())
+        return new[sets.live]
+
+    async def _look(self, store: OnlineStore) -> RowSets:
+        view_id = self.rv.view_id
+        found = (await look(store, {view_id: self.rv.online_id}))[view_id]
+        self._sets = found
+        self._rows = {online_id: self._rows_of(online_id) for online_id in found.ids}
+        return found
+
+    def _rows_of(self, online_id: int) -> OnlineRows:
+        return self._rows.get(online_id) or OnlineRows(self.rv.at(online_id))
+
+    async def _encoded(self, batch: pa.RecordBatch, online_id: int) -> list[tuple[ReadBatch, Lifetimes]]:
+        rows = self._rows_of(online_id)
+        if batch.num_rows <= INLINE_ROWS:
+            return rows.encoded(batch, self._stores.now(), PUT_ROWS)
+        loop = asyncio.get_running_loop()  # readers are on it
+        return await loop.run_in_executor(
+            self._stores.threads, rows.encoded, batch, self._stores.now(), PUT_ROWS
+        )
 
 
 def _days(batches: list[pa.RecordBatch]) -> list[date]:

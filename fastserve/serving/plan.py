@@ -151,7 +151,7 @@ def _view_read(registered: RegisteredView, columns: tuple[str, ...], names: list
         ttl_us=view.ttl_us,
         max_staleness_us=view.max_staleness_us,
         names=tuple(names),
-        keys=KeyEncoder(registered.view_id, key_types),
+        keys=KeyEncoder(registered.online_id, key_types),
         rows=RowDecoder(
             {layout.layout_id: layout for layout in registered.layouts},
             names,

@@ -23,12 +23,13 @@ from fastserve.online import OnlineStore
 from fastserve.serving.breaker import Breaker
 from fastserve.serving.entities import check_columns, key_columns
 from fastserve.serving.plan import ReadPlan
-from fastserve.serving.row_cache import ViewCache
+from fastserve.serving.row_cache import NEVER, ViewCache
 
 T = TypeVar("T")
 
 PROBE_KEY: Final = b"!probe"
 LATE: Final = "the online store did not answer in time"
+UNSURE: Final = "which rows are served was last known too long ago"
 
 
 @dataclass(slots=True, eq=False)  # not frozen: that takes a microsecond to make
@@ -103,6 +104,8 @@ class ReadPath:
         now, cache: as given.
         blocked: why the store must not be read ('' when it may): it is not known to be this registry's. Every
             answer is then UNAVAILABLE, for this reason.
+        sure_until_us: by the monotonic clock: the store is not read later, for the row sets that plans are made of
+            may be gone by then, and their rows not be found. Whoever follows the row sets (catalog.py) moves it on.
     """
 
     def __init__(
@@ -120,6 +123,7 @@ class ReadPath:
         self.breaker = Breaker()
         self._reads = self._late = 0
         self.blocked = ""
+        self.sure_until_us = NEVER
 
     def read(
         self,
@@ -177,7 +181,7 @@ class ReadPath:
         """The answer once the store has given what `at_once` did not find. Arguments and errors as `read`."""
         moment = time.monotonic_ns() // 1_000
         pending = _Pending(self, plan, batch, n, finish)
-        refusal = self.breaker.refusal(moment)
+        refusal = self.breaker.refusal(moment) if moment < self.sure_until_us else UNSURE
         if refusal:
             return pending.without_store(refusal)
         batch.own()

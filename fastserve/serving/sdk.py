@@ -16,6 +16,7 @@ from fastserve.definitions import FeatureViewProjection
 from fastserve.display import html_table
 from fastserve.errors import InvalidEntityError, RequestError
 from fastserve.online import open_store
+from fastserve.online.live import look
 from fastserve.registry import RegisteredView, Registry, Snapshot
 from fastserve.serving.plan import compile_plan
 from fastserve.serving.push import TARGETS, Pusher, PushLimits, PushResult
@@ -93,12 +94,18 @@ def read_once(
     Raises:
         InvalidEntityError, UnknownObjectError, RequestError: as ReadPath.read and compile_plan.
     """
-    plan = compile_plan(snapshot, projections, service=service, full_feature_names=full_feature_names)
+    options: dict[str, Any] = {"service": service, "full_feature_names": full_feature_names}
+    compile_plan(
+        snapshot, projections, **options
+    )  # what is wrong with the request is said before the store is opened
     entities = to_columns(entity_rows)
 
     async def read() -> FeatureBatch:
         store = open_store(online_store, read_only=True)
         try:
+            found = await look(store, snapshot.online_ids())
+            serving = snapshot.serving({view_id: sets.live for view_id, sets in found.items()})
+            plan = compile_plan(serving, projections, **options)
             batch = ReadPath(store, lambda: now_us).read(plan, entities, decode_columns)
             return batch if isinstance(batch, FeatureBatch) else await batch
         finally:

@@ -30,6 +30,18 @@ async def test_round_trip_in_the_order_asked_with_repeats_and_misses(store: Onli
     assert found == [row(1, 1, b"two"), None, row(1, 1, b"one"), row(1, 1, b"two")]
 
 
+async def test_a_fresh_answer_has_what_was_acknowledged_before(opened: Handles) -> None:
+    reader, writer = opened(), opened()
+    for value in range(50):
+        shared = reader.get_many([b"7:1"])  # on its way, or still to be sent
+        await asyncio.sleep(0)
+        await writer.put_many([b"7:1"], [row(value)])
+        fresh = reader.get_fresh([b"7:1", b"7:2"])
+        assert (await fresh if isinstance(fresh, asyncio.Future) else fresh) == [row(value), None]
+        if isinstance(shared, asyncio.Future):
+            await shared
+
+
 async def test_another_handle_sees_it(opened: Handles) -> None:
     first, second = opened(), opened()
     assert await get(second, [b"7:1"]) == [None]

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
 
+from fastserve import Entity
 from fastserve.codec.status import Status
 from fastserve.errors import InvalidEntityError, RequestError, StoreUnavailableError, UnknownObjectError
+from fastserve.online.live import RowSets, look, move
 from fastserve.serving.read_path import FeatureBatch, ReadPath, decode_columns
 from tests.support import NOW_US, HandStore, put
 from tests.unit.serving.world import World
@@ -216,3 +219,34 @@ def test_the_fingerprint_sees_names_types_versions_and_order(world: World) -> No
     ]
     assert len({p.fingerprint for p in ways}) == len(ways)
     assert plan("", ("kinds:big",), False) is ways[3], "compiled once"
+
+
+async def test_a_switch_of_row_sets_is_served_and_the_old_plan_goes_on(world: World) -> None:
+    registered = world.catalog.snapshot.view("kinds")
+    before = world.catalog.plan("", ("kinds:big",), False)
+    other = world.registry.online_ids.allocate(registered.view_id)
+    await put(world.store, registered.at(other), [{"user_id": 1, "big": 5}])
+    assert await world.catalog.follow_sets(world.store) > time.monotonic_ns() // 1_000
+    assert world.catalog.plan("", ("kinds:big",), False) is before, "nothing moved: plans stay"
+    sets = (await look(world.store, {registered.view_id: registered.view_id}))[registered.view_id]
+    await move(world.store, sets, RowSets(registered.view_id, other, registered.view_id, "kept"))
+    await world.catalog.follow_sets(world.store)
+    batch = read(
+        world,
+        ["kinds:big", "kinds:small", "places:people"],
+        {"user_id": [1], "city": ["a|b"], "country": ["%"]},
+    )
+    assert values(batch)["big"] == [5] and values(batch)["people"] == [12]
+    old = world.read_path.read(before, {"user_id": [1]}, decode_columns)
+    assert isinstance(old, FeatureBatch) and values(old) == {"big": [2**53 + 1]}
+    world.registry.apply([Entity("another")])
+    assert world.catalog.refresh()
+    assert world.catalog.snapshot.view("kinds").online_id == other, "a new revision keeps the set"
+
+
+async def test_rows_are_not_read_by_row_sets_known_too_long_ago(world: World) -> None:
+    world.read_path.sure_until_us = time.monotonic_ns() // 1_000
+    batch = read(world, ["kinds:big"], {"user_id": [1]})
+    assert statuses(batch)["big"] == ["UNAVAILABLE"] and "last known" in batch.unavailable
+    world.read_path.sure_until_us += 60_000_000
+    assert statuses(read(world, ["kinds:big"], {"user_id": [1]}))["big"] == ["PRESENT"]

@@ -48,10 +48,6 @@ if TYPE_CHECKING:
 BATCH_ROWS: Final = 65_536
 SPOOL_BYTES: Final = 64 << 20
 ATTEMPTS: Final = 8
-COMPACT_FILES: Final = 32
-COMPACT_BYTES: Final = (
-    16 << 20
-)  # a larger file is left alone: rows of a day are written again a few times, no more
 _APPEND: Final = "fastserve-append"
 _CONFIGURATION: Final = {
     "delta.checkpointInterval": "50",  # opening a table reads at most this many small log files
@@ -113,26 +109,27 @@ class OfflineTable:
     @property
     def version(self) -> int | None:
         """The newest version number, for reads that must be repeatable; None without a table."""
-        table = self._open(None)
+        table = self.open()
         return None if table is None else int(table.version())
 
     @property
     def table_id(self) -> str:
         """Given to the table when it was created, never again; '' without a table."""
-        table = self._open(None)
+        table = self.open()
         return "" if table is None else str(table.metadata().id)
 
     def row_count(self, version: int | None = None) -> int:
         """Rows in the table, from the log alone."""
-        table = self._open(version)
+        table = self.open(version)
         return 0 if table is None else int(table.count())
 
     def dates(self, version: int | None = None) -> list[str]:
         """The partitions that hold rows, ascending."""
-        table = self._open(version)
+        table = self.open(version)
         return [] if table is None else sorted({p[EVENT_DATE] for p in table.partitions()})
 
-    def _open(self, version: int | None) -> DeltaTable | None:
+    def open(self, version: int | None = None) -> DeltaTable | None:
+        """The Delta table as it is now, or was at a version; None without a table."""
         try:
             return DeltaTable(self.uri, version=version)
         except TableNotFoundError:
@@ -174,7 +171,7 @@ class OfflineTable:
         batch_rows: int,
     ) -> Iterator[pa.RecordBatch]:
         schema = canonical_schema(self.rv, columns)
-        table = self._open(version)
+        table = self.open(version)
         if table is None or (start_us is not None and end_us is not None and start_us >= end_us):
             return
         for fragment, stored in _fragments(table, _condition(start_us, end_us)):
@@ -215,7 +212,7 @@ class OfflineTable:
             given = pa.Table.from_batches(keys)
             for _ in range(ATTEMPTS):
                 with _tended(self.uri):
-                    table = self._open(None)
+                    table = self.open()
                     new = self._is_new(table, given)
                     rows_new = int(np.count_nonzero(new))
                     done = not rows_new or self._commit(table, spool, new)
@@ -228,30 +225,6 @@ class OfflineTable:
             where=self.uri,
             hint="run the same command again: rows that are there already are left out",
         )
-
-    def compact(self, days: Iterable[date], files: int = COMPACT_FILES) -> int:
-        """Join the small files of those dates that have at least so many; the rows stay the same.
-
-        Every append adds a file a date, and the cost of the next one grows with them. Earlier versions of the
-        table stay readable. Writers may go on; where one was faster, nothing is done this time.
-
-        Returns:
-            How many files were replaced.
-        """
-        table = self._open(None)
-        if table is None:
-            return 0
-        many = [day.isoformat() for day in days if len(_paths(table, day)) >= files]
-        if not many:
-            return 0
-        among = [(EVENT_DATE, "in", many)]
-        try:
-            done = table.optimize.compact(
-                among, target_size=COMPACT_BYTES, writer_properties=WriterProperties(compression="ZSTD")
-            )
-        except CommitFailedError:
-            return 0
-        return int(done["numFilesRemoved"])
 
     def as_stored(self, given: pa.RecordBatch) -> pa.RecordBatch:
         """The given rows as they stand in the table, which keeps a row as it was first written.
@@ -443,12 +416,6 @@ def _fragments_of(
     dataset = table.to_pyarrow_dataset(file_pruning_predicate=among)
     for fragment in dataset.get_fragments(filter=near):
         yield fragment, dataset.schema
-
-
-def _paths(table: DeltaTable, day: date) -> list[str]:
-    """The files of a date."""
-    found: list[str] = table.file_uris(file_pruning_predicate=[(EVENT_DATE, "=", day.isoformat())])
-    return found
 
 
 def _near(times: pa.ChunkedArray) -> ds.Expression:

@@ -1,4 +1,4 @@
-"""One run per view, one process per job, everywhere. The locks end with the process that holds them, kill -9 included.
+"""One run per view, one rewrite of its files, one process per job, everywhere. Locks end with their process.
 
 SQLite: `flock` on a file beside the database. PostgreSQL: a session advisory lock on a connection of its own
 (behind a pooler that shares sessions, such as pgbouncer in transaction mode, such a lock holds nothing).
@@ -23,6 +23,7 @@ from fastserve.registry.engine import Database
 from fastserve.timeutil import MICROS, format_timestamp, now_us
 
 _VIEWS: Final = 0x66617374  # "fast": keeps our advisory locks apart from those of other programs
+_REWRITES: Final = 0x72657772  # "rewr"
 _JOBS: Final = 0x6A6F6273  # "jobs"
 _SETS: Final = 0x73657473  # "sets"
 _HELD: Final = sa.text(
@@ -40,11 +41,27 @@ _held: Final[set[int]] = set()  # descriptors that the locks of this process han
 @contextlib.contextmanager
 def lock_view(database: Database, view_id: int) -> Iterator[None]:
     """Hold a view; AlreadyRunningError when somebody else does."""
+    with _lock(database, _VIEWS, "view", view_id):
+        yield
+
+
+@contextlib.contextmanager
+def lock_rewrite(database: Database, view_id: int) -> Iterator[None]:
+    """Hold the files of a view's offline table; AlreadyRunningError when somebody else does.
+
+    Apart from `lock_view`: rows are added while files are joined.
+    """
+    with _lock(database, _REWRITES, "rewrite", view_id):
+        yield
+
+
+@contextlib.contextmanager
+def _lock(database: Database, space: int, what: str, number: int) -> Iterator[None]:
     if database.path is not None:
-        with _flock(Path(f"{database.path}.view-{view_id}.lock"), "view", view_id):
+        with _flock(Path(f"{database.path}.{what}-{number}.lock"), what, number):
             yield
     else:
-        with _advisory(database, _VIEWS, "view", view_id):
+        with _advisory(database, space, what, number):
             yield
 
 

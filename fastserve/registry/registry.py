@@ -17,7 +17,7 @@ from fastserve.registry.datasets import (
 from fastserve.registry.engine import Database, open_database
 from fastserve.registry.jobs import JobStore
 from fastserve.registry.ledger import Ledger
-from fastserve.registry.locks import lock_sets, lock_view
+from fastserve.registry.locks import lock_rewrite, lock_sets, lock_view
 from fastserve.registry.migrate import ensure_schema
 from fastserve.registry.objects import (
     lock_project,
@@ -183,6 +183,14 @@ class Registry(Ledger):
             AlreadyRunningError: as `lock_view`.
         """
         return lock_sets(self._database, view_id)
+
+    def lock_rewrite(self, view_id: int) -> AbstractContextManager[None]:
+        """Hold the files of a view's offline table: whoever joins, orders or deletes them does.
+
+        Raises:
+            AlreadyRunningError: another process or thread holds them.
+        """
+        return lock_rewrite(self._database, view_id)
 
     def close(self) -> None:
         """Close the database connections."""

@@ -20,6 +20,7 @@ import random
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import Executor
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
 from typing import TYPE_CHECKING, Final
@@ -28,7 +29,13 @@ import numpy as np
 import pyarrow as pa
 
 from fastserve.batch import ReadBatch
-from fastserve.errors import FastserveError, MaterializeError, OfflineStoreError, OverloadedError
+from fastserve.errors import (
+    AlreadyRunningError,
+    FastserveError,
+    MaterializeError,
+    OfflineStoreError,
+    OverloadedError,
+)
 from fastserve.offline.latest import timestamps
 from fastserve.offline.online_rows import Lifetimes, OnlineRows
 from fastserve.offline.schema import EVENT_TS
@@ -157,12 +164,18 @@ class Lane:
         self._commits += 1
         if self._commits % COMPACT_EVERY:
             return
+        loop = asyncio.get_running_loop()
         try:
-            await asyncio.get_running_loop().run_in_executor(
-                self._stores.threads, lambda: self._table().compact(_days(batches))
-            )
+            await loop.run_in_executor(self._stores.threads, self._join_files, _days(batches))
         except Exception as error:  # nothing is lost: the next one tries again
             log.warning("compacting the history of view %s failed: %s", self.rv.view.name, error)
+
+    def _join_files(self, days: list[date]) -> None:
+        """In a thread: see _compact. While another process rewrites the files, nothing."""
+        from fastserve.offline.rewrite import rewriting  # noqa: PLC0415  (as in _table)
+
+        with suppress(AlreadyRunningError), rewriting(self._stores.registry, self._table()) as rewrite:
+            rewrite.compact(days)
 
     def _next_group(self) -> list[_Waiting]:
         group = [self._waiting.popleft()]

@@ -13,7 +13,7 @@ from fastserve.registry import Registry
 from tests.integration.registry.conftest import Worker
 
 
-def _line(process: subprocess.Popen[str]) -> str:
+def line(process: subprocess.Popen[str]) -> str:
     assert process.stdout is not None
     return process.stdout.readline().strip()
 
@@ -37,7 +37,7 @@ def test_a_lock_ends_with_an_error(registry: Registry) -> None:
 
 def test_another_process_holds_it(registry: Registry, url: str, worker: Worker) -> None:
     holder = worker("hold", url, 7)
-    assert _line(holder) == "held"
+    assert line(holder) == "held"
     with pytest.raises(AlreadyRunningError, match=f"pid {holder.pid} on .*, since 20") as caught:
         registry.lock_view(7).__enter__()
     assert caught.value.where == "view id 7"
@@ -48,7 +48,7 @@ def test_another_process_holds_it(registry: Registry, url: str, worker: Worker) 
 
 def test_kill_9_frees_it(registry: Registry, url: str, worker: Worker) -> None:
     holder = worker("hold", url, 7)
-    assert _line(holder) == "held"
+    assert line(holder) == "held"
     os.kill(holder.pid, signal.SIGKILL)
     holder.wait()
     _wait_until_free(registry, 7)
@@ -56,7 +56,7 @@ def test_kill_9_frees_it(registry: Registry, url: str, worker: Worker) -> None:
 
 def test_a_forked_child_does_not_keep_it(registry: Registry, url: str, worker: Worker) -> None:
     holder = worker("fork", url, 7)
-    child = int(_line(holder).split()[1])
+    child = int(line(holder).split()[1])
     try:
         os.kill(holder.pid, signal.SIGKILL)
         holder.wait()

@@ -8,9 +8,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from datetime import date
 
 from fastserve import Entity, FeatureView, Field
+from fastserve.errors import AlreadyRunningError
+from fastserve.offline.delta import OfflineTable
+from fastserve.offline.rewrite import rewriting
 from fastserve.registry import open_registry
+from tests.unit.offline.views import registered
 
 
 def _barrier(said: str = "ready") -> None:
@@ -42,6 +47,26 @@ def hold(url: str, view_id: str) -> None:
         _barrier("held")
 
 
+def rewrite(url: str, root: str) -> None:
+    """Each time told to, join the files of a day of 1970, unless another does; say how many, or that."""
+    rv = registered(FeatureView("w", schema=[Field("a", "int64")]), {"u": "int64"})
+    with open_registry(url, "demo") as registry:
+        _barrier()
+        while True:
+            try:
+                with rewriting(registry, OfflineTable(root, "demo", rv)) as files:
+                    said = str(files.compact([date(1970, 1, 1)], 2))
+            except AlreadyRunningError:
+                said = "busy"
+            _barrier(said)
+
+
+def hold_files(url: str, view_id: str) -> None:
+    """Hold the files of a view's table until stdin ends."""
+    with open_registry(url, "demo") as registry, registry.lock_rewrite(int(view_id)):
+        _barrier("held")
+
+
 def job(url: str, job_id: str) -> None:
     """Work on a job until stdin ends."""
     with open_registry(url, "demo") as registry, registry.jobs.lock(int(job_id)):
@@ -67,4 +92,5 @@ def alembic(url: str) -> None:
 
 if __name__ == "__main__":
     commands = {"apply": apply, "open": open_, "hold": hold, "job": job, "fork": fork, "alembic": alembic}
+    commands |= {"rewrite": rewrite, "hold-files": hold_files}
     commands[sys.argv[1]](*sys.argv[2:])

@@ -29,7 +29,8 @@ from fastserve.errors import (
     TooLargeError,
     UnknownObjectError,
 )
-from fastserve.offline.delta import COMPACT_FILES, OfflineTable
+from fastserve.offline.delta import OfflineTable
+from fastserve.offline.rewrite import COMPACT_FILES
 from fastserve.online import open_store
 from fastserve.online.claim import claim
 from fastserve.serving.lane import COMPACT_EVERY

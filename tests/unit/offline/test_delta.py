@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import threading
-from datetime import date
 
 import numpy as np
 import pyarrow as pa
@@ -81,8 +80,7 @@ def test_reads_prune_by_date(table):
     assert table.dates() == [f"2024-03-1{day}" for day in range(4)]
     assert table.version == 4  # created, then one commit a date
     paths = [
-        f.path
-        for f, _ in delta._fragments(table._open(None), delta._condition(START + 6, START + 2 * DAY_US))
+        f.path for f, _ in delta._fragments(table.open(), delta._condition(START + 6, START + 2 * DAY_US))
     ]
     assert [path.split("/")[0] for path in paths] == ["event_date=2024-03-10", "event_date=2024-03-11"]
     assert read(table, start_us=START + 6, end_us=START + 2 * DAY_US) == [1]
@@ -314,43 +312,3 @@ def test_new_rows_are_told_for_each_batch(table):
     rows = batch(table.rv, [(1, 5, 5, 1), (2, 5, 5, 2), (1, 5, 5, 3)])
     table.append_new([rows.slice(1, 1)])
     assert table.append_new([rows.slice(0, 2), rows.slice(0, 0), rows.slice(2)]).new_of == (0, 0, 1)
-
-
-def test_compacting_joins_files_and_keeps_rows_and_versions(tmp_path):
-    rv = view(schema=(A, Field("v", "list<float32>[2]")))
-    table = OfflineTable(str(tmp_path), "p", rv)
-    for i in range(5):
-        table.append_new([batch(rv, [(i, 5, 5, i, [i, 0.5]), (i, DAY_US, DAY_US, -i, None)])])
-
-    def values(**options):
-        return sorted((r["a"], repr(r["v"])) for b in table.read(**options) for r in b.to_pylist())
-
-    before, version, days = values(), table.version, [DAY, "2024-03-11"]
-    assert table.compact([], 2) == 0
-
-    assert table.compact(map(date.fromisoformat, days), 6) == 0
-    assert table.compact([date.fromisoformat(DAY)], 5) == 5
-    assert table.compact(map(date.fromisoformat, days), 5) == 5
-    assert values() == before == values(version=version)
-    assert table.append_new([batch(rv, [(1, 5, 5, 9, None), (9, 5, 5, 9, None)])]) == AppendResult(2, 1)
-
-
-def test_compacting_while_another_appends(tmp_path):
-    mine = OfflineTable(str(tmp_path), "p", view())
-
-    done = threading.Event()
-
-    def append():
-        other = OfflineTable(str(tmp_path), "p", view())
-        for i in range(25):
-            other.append_new([batch(other.rv, [(i, 5, 5, i)])])
-        done.set()
-
-    thread = threading.Thread(target=append)
-    thread.start()
-    while not done.is_set():
-        mine.compact([date.fromisoformat(DAY)], 2)
-    thread.join()
-    assert sorted(r["a"] for b in mine.read() for r in b.to_pylist()) == list(range(25))
-    for i in range(25):
-        assert mine.append_new([batch(mine.rv, [(i, 5, 5, 7)])]).rows_new == 0

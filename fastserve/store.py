@@ -22,13 +22,14 @@ from fastserve.definitions import (
 )
 from fastserve.errors import ConfigError, RequestError
 from fastserve.registry import ApplyResult, Plan, Registry, Snapshot, open_registry
-from fastserve.timeutil import now_us, parse_timestamp
+from fastserve.timeutil import now_us, parse_duration, parse_timestamp
 
 if TYPE_CHECKING:
     from fastserve.registry import RegisteredView, TrainingDataset
     from fastserve.serving.push import PushResult
     from fastserve.serving.sdk import OnlineFeatures
     from materializer.datasets import Dataset, Report
+    from materializer.refresh import SetsSummary
     from materializer.run import Summary
     from materializer.training import TrainingSet
 
@@ -343,6 +344,57 @@ class FeatureStore:
             target=target,
             now_us=None if now is None else _us(now, "now"),
         )
+
+    def refresh(
+        self,
+        view: str,
+        *,
+        keep: str = "1h",
+        carry: bool | None = None,
+        allow_fewer: bool = False,
+        now: Moment | None = None,
+    ) -> SetsSummary:
+        """Build a view's online rows anew beside those served, and switch to them at once.
+
+        Args:
+            keep: how long the rows before are kept for a `rollback`; a minute at least.
+            carry: whether rows that only the served set has are taken over; None: of views with a push source.
+            allow_fewer: switch even to less than half as many rows.
+
+        Raises:
+            RequestError: an unknown view, or its last switch is less than a minute ago; nothing was changed. What goes
+                wrong after that is the summary's `error`.
+        """
+        from materializer.refresh import RefreshRequest, refresh  # noqa: PLC0415
+
+        request = RefreshRequest(
+            view=view,
+            keep_us=_duration_us(keep),
+            carry=carry,
+            allow_fewer=allow_fewer,
+            now_us=None if now is None else _us(now, "now"),
+        )
+        return refresh(self.config, request)
+
+    def rollback(self, view: str, *, keep: str = "1h") -> SetsSummary:
+        """Serve the rows before a view's last refresh again, with every push and run since.
+
+        Args:
+            keep: how long those served until now are kept, to take the rollback back.
+
+        Raises:
+            RequestError: an unknown view, or there are no rows to go back to.
+        """
+        from materializer.refresh import rollback  # noqa: PLC0415
+
+        return rollback(self.config, view, keep_us=_duration_us(keep))
+
+
+def _duration_us(text: str) -> int:
+    try:
+        return parse_duration(text)
+    except (ValueError, OverflowError) as error:
+        raise RequestError(str(error), where="keep") from None
 
 
 def _us(moment: Moment, argument: str) -> int:

@@ -4,21 +4,20 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
 from typing import Any, Final
 
 import click
 
 from fastserve.config import Config
 from fastserve.errors import ConfigError, DefinitionError, FastserveError, RequestError
-from fastserve.timeutil import parse_duration, parse_timestamp
+from materializer.cli_sets import reclaim_command, refresh_command, rollback_command
+from materializer.options import SIGNAL_BASE, duration_option, time_option
 from materializer.progress import progress_bar
 from materializer.stop import Stop
 from materializer.summary import EXIT_FAILED, EXIT_OK, EXIT_USAGE, Summary
 
 log = logging.getLogger("materializer")
 
-_SIGNAL_BASE: Final = 128
 _EXIT_CODES: Final = """\b
 Exit codes:
   0    every view is done
@@ -28,25 +27,6 @@ Exit codes:
   130  stopped by SIGINT; what was finished is kept, the next run goes on from there
   143  stopped by SIGTERM; likewise
 """
-
-
-def _time(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
-    """A date or time as microseconds UTC."""
-    return None if value is None else _parsed(parse_timestamp, param, value)
-
-
-def _duration(ctx: click.Context, param: click.Parameter, value: str) -> int:
-    """A duration as microseconds."""
-    return _parsed(parse_duration, param, value)
-
-
-def _parsed(parse: Callable[[str], int], param: click.Parameter, value: str) -> int:
-    """What a parser of timeutil makes of an option; its errors read "what is wrong; how to write it"."""
-    try:
-        return parse(value)
-    except (ValueError, OverflowError) as error:
-        message, _, hint = str(error).partition("; ")
-        raise RequestError(message, where=param.opts[0], hint=hint) from None
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]}, no_args_is_help=False)
@@ -59,14 +39,14 @@ def cli() -> None:
 @click.option(
     "--start",
     "start_us",
-    callback=_time,
+    callback=time_option,
     metavar="TIME",
     help="First event time, inclusive: 2013-01-01 or 2013-01-01T05:00:00Z.",
 )
 @click.option(
     "--end",
     "end_us",
-    callback=_time,
+    callback=time_option,
     metavar="TIME",
     help="Last event time, inclusive. One in the future means now.",
 )
@@ -77,14 +57,14 @@ def cli() -> None:
 @click.option(
     "--now",
     "now_us",
-    callback=_time,
+    callback=time_option,
     metavar="TIME",
     help="Replay: this is the present, for ends, ttl and lifetimes.",
 )
 @click.option(
     "--overlap",
     "overlap_us",
-    callback=_duration,
+    callback=duration_option,
     default="0s",
     show_default=True,
     metavar="DURATION",
@@ -110,7 +90,11 @@ def run_command(ctx: click.Context, /, repo: str, **options: Any) -> None:
         with progress_bar() as progress:
             summary = run(config, request, progress=progress, stop=stop)
     _report(summary)
-    ctx.exit(_SIGNAL_BASE + stop.signum if stop.signum else summary.exit_code)
+    ctx.exit(SIGNAL_BASE + stop.signum if stop.signum else summary.exit_code)
+
+
+for command in (refresh_command, rollback_command, reclaim_command):
+    cli.add_command(command)
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -122,7 +106,7 @@ def main(argv: list[str] | None = None) -> None:
     except click.ClickException as error:
         sys.exit(_refuse(RequestError(error.format_message(), where="command line", hint=_usage(error))))
     except click.Abort:
-        sys.exit(_SIGNAL_BASE + 2)
+        sys.exit(SIGNAL_BASE + 2)
     except (ConfigError, DefinitionError, RequestError) as error:
         sys.exit(_refuse(error))
     except Exception as error:

@@ -18,11 +18,13 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import date
+from functools import partial
+from typing import TypeVar
 
 import pyarrow as pa
 
@@ -36,16 +38,20 @@ from fastserve.registry import Cursor, Interval, Partition, Registry, open_regis
 from fastserve.timeutil import MIN_US
 from fastserve.timeutil import now_us as wall_clock_us
 from materializer.progress import Progress, silent
+from materializer.reclaim import reclaim_due
 from materializer.select import Chosen, Target, choose
+from materializer.sets import SetsWriter
 from materializer.spill import Spill, grouped
 from materializer.stop import Stop, Stopped
 from materializer.summary import Summary, ViewSummary
 from materializer.window import Window, check_bounds, explicit, incremental
-from materializer.write import OnlineSink, ViewWriter
+from materializer.write import OnlineSink
 
 __all__ = ["Request", "Summary", "ViewSummary", "materialize", "run"]
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,18 +105,17 @@ def materialize(
         target=target,
         now_us=now_us,
     )
-    if not _in_event_loop():
-        return run(config, request, progress=progress)
-    with ThreadPoolExecutor(1) as other_thread:  # a notebook: its thread's loop is taken
-        return other_thread.submit(run, config, request, progress=progress).result()
+    return off_loop(partial(run, config, request, progress=progress))
 
 
-def _in_event_loop() -> bool:
+def off_loop(work: Callable[[], T]) -> T:
+    """Do what runs an event loop of its own, also from within a running one."""
     try:
         asyncio.get_running_loop()
     except RuntimeError:
-        return False
-    return True
+        return work()
+    with ThreadPoolExecutor(1) as other_thread:  # a notebook: its thread's loop is taken
+        return other_thread.submit(work).result()
 
 
 def run(
@@ -131,7 +136,7 @@ def run(
             context = _Context(config, request, registry, online, progress, stop or Stop(), now_us)
             summary = Summary([_one_view(context, view) for view in views])
             if online_views and summary.status == "ok":
-                _sweep(online)
+                _tidy(context, online_views)
     summary.seconds = time.monotonic() - started
     return summary
 
@@ -171,11 +176,14 @@ def _one_view(context: _Context, chosen: Chosen) -> ViewSummary:
     return about
 
 
-def _sweep(online: OnlineSink) -> None:
+def _tidy(context: _Context, views: Sequence[Chosen]) -> None:
+    """Remove rows that are expired, or of row sets that were given up."""
     try:
-        online.sweep()
-    except StoreError as error:  # the rows are there; what is expired is dropped by the next run
-        log.warning("sweeping the online store failed: %s", error)
+        context.online.sweep()
+        registered = [chosen.registered for chosen in views]
+        reclaim_due(context.online, context.registry, registered, context.stop, wall_clock_us())
+    except (StoreError, Stopped) as error:  # the rows are there; the next run does this
+        log.warning("tidying the online store failed: %s", error)
 
 
 class _ViewRun:
@@ -294,11 +302,12 @@ class _ViewRun:
 
     def _write(self, run_id: int, spill: Spill, finished: dict[tuple[str, str], str]) -> None:
         """Write every date that no killed run finished, newest first, a few small dates at a time."""
-        writer = ViewWriter(self._registered, self._context.now_us, self._context.stop)
+        context = self._context
+        writer = SetsWriter(context.online, context.registry, self._registered, context.now_us, context.stop)
         total = len(spill.dates()) * len(self._chosen.targets)
         for days in grouped(spill):
             for target in self._chosen.targets:
-                self._context.stop.check()
+                context.stop.check()
                 todo = [d for d in days if finished.get((d.isoformat(), target)) != spill.digest(d)]
                 self._write_dates(target, todo, spill, writer)
                 self._registry.mark_partitions(
@@ -311,16 +320,17 @@ class _ViewRun:
                 self._about.partitions_skipped += len(days) - len(todo)
                 self._about.partitions_done += len(todo)
                 done = self._about.partitions_done + self._about.partitions_skipped
-                self._context.progress(self._chosen.name, "write", done, total)
+                context.progress(self._chosen.name, "write", done, total)
 
-    def _write_dates(self, target: Target, days: Sequence[date], spill: Spill, writer: ViewWriter) -> None:
+    def _write_dates(self, target: Target, days: Sequence[date], spill: Spill, writer: SetsWriter) -> None:
         if target == "offline":
             result = self._table().append_new(chunk for day in days for chunk in spill.chunks(day))
             self._about.rows_offline_new += result.rows_new
             return
-        for day in days:
-            chunks = spill.chunks(day, last_first=True)
-            self._about.rows_online_written += self._context.online.write(writer, chunks)
+        if days:
+            self._about.rows_online_written += writer.write(
+                days, lambda day: spill.chunks(day, last_first=True)
+            )
 
     def _table(self) -> OfflineTable:
         config = self._context.config

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from fastserve.definitions import FileSource, batch_source
+from fastserve.definitions import FeatureView, FileSource, batch_source
 from fastserve.errors import RequestError, UnknownObjectError
 from fastserve.registry import RegisteredView, Snapshot
 
@@ -32,9 +32,8 @@ class Chosen:
 
     @property
     def name(self) -> str:
-        """How people write it: the name, with `@vN` from version 2 on."""
-        view = self.registered.view
-        return view.name if view.version == 1 else f"{view.name}@v{view.version}"
+        """How people write it; see name_of."""
+        return name_of(self.registered.view)
 
     @property
     def option(self) -> TargetOption:
@@ -65,11 +64,22 @@ def choose(snapshot: Snapshot, names: Sequence[str], target: str | None) -> list
     if not names:
         found = [_chosen(snapshot.views[key], target) for key in sorted(snapshot.views)]
         return [chosen for chosen in found if chosen is not None]
-    unique = {(r.view.name, r.view.version): r for r in (_named(snapshot, name) for name in names)}
+    unique = {(r.view.name, r.view.version): r for r in (find_view(snapshot, name) for name in names)}
     return [_required(registered, target) for registered in unique.values()]
 
 
-def _named(snapshot: Snapshot, text: str) -> RegisteredView:
+def name_of(view: FeatureView) -> str:
+    """How people write a view: its name, with `@vN` from version 2 on."""
+    return view.name if view.version == 1 else f"{view.name}@v{view.version}"
+
+
+def find_view(snapshot: Snapshot, text: str) -> RegisteredView:
+    """The view that `NAME`, its newest version, or `NAME@vN` means.
+
+    Raises:
+        RequestError: it is neither.
+        UnknownObjectError: no such view or version; the hint names the nearest.
+    """
     match = _NAME.fullmatch(text)
     if match is None:
         raise RequestError(

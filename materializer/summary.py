@@ -90,8 +90,7 @@ class Summary:
     @property
     def exit_code(self) -> int:
         """0 ok, 1 a view failed, 3 a view was being materialized by another run. Signals are the CLI's."""
-        codes = {"ok": EXIT_OK, "already_running": EXIT_ALREADY_RUNNING}
-        return codes.get(self.status, EXIT_FAILED)
+        return exit_code_of(self.status)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready: status, views, totals."""
@@ -105,6 +104,11 @@ class Summary:
         if self.error is not None:
             shown["error"] = error_dict(self.error)
         return shown
+
+
+def exit_code_of(status: str) -> int:
+    """The exit code of a command whose work ended so."""
+    return {"ok": EXIT_OK, "already_running": EXIT_ALREADY_RUNNING}.get(status, EXIT_FAILED)
 
 
 def error_dict(error: Exception) -> dict[str, str]:

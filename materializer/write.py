@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import Any, Final, TypeVar
 
 import numpy as np
@@ -22,6 +22,7 @@ from fastserve.batch import KeySet, ReadBatch
 from fastserve.offline.online_rows import Lifetimes, OnlineRows
 from fastserve.online import OnlineStore, open_store
 from fastserve.online.claim import claim, keeps_view, mark_view
+from fastserve.online.live import RowSets, look, move
 from fastserve.registry import RegisteredView
 from materializer.stop import Stop
 
@@ -75,6 +76,19 @@ class OnlineSink:
     def mark(self, view_id: int) -> None:
         """Note that the store keeps a view's rows from now on."""
         self._run(mark_view(self._opened(), view_id))
+
+    def look(self, registered: RegisteredView) -> RowSets:
+        """The row sets of a view, as the store has them now."""
+        view_id = registered.view_id
+        return self._run(look(self._opened(), {view_id: registered.online_id}))[view_id]
+
+    def move(self, before: RowSets, after: RowSets) -> RowSets:
+        """Move the row sets of a view; see fastserve.online.live.move."""
+        return self._run(move(self._opened(), before, after))
+
+    def do(self, work: Callable[[OnlineStore], Coroutine[Any, Any, T]]) -> T:
+        """Do something with the store."""
+        return self._run(work(self._opened()))
 
     def sweep(self) -> None:
         """Drop rows that outlived their lifetime."""

@@ -50,7 +50,7 @@ class OnlineRows:
             The rows, and int64 microseconds to keep each (None: for ever).
         """
         picked = latest_rows(batch, self._join_keys)
-        lifetimes = self._lifetimes(timestamps(batch, EVENT_TS)[picked], now_us)
+        lifetimes = self.lifetimes(timestamps(batch, EVENT_TS)[picked], now_us)
         if lifetimes is not None and not (alive := lifetimes > 0).all():
             picked, lifetimes = picked[alive], lifetimes[alive]
         return batch if len(picked) == batch.num_rows else batch.take(pa.array(picked)), lifetimes
@@ -76,11 +76,15 @@ class OnlineRows:
             parts.append((keys, None if lifetimes is None else lifetimes[start : start + size]))
         return parts
 
-    def _lifetimes(self, event_us: npt.NDArray[np.int64], now_us: int) -> Lifetimes:
-        """int64[n] microseconds a row is kept from now on; None for ever.
+    def lifetimes(self, event_us: npt.NDArray[np.int64], now_us: int) -> Lifetimes:
+        """int64[n] microseconds a row is kept from now on; None for ever."""
+        kept = kept_us(self._ttl_us)
+        return None if kept is None else event_us + (kept - now_us)
 
-        Longer than the ttl: for a while an expired row answers OUTSIDE_MAX_AGE rather than NOT_FOUND.
-        """
-        if self._ttl_us is None:
-            return None
-        return event_us + (min(2 * self._ttl_us + DAY_US, _MAX_EXTRA_US) - now_us)
+
+def kept_us(ttl_us: int | None) -> int | None:
+    """How long after its event time a row is kept; None for ever.
+
+    Longer than the ttl: for a while an expired row answers OUTSIDE_MAX_AGE rather than NOT_FOUND.
+    """
+    return None if ttl_us is None else min(2 * ttl_us + DAY_US, _MAX_EXTRA_US)

@@ -59,6 +59,11 @@ async def mark_view(store: OnlineStore, view_id: int) -> None:
     await store.put_many([_view_key(view_id)], [_HEADER + b"kept"])
 
 
+async def unmark_view(store: OnlineStore, view_id: int) -> None:
+    """Take the note back, of a view that is no more."""
+    await store.delete_many([_view_key(view_id)])
+
+
 async def keeps_view(store: OnlineStore, view_id: int) -> bool:
     """Whether everything written for a view since `mark_view` should still be there."""
     return await _read(store, _view_key(view_id)) is not None

@@ -4,7 +4,8 @@
 
 A view's rows are a *row set*: keys that begin with the set's online id. There is a second set while one is built beside
 the served one (`building`), and for a while after the switch, for a rollback (`kept`). Without the key a view has
-one set, the one the registry names.
+one set, the one the registry names. A view that was retired has none (`retired`), and the key stays: it tells those who
+cannot ask the registry.
 
     writers     write to every set, then look again (`fresh`): a write counts when a look that began after it names no
                 set that it is not in. So a write that counts is in the set before it is built from the history, or
@@ -25,7 +26,7 @@ from typing import Final, Literal, TypeAlias
 from fastserve.errors import AlreadyRunningError, StoreError
 from fastserve.online.base import OnlineStore
 
-Role: TypeAlias = Literal["", "building", "kept"]
+Role: TypeAlias = Literal["", "building", "kept", "retired"]
 
 _ZEROS: Final = bytes(8)
 _TEXT_AT: Final = 24
@@ -39,7 +40,7 @@ class RowSets:
         view_id: the view.
         live: the online id of the set that is served.
         other: that of the second set; None where there is none.
-        role: what the second set is: `building`, or `kept` for a rollback.
+        role: what the second set is: `building`, or `kept` for a rollback; or `retired`, when there is none at all.
         since_us: when that became so, microseconds UTC.
         until_us: a kept set is not reclaimed before then.
         number: counts the moves; 0 where the store has no key.
@@ -55,7 +56,9 @@ class RowSets:
 
     @property
     def ids(self) -> tuple[int, ...]:
-        """Every set that a writer writes to, the served one first."""
+        """Every set that a writer writes to, the served one first; none of a retired view."""
+        if self.role == "retired":
+            return ()
         return (self.live,) if self.other is None else (self.live, self.other)
 
 
@@ -96,11 +99,6 @@ async def move(store: OnlineStore, before: RowSets, after: RowSets) -> RowSets:
             hint="look at what it did, then run this again",
         )
     return after
-
-
-async def forget(store: OnlineStore, view_id: int) -> None:
-    """Remove the key of a view that is no more."""
-    await store.delete_many([_key(view_id)])
 
 
 def _key(view_id: int) -> bytes:

@@ -138,14 +138,17 @@ class Snapshot:
             )
         return self.views[name, wanted]
 
-    def serving(self, live: Mapping[int, int]) -> Snapshot:
+    def serving(self, live: Mapping[int, int | None]) -> Snapshot:
         """The same with the row sets that are served now; itself where that changes nothing.
 
         Args:
-            live: view id -> online id; views that are not in it stay as they are.
+            live: view id -> online id, None for a view that was retired; what is not in it stays as it is.
         """
-        views = {key: rv.at(live.get(rv.view_id, rv.online_id)) for key, rv in self.views.items()}
-        if all(rv is self.views[key] for key, rv in views.items()):
+        served = {key: live.get(rv.view_id, rv.online_id) for key, rv in self.views.items()}
+        views = {
+            key: self.views[key].at(online_id) for key, online_id in served.items() if online_id is not None
+        }
+        if len(views) == len(self.views) and all(rv is self.views[key] for key, rv in views.items()):
             return self
         return replace(self, views=MappingProxyType(views))
 

@@ -54,7 +54,7 @@ class Catalog:
         self.stale_since_us: int | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._data_version: int | None = None  # of the registry, when its revision was asked for
-        self._live: dict[int, int] = {}  # view id -> online id, as the store said last
+        self._live: dict[int, int | None] = {}  # see Snapshot.serving; as the store said last
         self._taking = asyncio.Lock()  # of two that replace `current` neither undoes what the other did
 
     @property
@@ -120,7 +120,7 @@ class Catalog:
         async with self._taking:
             begun = time.monotonic_ns() // 1_000
             found = await look(store, self.snapshot.online_ids())
-            self._live = {view_id: sets.live for view_id, sets in found.items()}
+            self._live = {view_id: sets.live if sets.ids else None for view_id, sets in found.items()}
             serving = self.snapshot.serving(self._live)
             if serving is not self.snapshot:
                 await asyncio.to_thread(self._take, serving)

@@ -35,6 +35,7 @@ from fastserve.errors import (
     MaterializeError,
     OfflineStoreError,
     OverloadedError,
+    UnknownObjectError,
 )
 from fastserve.offline.latest import timestamps
 from fastserve.offline.online_rows import Lifetimes, OnlineRows
@@ -274,6 +275,8 @@ class Lane:
     async def _look(self, store: OnlineStore) -> RowSets:
         view_id = self.rv.view_id
         found = (await look(store, {view_id: self.rv.online_id}))[view_id]
+        if not found.ids:
+            raise UnknownObjectError(f"feature view {self.rv.view.name!r} was retired, and its rows removed")
         self._sets = found
         self._rows = {online_id: self._rows_of(online_id) for online_id in found.ids}
         return found

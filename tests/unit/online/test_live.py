@@ -9,7 +9,7 @@ import pytest
 
 from fastserve.errors import AlreadyRunningError, StoreError
 from fastserve.online import open_store
-from fastserve.online.live import RowSets, forget, look, move
+from fastserve.online.live import RowSets, look, move
 
 
 async def test_without_a_key_it_is_what_the_registry_names() -> None:
@@ -28,8 +28,7 @@ async def test_sets_are_built_switched_and_given_up() -> None:
     assert (await look(store, {5: 5}))[5] == kept == RowSets(5, 17, 5, "kept", 2, 9, number=2)
     last = await move(store, kept, RowSets(5, 17))
     assert (await look(store, {5: 5}))[5] == last and last.ids == (17,)
-    await forget(store, 5)
-    assert (await look(store, {5: 5}))[5] == RowSets(5, 5)
+    assert (await move(store, last, RowSets(5, 17, role="retired"))).ids == ()
 
 
 async def test_of_two_who_move_at_a_time_one_is_told() -> None:

@@ -1,0 +1,33 @@
+"""Options that several commands have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Final
+
+import click
+
+from fastserve.errors import RequestError
+from fastserve.timeutil import parse_duration, parse_timestamp
+
+SIGNAL_BASE: Final = 128
+"""Exit status of a command that a signal stopped, less the signal's number."""
+
+
+def time_option(ctx: click.Context, param: click.Parameter, value: str | None) -> int | None:
+    """A date or time as microseconds UTC."""
+    return None if value is None else _parsed(parse_timestamp, param, value)
+
+
+def duration_option(ctx: click.Context, param: click.Parameter, value: str) -> int:
+    """A duration as microseconds."""
+    return _parsed(parse_duration, param, value)
+
+
+def _parsed(parse: Callable[[str], int], param: click.Parameter, value: str) -> int:
+    """What a parser of timeutil makes of an option; its errors read "what is wrong; how to write it"."""
+    try:
+        return parse(value)
+    except (ValueError, OverflowError) as error:
+        message, _, hint = str(error).partition("; ")
+        raise RequestError(message, where=param.opts[0], hint=hint) from None

@@ -250,3 +250,13 @@ async def test_rows_are_not_read_by_row_sets_known_too_long_ago(world: World) ->
     assert statuses(batch)["big"] == ["UNAVAILABLE"] and "last known" in batch.unavailable
     world.read_path.sure_until_us += 60_000_000
     assert statuses(read(world, ["kinds:big"], {"user_id": [1]}))["big"] == ["PRESENT"]
+
+
+async def test_a_view_that_the_store_says_is_retired_is_unknown(world: World) -> None:
+    """A server that cannot ask the registry does not say that rows which were removed never were."""
+    view_id = world.catalog.snapshot.view("kinds").view_id
+    await move(world.store, RowSets(view_id, view_id), RowSets(view_id, view_id, role="retired"))
+    await world.catalog.follow_sets(world.store)
+    with pytest.raises(UnknownObjectError, match="kinds"):
+        world.catalog.plan("", ("kinds:big",), False)
+    assert values(read(world, ["places:people"], {"city": ["a|b"], "country": ["%"]})) == {"people": [12]}

@@ -11,6 +11,9 @@ from fastserve.errors import AlreadyRunningError, MaterializeError
 from fastserve.jobs.context import JobContext, JobStopped
 from fastserve.registry import open_registry
 from materializer.progress import Phase
+from materializer.refresh import RefreshRequest, SetsSummary
+from materializer.refresh import refresh as refresh_view
+from materializer.refresh import rollback as rollback_view
 from materializer.run import Request, run
 from materializer.select import choose
 from materializer.stop import Stop
@@ -38,6 +41,41 @@ def materialize(context: JobContext, args: Mapping[str, Any]) -> dict[str, Any]:
     )
     _check(summary)
     context.report(eta_s=0.0)
+    return summary.to_dict()
+
+
+def refresh(context: JobContext, args: Mapping[str, Any]) -> dict[str, Any]:
+    """Do a job of kind `refresh`; the result is its summary.
+
+    Args:
+        args: fields of materializer.refresh.RefreshRequest by name.
+
+    Raises:
+        JobStopped: it was stopped; the rows served are those before.
+        FastserveError: why it failed; likewise.
+    """
+    request = RefreshRequest(**args)
+    progress = _Progress(context, 1)
+    return _sets_result(refresh_view(context.config, request, progress=progress, stop=_Asked(context)))
+
+
+def rollback(context: JobContext, args: Mapping[str, Any]) -> dict[str, Any]:
+    """Do a job of kind `rollback`; the result is its summary.
+
+    Args:
+        args: `view`, and perhaps `keep_us`.
+
+    Raises:
+        FastserveError: why it failed; the rows served are those before.
+    """
+    return _sets_result(rollback_view(context.config, **args, stop=_Asked(context)))
+
+
+def _sets_result(summary: SetsSummary) -> dict[str, Any]:
+    if summary.error is not None:
+        raise summary.error
+    if summary.status != "ok":
+        raise JobStopped
     return summary.to_dict()
 
 

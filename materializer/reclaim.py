@@ -1,9 +1,8 @@
 """Rows that nobody reads any more are removed: of sets that were given up, and of views that were retired.
 
 A set may be removed once it is neither served nor named as the second one. Servers follow the store's key, and do not
-read rows by an answer of it that is older than SURE_US (fastserve/serving/catalog.py): a set that was served is kept at
-least twice as long (MIN_KEEP_US). A view that was retired is served no more once a server has seen the registry, or the
-key that says so.
+read rows by an answer of it that is older than SURE_US: a set that was served is kept at least twice as long. A view
+that was retired is served no more once a server has seen the registry, or the key that says so.
 
 Keys are removed a batch at a time, found by a scan: nobody waits for long. What was removed when it is killed stays
 removed, and the next one goes on.
@@ -28,7 +27,6 @@ from materializer.stop import Stop
 from materializer.write import OnlineSink
 
 BATCH_KEYS: Final = 1_000
-MIN_KEEP_US: Final = 60_000_000
 AGAIN_US: Final = DAY_US
 """For so long after its rows were removed a set is looked at again: a writer may have been on its way."""
 

@@ -43,13 +43,13 @@ from fastserve.offline.online_rows import kept_us
 from fastserve.offline.schema import CREATED_TS, canonical_schema
 from fastserve.offline.source import scan_source
 from fastserve.online import OnlineStore
-from fastserve.online.live import RowSets
+from fastserve.online.live import MIN_KEEP_US, RowSets
 from fastserve.registry import RegisteredView, Registry, open_registry, uncovered
 from fastserve.timeutil import MICROS, format_duration, format_timestamp
 from fastserve.timeutil import now_us as wall_clock_us
 from materializer.copy import carry, check_rows
 from materializer.progress import Progress, silent
-from materializer.reclaim import MIN_KEEP_US, Removed, count, reclaim_all, reclaim_sets
+from materializer.reclaim import Removed, count, reclaim_all, reclaim_sets
 from materializer.run import off_loop
 from materializer.select import find_view, name_of
 from materializer.spill import Spill

@@ -22,6 +22,7 @@ from fastserve.control.job_routes import JobRoutes
 from fastserve.control.metrics import Metrics
 from fastserve.control.plane import ControlPlane
 from fastserve.control.requests import MAX_BODY, query_of
+from fastserve.control.set_routes import SetRoutes
 from fastserve.http.workers import Announce, Worker, run_workers
 
 log = logging.getLogger(__name__)
@@ -53,7 +54,8 @@ def make_app(plane: ControlPlane) -> web.Application:
     metrics = Metrics(plane)
     middlewares: list[Any] = [metrics.middleware(), envelope]
     app = web.Application(middlewares=middlewares, client_max_size=MAX_BODY)
-    tables = (CatalogRoutes(plane), JobRoutes(plane), DatasetRoutes(plane), HealthRoutes(plane), metrics)
+    jobs = (JobRoutes(plane), SetRoutes(plane), DatasetRoutes(plane))
+    tables = (CatalogRoutes(plane), *jobs, HealthRoutes(plane), metrics)
     for table in tables:
         app.add_routes(table.routes)
     app.router.add_get("/openapi.json", _openapi)

@@ -21,6 +21,8 @@ Function: TypeAlias = Callable[[JobContext, Mapping[str, Any]], Mapping[str, Any
 
 KINDS: Final[dict[str, str]] = {
     "materialize": "materializer.jobs:materialize",
+    "refresh": "materializer.jobs:refresh",
+    "rollback": "materializer.jobs:rollback",
     "training_dataset": "materializer.datasets:run_job",
 }
 

@@ -28,6 +28,11 @@ from fastserve.online.base import OnlineStore
 
 Role: TypeAlias = Literal["", "building", "kept", "retired"]
 
+SURE_US: Final = 30_000_000
+"""How long a server goes by what it last read of a key."""
+MIN_KEEP_US: Final = 2 * SURE_US
+"""How long rows that were served are kept at least."""
+
 _ZEROS: Final = bytes(8)
 _TEXT_AT: Final = 24
 

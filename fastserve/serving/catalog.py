@@ -22,7 +22,7 @@ from typing import Final, TypeAlias
 from fastserve.definitions import merge_refs
 from fastserve.errors import FastserveError, RegistryError, StoreError
 from fastserve.online import OnlineStore
-from fastserve.online.live import look
+from fastserve.online.live import SURE_US, look
 from fastserve.registry import Registry, Snapshot
 from fastserve.serving.plan import ReadPlan, compile_plan
 from fastserve.timeutil import now_us
@@ -31,8 +31,6 @@ log = logging.getLogger(__name__)
 
 POLL_S: Final = 0.5
 MAX_PLANS: Final = 1_024
-SURE_US: Final = 30_000_000
-"""How long an answer of the store about row sets holds; rows are kept at least twice as long after a switch."""
 
 PlanKey: TypeAlias = tuple[str, tuple[str, ...], bool]
 Plans: TypeAlias = OrderedDict[PlanKey, ReadPlan]

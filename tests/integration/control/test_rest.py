@@ -145,6 +145,21 @@ def test_jobs_over_rest(plane: Plane, repo: Path) -> None:
     assert (status, again["status"]) == (200, "complete")
 
 
+def test_rows_built_anew_and_back(plane: Plane, repo: Path) -> None:
+    wait_for(plane, plane.ask("POST", "/feature-views/v4/materialize", {"end": "2024-01-01"})[1])
+    status, job = plane.ask("POST", "/feature-views/v4/refresh", {"keep_s": 120, "carry": None})
+    assert (status, job["kind"]) == (202, "refresh") and job["args"]["keep_us"] == 120_000_000
+    job = wait_for(plane, job)
+    assert (job["status"], job["error"], job["result"]["rows"]) == ("complete", None, 3)
+    status, back = plane.ask("POST", "/feature-views/v4/rollback", {})
+    back = wait_for(plane, back)
+    assert back["result"]["online_id"] == job["result"]["previous_id"], back
+    assert wait_for(plane, plane.ask("POST", "/feature-views/pushed/rollback", {})[1])["error"]["message"]
+    with FeatureStore(repo) as store:
+        answer = store.get_online_features(["v4:clicks"], {"user_id": [2]}, now="2023-11-20")
+        assert answer.to_dict()["clicks"] == [2]
+
+
 def test_a_queued_job_is_cancelled_at_once(queueing: Plane) -> None:
     _, headers, text = queueing.raw("POST", "/training-datasets", {"name": "set", "spine": "labels.csv"})
     job = json.loads(text)
@@ -299,6 +314,10 @@ BAD: list[tuple[str, str, Any, int]] = [
     ("POST", "/materialize", {"start": "2024-01-02", "incremental": True}, 400),
     ("POST", "/materialize", {"target": "moon"}, 400),
     ("POST", "/feature-views/nope/materialize", {}, 404),
+    ("POST", "/feature-views/nope/refresh", {}, 404),
+    ("POST", "/feature-views/v0/refresh", {"keep_s": 59}, 400),
+    ("POST", "/feature-views/v0/refresh", {"keep": "1h"}, 400),
+    ("POST", "/feature-views/v0/rollback", {"carry": True}, 400),
     ("POST", "/feature-views/v0/materialize", {"views": ["v1"]}, 400),
     ("POST", "/training-datasets", [], 400),
     ("POST", "/training-datasets", {}, 400),

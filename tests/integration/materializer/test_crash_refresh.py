@@ -22,9 +22,9 @@ import pytest
 
 from fastserve import FeatureStore
 from fastserve.online import open_store
-from fastserve.online.live import RowSets, look, move
+from fastserve.online.live import MIN_KEEP_US, RowSets, look, move
 from fastserve.timeutil import format_timestamp, now_us
-from materializer.reclaim import MIN_KEEP_US, count
+from materializer.reclaim import count
 from materializer.refresh import RefreshRequest, reclaim, refresh, rollback
 from tests.integration.materializer.repo import DAY, HOUR, ROOT, T0, Repo
 from tests.servers import start_redis

@@ -15,9 +15,9 @@ import pytest
 from fastserve import FeatureStore
 from fastserve.errors import IncompleteHistoryError, MaterializeError, RequestError, UnknownObjectError
 from fastserve.online import OnlineStore, open_store
-from fastserve.online.live import RowSets, look, move
+from fastserve.online.live import MIN_KEEP_US, RowSets, look, move
 from fastserve.timeutil import now_us
-from materializer.reclaim import BATCH_KEYS, MIN_KEEP_US, count
+from materializer.reclaim import BATCH_KEYS, count
 from materializer.refresh import RefreshRequest, SetsSummary, reclaim, refresh, rollback
 from tests.integration.materializer.repo import DAY, HOUR, ROOT, T0, Repo, stats_view
 from tests.servers import start_redis

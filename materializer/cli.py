@@ -13,6 +13,7 @@ from fastserve.errors import ConfigError, DefinitionError, FastserveError, Reque
 from materializer.cli_sets import reclaim_command, refresh_command, rollback_command
 from materializer.options import SIGNAL_BASE, duration_option, time_option
 from materializer.progress import progress_bar
+from materializer.reconcile.command import reconcile_command
 from materializer.stop import Stop
 from materializer.summary import EXIT_FAILED, EXIT_OK, EXIT_USAGE, Summary
 
@@ -93,7 +94,7 @@ def run_command(ctx: click.Context, /, repo: str, **options: Any) -> None:
     ctx.exit(SIGNAL_BASE + stop.signum if stop.signum else summary.exit_code)
 
 
-for command in (refresh_command, rollback_command, reclaim_command):
+for command in (refresh_command, rollback_command, reclaim_command, reconcile_command):
     cli.add_command(command)
 
 

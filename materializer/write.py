@@ -105,7 +105,7 @@ class OnlineSink:
 
     def _run(self, work: Coroutine[Any, Any, T]) -> T:
         if self._runner is None:
-            self._runner = asyncio.Runner(loop_factory=_new_event_loop)
+            self._runner = asyncio.Runner(loop_factory=new_event_loop)
         return self._runner.run(work)
 
 
@@ -202,7 +202,7 @@ async def _open_claimed(url: str, registry_id: str) -> OnlineStore:
     return store
 
 
-def _new_event_loop() -> asyncio.AbstractEventLoop:
+def new_event_loop() -> asyncio.AbstractEventLoop:
     """uvloop's where there is one."""
     try:
         import uvloop  # noqa: PLC0415  (not on every platform)

@@ -112,6 +112,8 @@ def _described(store: FeatureStore, obj: Definition) -> dict[str, Any]:
             for layout in registered.layouts
         }
         about["materialized"] = _ranges(store, registered)
+        if (reconciled := store.registry.reconciled(registered.view_id)) is not None:
+            about["reconciled"] = reconciled
     for name in ("ttl", "max_staleness", "deadline"):
         value_us = about.pop(f"{name}_us", None)
         if value_us is not None:

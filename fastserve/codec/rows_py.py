@@ -249,7 +249,7 @@ class RowDecoder:
         out.row_status[i] = status
         if row is not None and status == PRESENT:
             sources = self.plan.sources[layout.layout_id]
-            stored = _field_values(layout, key, row)
+            stored = field_values(layout, key, row)
             values = [
                 field.default if source < 0 else stored[source]
                 for field, source in zip(self.plan.fields, sources, strict=True)
@@ -289,8 +289,14 @@ def refused(key: bytes, row: bytes) -> CodecError | None:
     return None
 
 
-def _field_values(layout: Layout, key: bytes, row: bytes) -> list[bytes | None]:
-    """Every field's bytes. The heap's ends are checked here: rising, the last one the row's end."""
+def field_values(layout: Layout, key: bytes, row: bytes) -> list[bytes | None]:
+    """Every field's bytes in layout order, None for null, of a row whose header and checksum are right.
+
+    The heap's ends are checked here: rising, the last one the row's end.
+
+    Raises:
+        CodecError: the row does not fit its layout.
+    """
     start = layout.heap_start
     if len(row) < start:
         raise corrupt(key, f"the row is cut short: {len(row)} bytes", layout.layout_id, len(row))

@@ -144,42 +144,47 @@ class OfflineTable:
         end_us: int | None = None,
         *,
         version: int | None = None,
+        since: int | None = None,
+        newest_first: bool = False,
         batch_rows: int = BATCH_ROWS,
     ) -> Iterator[pa.RecordBatch]:
         """Rows of event times ``[start_us, end_us)`` in `canonical_schema(rv, columns)`, streaming.
 
-        By ascending date; within a date in no particular order, which decides nothing: no two rows have the
-        same keys, event time and created time. Only the partitions and columns needed are read. A feature
-        younger than a row reads as null there.
+        By ascending date, or descending; within a date in no particular order, which decides nothing: no two
+        rows have the same keys, event time and created time. Only the partitions and columns needed are read. A
+        feature younger than a row reads as null there.
 
         Args:
             columns: features; None for all.
             version: an earlier version of the table, for repeatable reads.
+            since: only files that this version did not have: what was appended since, and what was written again.
 
         Raises:
             OfflineStoreError: the table cannot be read.
         """
         with _tended(self.uri):
-            yield from self._read(columns, start_us, end_us, version, batch_rows)
+            table, before = self.open(version), None if since is None else self.open(since)
+            if table is None or (start_us is not None and end_us is not None and start_us >= end_us):
+                return
+            known = set() if before is None else {f.path for f, _ in _fragments(before, None)}
+            condition = _condition(start_us, end_us)
+            files = [(f, s) for f, s in _fragments(table, condition) if f.path not in known]
+            yield from self._read(files[::-1] if newest_first else files, columns, condition, batch_rows)
 
     def _read(
         self,
+        files: Iterable[tuple[ds.ParquetFileFragment, pa.Schema]],
         columns: Sequence[str] | None,
-        start_us: int | None,
-        end_us: int | None,
-        version: int | None,
+        condition: ds.Expression | None,
         batch_rows: int,
     ) -> Iterator[pa.RecordBatch]:
         schema = canonical_schema(self.rv, columns)
-        table = self.open(version)
-        if table is None or (start_us is not None and end_us is not None and start_us >= end_us):
-            return
-        for fragment, stored in _fragments(table, _condition(start_us, end_us)):
+        for fragment, stored in files:
             present = [name for name in schema.names if name in stored.names]
             for batch in fragment.to_batches(
                 schema=stored,
                 columns=present,
-                filter=_condition(start_us, end_us),
+                filter=condition,
                 batch_size=batch_rows,
                 batch_readahead=4,
             ):

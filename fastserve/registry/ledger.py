@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import sqlalchemy as sa
@@ -20,12 +21,13 @@ from fastserve.registry.runs import (
     Target,
     coalesce,
 )
-from fastserve.registry.schema import cursors, intervals, partitions, runs, views
+from fastserve.registry.schema import cursors, intervals, meta, partitions, runs, views
 from fastserve.timeutil import now_us
 
 KEEP_INTERVALS: Final = 500
 """Raw intervals kept per view and target; older ones are merged, so that the table stays small."""
 
+_RECONCILED: Final = "reconciled:"
 _INTERVAL: Final = (
     intervals.c.view_id,
     intervals.c.target,
@@ -177,6 +179,21 @@ class Ledger:
             query = query.where(runs.c.view_id == view_id)
         with self._database.read() as connection:
             return [Run(**row._mapping) for row in connection.execute(query)]
+
+    # ---- reconciliations -------------------------------------------------------------------------
+
+    def note_reconciled(self, view_id: int, outcome: Mapping[str, Any]) -> None:
+        """Keep the outcome of a view's newest reconciliation, a JSON object, in place of the one before."""
+        with self._database.write() as connection:
+            value = {"value": json.dumps(outcome)}
+            _upsert(connection, meta, {"key": f"{_RECONCILED}{view_id}"}, value)
+
+    def reconciled(self, view_id: int) -> dict[str, Any] | None:
+        """The outcome of a view's newest reconciliation; None before the first."""
+        query = sa.select(meta.c.value).where(meta.c.key == f"{_RECONCILED}{view_id}")
+        with self._database.read() as connection:
+            found = connection.scalar(query)
+        return None if found is None else json.loads(found)
 
 
 # ---- SQL -----------------------------------------------------------------------------------------

@@ -35,7 +35,9 @@ from fastserve.errors import (
     FastserveError,
     IncompleteHistoryError,
     MaterializeError,
+    RegistryError,
     RequestError,
+    StoreError,
 )
 from fastserve.offline.history import History
 from fastserve.offline.latest import timestamps
@@ -261,10 +263,19 @@ def _with_view(config: Config, view: str, about: SetsSummary, stop: Stop, work: 
 
 
 def _switch(opened: _Opened, sets: RowSets, live: int, keep_us: int, about: SetsSummary) -> None:
-    """Serve another set; the one served until now is kept."""
+    """Serve another set; the one served until now is kept. The store has the last word on whether that happened."""
     now, view_id = wall_clock_us(), opened.registered.view_id
-    opened.online.move(sets, RowSets(view_id, live, sets.live, "kept", now, now + keep_us))
-    opened.registry.online_ids.set_live(view_id, live)
+    try:
+        opened.online.move(sets, RowSets(view_id, live, sets.live, "kept", now, now + keep_us))
+    except StoreError:  # its answer was lost, perhaps, and not the write
+        if opened.online.look(opened.registered).live != live:
+            raise
+    try:
+        opened.registry.online_ids.set_live(view_id, live)
+    except RegistryError as error:
+        log.warning(
+            "the registry does not know yet that row set %d is served, the next run tells it: %s", live, error
+        )
     about.online_id, about.previous_id, about.kept_until_us = live, sets.live, now + keep_us
 
 

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fastserve import FeatureStore
-from fastserve.errors import IncompleteHistoryError, MaterializeError, RequestError, UnknownObjectError
+from fastserve.errors import (
+    IncompleteHistoryError,
+    MaterializeError,
+    RegistryError,
+    RequestError,
+    StoreTimeoutError,
+    UnknownObjectError,
+)
 from fastserve.online import OnlineStore, open_store
 from fastserve.online.live import MIN_KEEP_US, RowSets, look, move
 from fastserve.timeutil import now_us
-from materializer.reclaim import BATCH_KEYS, count
+from materializer.cli import main
+from materializer.reclaim import BATCH_KEYS, count, prefix_of
 from materializer.refresh import RefreshRequest, SetsSummary, reclaim, refresh, rollback
-from tests.integration.materializer.repo import DAY, HOUR, ROOT, T0, Repo, stats_view
+from tests.integration.materializer.repo import DAY, HOUR, T0, Repo, stats_view
 from tests.servers import start_redis
 
 NOW = T0 + 30 * DAY
@@ -153,6 +159,37 @@ def test_a_run_during_the_build_loses_nothing(filled: Repo) -> None:
     assert summary.status == "ok" and served(filled, ["new"]) == [9.0]
 
 
+def test_a_switch_whose_answer_was_lost_is_a_switch(filled: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    from materializer.write import OnlineSink
+
+    held = OnlineSink.move
+
+    def lose(sink: OnlineSink, before: RowSets, after: RowSets) -> RowSets:
+        made = held(sink, before, after)
+        if after.role == "kept":
+            raise StoreTimeoutError("it did not answer in time")
+        return made
+
+    monkeypatch.setattr(OnlineSink, "move", lose)
+    summary = done(filled)
+    assert sets_of(filled).live == summary.online_id == filled.view().online_id
+
+
+def test_a_switch_that_the_registry_did_not_hear_of_is_told_by_the_next_run(
+    filled: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def down(*_: object) -> None:
+        raise RegistryError("it is down")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("fastserve.registry.online_ids.OnlineIds.set_live", down)
+        summary = done(filled)
+    assert filled.view().online_id == summary.previous_id
+    assert served(filled, USERS[:1]) == [2.0]
+    filled.materialize(NOW + 1, incremental=True)
+    assert filled.view().online_id == summary.online_id == sets_of(filled).live
+
+
 @pytest.mark.parametrize("moment", ["scan", "write"])
 def test_one_that_fails_leaves_the_old_rows_served_and_nothing_else(filled: Repo, moment: str) -> None:
     before = filled.online_rows()
@@ -185,8 +222,6 @@ def test_rows_that_vanish_during_the_build_are_noticed(filled: Repo) -> None:
             assert building is not None
 
             async def drop(store: OnlineStore) -> None:
-                from materializer.reclaim import prefix_of
-
                 await store.delete_many([prefix_of(building) + b"u7"])
 
             in_store(filled, drop)
@@ -269,26 +304,35 @@ def test_too_short_a_time_to_keep(repo: Repo, keep: int) -> None:
             act()
 
 
-def cli(repo: Repo, *args: str) -> tuple[int, dict[str, Any]]:
-    command = [sys.executable, "-m", "materializer.cli", *args, "--repo", str(repo.path)]
-    ended = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, timeout=60)
-    [line] = ended.stdout.splitlines()
-    return ended.returncode, json.loads(line)
+Cli = Callable[..., tuple[int, dict[str, Any]]]
 
 
-def test_the_commands(applied: Path, tmp_path: Path) -> None:
-    repo = Repo.at(applied / "forever").copy(tmp_path / "repo")
+@pytest.fixture
+def cli(repo: Repo, capsys: pytest.CaptureFixture[str]) -> Cli:
+    """The command in this process: its exit code, and its one line."""
+
+    def run(*args: str) -> tuple[int, dict[str, Any]]:
+        with pytest.raises(SystemExit) as ended:
+            main([*args, "--repo", str(repo.path)])
+        [line] = capsys.readouterr().out.splitlines()
+        assert isinstance(ended.value.code, int)
+        return ended.value.code, json.loads(line)
+
+    return run
+
+
+def test_the_commands(repo: Repo, cli: Cli) -> None:
     fill(repo)
     repo.materialize(NOW, incremental=True)
-    code, told = cli(repo, "refresh", "stats", "--now", "2013-01-31")
+    code, told = cli("refresh", "stats", "--now", "2013-01-31")
     assert (code, told["status"], told["rows"], told["previous_id"]) == (0, "ok", len(USERS), 1)
-    code, told = cli(repo, "rollback", "stats", "--keep", "2h")
+    code, told = cli("rollback", "stats", "--keep", "2h")
     assert (code, told["status"], told["online_id"]) == (0, "ok", 1)
     with repo.registry() as registry, registry.lock_sets(1):
-        code, told = cli(repo, "rollback", "stats")
+        code, told = cli("rollback", "stats")
     assert (code, told["status"]) == (3, "already_running") and "pid" in told["error"]["message"]
-    code, told = cli(repo, "reclaim", "--now", "2999-01-01")
+    code, told = cli("reclaim", "--now", "2999-01-01")
     assert (code, told["rows_removed"], told["busy"]) == (0, len(USERS), [])
     for words in (["refresh", "nope"], ["rollback", "stats"], ["refresh", "stats", "--keep", "1s"]):
-        code, told = cli(repo, *words)
+        code, told = cli(*words)
         assert (code, told["status"]) == (2, "failed"), words

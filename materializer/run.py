@@ -32,7 +32,8 @@ from fastserve.config import Config
 from fastserve.errors import AlreadyRunningError, FastserveError, StoreError
 from fastserve.offline.delta import OfflineTable
 from fastserve.offline.latest import timestamps
-from fastserve.offline.schema import CREATED_TS, canonical_schema
+from fastserve.offline.retention import written_from
+from fastserve.offline.schema import CREATED_TS, EVENT_TS, canonical_schema
 from fastserve.offline.source import scan_source
 from fastserve.registry import Cursor, Interval, Partition, Registry, open_registry
 from fastserve.timeutil import MIN_US
@@ -245,9 +246,19 @@ class _ViewRun:
             window = incremental(cursors, request.end_us, now_us, request.overlap_us)
         else:
             window = explicit(request.start_us, request.end_us, now_us)
+        window = self._kept(window)
         self._about.start_us, self._about.end_us = window.start_us, window.end_us
         self._about.end_clamped = window.end_clamped
         return window
+
+    def _kept(self, window: Window) -> Window:
+        """The window without what the view's retention does not keep; noted, so that training is told of it."""
+        view, done = self._registered.view, self._registry.upkeep(self._view_id)
+        kept = window.from_floor(written_from(view, done, self._context.now_us))
+        if kept.start_us != window.start_us and "offline" in self._chosen.targets:
+            assert kept.start_us is not None and view.retention_us is not None
+            self._registry.remove_before(self._view_id, kept.start_us, view.retention_us)
+        return kept
 
     def _begin(self, window: Window) -> tuple[int, dict[tuple[str, str], str]]:
         """A new run, or the one that was killed: its id, and the digest of each (date, target) it finished.
@@ -290,6 +301,8 @@ class _ViewRun:
             self._context.stop.check()
             created = timestamps(batch, CREATED_TS)
             known = created <= self._context.now_us
+            if window.floor_us is not None:
+                known &= timestamps(batch, EVENT_TS) >= window.floor_us
             if not known.all():
                 batch, created = batch.filter(pa.array(known)), created[known]
             spill.add(batch)

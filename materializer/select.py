@@ -41,6 +41,18 @@ class Chosen:
         return "both" if len(self.targets) == 2 else self.targets[0]
 
 
+def named(snapshot: Snapshot, names: Sequence[str]) -> list[RegisteredView]:
+    """The views named, each once, or all, by name and version.
+
+    Raises:
+        UnknownObjectError, RequestError: as `choose`.
+    """
+    if not names:
+        return [snapshot.views[key] for key in sorted(snapshot.views)]
+    found = (find_view(snapshot, name) for name in names)
+    return list({(r.view.name, r.view.version): r for r in found}.values())
+
+
 def choose(snapshot: Snapshot, names: Sequence[str], target: str | None) -> list[Chosen]:
     """The views named, or all that have a batch source and a store to fill, by name and version.
 
@@ -64,8 +76,7 @@ def choose(snapshot: Snapshot, names: Sequence[str], target: str | None) -> list
     if not names:
         found = [_chosen(snapshot.views[key], target) for key in sorted(snapshot.views)]
         return [chosen for chosen in found if chosen is not None]
-    unique = {(r.view.name, r.view.version): r for r in (find_view(snapshot, name) for name in names)}
-    return [_required(registered, target) for registered in unique.values()]
+    return [_required(registered, target) for registered in named(snapshot, names)]
 
 
 def name_of(view: FeatureView) -> str:

@@ -15,7 +15,7 @@ finds them by their created time.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from fastserve.errors import RequestError
 from fastserve.registry import Cursor
@@ -31,12 +31,21 @@ class Window:
         end_us: never after the run's present.
         created_after_us: None for no such rows.
         end_clamped: whether a later end was asked for.
+        floor_us: no row of an earlier event time, whenever it was created; None for all. Retention has it.
     """
 
     start_us: int | None
     end_us: int
     created_after_us: int | None = None
     end_clamped: bool = False
+    floor_us: int | None = None
+
+    def from_floor(self, floor_us: int | None) -> Window:
+        """The same without what is earlier than a floor."""
+        if floor_us is None:
+            return self
+        start = floor_us if self.start_us is None else max(self.start_us, floor_us)
+        return replace(self, start_us=start, floor_us=floor_us)
 
     @property
     def is_empty(self) -> bool:

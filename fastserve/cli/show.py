@@ -114,7 +114,7 @@ def _described(store: FeatureStore, obj: Definition) -> dict[str, Any]:
         about["materialized"] = _ranges(store, registered)
         if (reconciled := store.registry.reconciled(registered.view_id)) is not None:
             about["reconciled"] = reconciled
-    for name in ("ttl", "max_staleness", "deadline"):
+    for name in ("ttl", "max_staleness", "retention", "deadline"):
         value_us = about.pop(f"{name}_us", None)
         if value_us is not None:
             about[name] = format_duration(value_us)

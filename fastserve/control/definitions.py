@@ -122,6 +122,8 @@ _VIEW: Final = shapes.members(
         "ttl": shapes.nullable(_ttl),
         "max_staleness_us": shapes.nullable(shapes.integer(-MAX_US, 2 * MAX_US)),
         "max_staleness": shapes.nullable(_ttl),
+        "retention_us": shapes.nullable(shapes.integer(-MAX_US, 2 * MAX_US)),
+        "retention": shapes.nullable(_ttl),
         "version": shapes.integer(-_MAX_VERSION, _MAX_VERSION),
         "online": shapes.flag,
         "offline": shapes.flag,
@@ -172,7 +174,7 @@ def build(values: list[dict[str, Any]]) -> list[Definition]:
 def _built(value: dict[str, Any]) -> Definition:
     kind = value["kind"]
     data = {name: item for name, item in value.items() if name != "kind"}
-    for name in ("ttl", "max_staleness", "deadline"):
+    for name in ("ttl", "max_staleness", "retention", "deadline"):
         text = data.pop(name, None)
         if text is not None:
             data[f"{name}_us"] = parse_duration(text)

@@ -145,6 +145,7 @@ def _check_view(where: str, view: FeatureView, entities: dict[str, Entity]) -> I
         problem = "is not positive" if view.ttl_us <= 0 else "is longer than time itself"
         yield Problem(where, f"ttl {problem}", "leave ttl out for rows that hold for ever")
     yield from _check_limit(where, "max_staleness", view.max_staleness_us, 0)
+    yield from _check_retention(where, view)
     if not view.schema:
         yield Problem(where, "has no features", "list at least one Field in schema=")
     yield from _check_fields(where, view, join_keys_of(view, entities))
@@ -152,6 +153,28 @@ def _check_view(where: str, view: FeatureView, entities: dict[str, Entity]) -> I
         place = f"{where}, source {view.source.name!r}"
         yield from _check_name(place, view.source)
         yield from _check_source(place, view.source)
+
+
+def _check_retention(where: str, view: FeatureView) -> Iterator[Problem]:
+    """A row that may still be the answer must not be removed."""
+    kept, ttl = view.retention_us, view.ttl_us
+    if kept is None:
+        return
+    if not 0 < kept <= MAX_US:
+        problem = "is not positive" if kept <= 0 else "is longer than time itself"
+        yield Problem(where, f"retention {problem}", "leave retention out to keep rows for ever")
+    elif ttl is None:
+        yield Problem(
+            where,
+            "has a retention but no ttl, so that its rows hold for ever",
+            f"give it a ttl of at most {format_duration(kept)}, or leave retention out",
+        )
+    elif kept < ttl:
+        yield Problem(
+            where,
+            f"retention {format_duration(kept)} is shorter than ttl {format_duration(ttl)}",
+            "keep rows at least as long as they hold",
+        )
 
 
 def _check_limit(where: str, name: str, value_us: int | None, least_us: int) -> Iterator[Problem]:

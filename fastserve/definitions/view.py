@@ -63,6 +63,8 @@ class FeatureView:
         max_staleness: how long a server may answer a copy of a row without asking the online store again (``"5s"``);
             ``"0s"`` for never. Servers hear of changes within milliseconds; this bounds what a lost message
             costs. None: a minute.
+        retention: how long the history keeps a row after its event time (``"365d"``), to the end of a UTC date; not
+            less than the ttl. `materializer optimize` removes what is older. None: for ever.
         version: declare the next one for a breaking change; versions are served side by side.
         online, offline: which stores materialization fills by default.
     """
@@ -79,6 +81,7 @@ class FeatureView:
     description: str = ""
     tags: Mapping[str, str] = field(default_factory=dict, hash=False)
     owner: str = ""
+    retention_us: int | None = None
 
     def __init__(
         self,
@@ -89,6 +92,7 @@ class FeatureView:
         source: Source | None = None,
         ttl: timedelta | str | None = None,
         max_staleness: timedelta | str | None = None,
+        retention: timedelta | str | None = None,
         version: int = 1,
         online: bool = True,
         offline: bool = True,
@@ -106,6 +110,7 @@ class FeatureView:
             source=source,
             ttl_us=None if ttl is None else parse_duration(ttl),
             max_staleness_us=None if max_staleness is None else parse_duration(max_staleness),
+            retention_us=None if retention is None else parse_duration(retention),
             version=version,
             online=online,
             offline=offline,

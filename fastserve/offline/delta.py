@@ -69,7 +69,7 @@ class AppendResult:
 
 
 @contextmanager
-def _tended(uri: str) -> Iterator[None]:
+def tended(uri: str) -> Iterator[None]:
     """Turn what Delta, Arrow and the file system raise into OfflineStoreError naming the table."""
     try:
         yield
@@ -162,7 +162,7 @@ class OfflineTable:
         Raises:
             OfflineStoreError: the table cannot be read.
         """
-        with _tended(self.uri):
+        with tended(self.uri):
             table, before = self.open(version), None if since is None else self.open(since)
             if table is None or (start_us is not None and end_us is not None and start_us >= end_us):
                 return
@@ -216,7 +216,7 @@ class OfflineTable:
                 return AppendResult(0, 0, (0,) * len(keys))
             given = pa.Table.from_batches(keys)
             for _ in range(ATTEMPTS):
-                with _tended(self.uri):
+                with tended(self.uri):
                     table = self.open()
                     new = self._is_new(table, given)
                     rows_new = int(np.count_nonzero(new))

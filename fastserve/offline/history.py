@@ -21,7 +21,7 @@ from fastserve.errors import IncompleteHistoryError
 from fastserve.offline.delta import OfflineTable
 from fastserve.offline.source import scan_source
 from fastserve.registry import Interval, RegisteredView, uncovered
-from fastserve.timeutil import MAX_US, MIN_US, format_timestamp, now_us
+from fastserve.timeutil import MAX_US, MIN_US, format_duration, format_timestamp, now_us
 
 if TYPE_CHECKING:
     from fastserve.registry import Registry
@@ -74,6 +74,8 @@ class History:
         intervals = self._registry.intervals(rv.view_id, "offline")
         source = batch_source(rv.view.source)
         table = self.table(rv)
+        if not self._allow_incomplete:
+            self._check_kept(rv, intervals, times)
         if intervals:
             self._check(rv, table, intervals, times)
             return None
@@ -84,6 +86,29 @@ class History:
                 hint="give the view a batch source, or push rows with offline storage on",
             )
         return source
+
+    def _check_kept(self, rv: RegisteredView, intervals: Sequence[Interval], times: Ints) -> None:
+        """Raise when labels need what retention removed."""
+        from fastserve.registry.upkeep import missing_before  # noqa: PLC0415  (SQLAlchemy, loaded by now)
+
+        done = self._registry.upkeep(rv.view_id)
+        missing = missing_before(done.removed_before_us, intervals)
+        if missing is None or not len(times):
+            return
+        oldest = int(times.min())
+        ttl_us = rv.view.ttl_us
+        if ttl_us is not None and oldest - ttl_us + 1 >= missing:
+            return
+        hint = "train on what is there with allow_incomplete=True (--allow-incomplete)"
+        if ttl_us is not None:
+            hint = f"leave out the labels before {_moment(missing + ttl_us - 1)}, or {hint}"
+        raise IncompleteHistoryError(
+            f"the labels begin at {_moment(oldest)} and need rows of up to "
+            f"{'any time' if ttl_us is None else format_duration(ttl_us)} before; retention removed what is before "
+            f"{_moment(missing)}",
+            where=f"FeatureView {rv.view.name!r}",
+            hint=hint,
+        )
 
     def _check(
         self, rv: RegisteredView, table: OfflineTable, intervals: Sequence[Interval], times: Ints

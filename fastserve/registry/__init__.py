@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fastserve.registry.datasets import TrainingDataset, UsedView
     from fastserve.registry.jobs import Job, JobStore
     from fastserve.registry.registry import Registry, open_registry
+    from fastserve.registry.upkeep import Upkeep
 
 __all__ = [
     "ApplyResult",
@@ -30,6 +31,7 @@ __all__ = [
     "Run",
     "Snapshot",
     "TrainingDataset",
+    "Upkeep",
     "UsedView",
     "coalesce",
     "open_registry",
@@ -47,6 +49,10 @@ def __getattr__(name: str) -> Any:
         from fastserve.registry import jobs  # noqa: PLC0415
 
         return getattr(jobs, name)
+    if name == "Upkeep":
+        from fastserve.registry import upkeep  # noqa: PLC0415
+
+        return upkeep.Upkeep
     if name in ("TrainingDataset", "UsedView"):
         from fastserve.registry import datasets  # noqa: PLC0415
 

@@ -85,6 +85,7 @@ def _view(view: FeatureView) -> dict[str, Any]:
         flat |= {f"feature {field.name} tag {tag}": value for tag, value in field.tags.items()}
     flat["ttl"] = ttl_text(view.ttl_us)
     flat["max staleness"] = ttl_text(view.max_staleness_us)
+    flat["retention"] = ttl_text(view.retention_us)
     flat |= _source("source", view.source)
     flat["online"] = view.online
     flat["offline"] = view.offline

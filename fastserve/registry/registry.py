@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 
 from fastserve.definitions import Definition
@@ -30,6 +30,7 @@ from fastserve.registry.online_ids import OnlineIds
 from fastserve.registry.plan import ApplyResult, Plan, Revision
 from fastserve.registry.planner import make_plan
 from fastserve.registry.snapshot import Snapshot
+from fastserve.registry.upkeep import Upkeep, read_upkeep, remove_before, write_upkeep
 
 
 def open_registry(url: str, project: str) -> Registry:
@@ -191,6 +192,30 @@ class Registry(Ledger):
             AlreadyRunningError: another process or thread holds them.
         """
         return lock_rewrite(self._database, view_id)
+
+    def upkeep(self, view_id: int) -> Upkeep:
+        """What was done to the files of a view's offline table."""
+        with self._database.read() as connection:
+            return read_upkeep(connection, view_id)
+
+    def note_upkeep(
+        self, view_id: int, *, optimized_us: int | None = None, ordered: Mapping[str, int] | None = None
+    ) -> None:
+        """Change what `upkeep` says; None leaves an attribute as it is. Callers hold `lock_rewrite`."""
+        told = {"optimized_us": optimized_us, "ordered": ordered}
+        with self._database.write() as connection:
+            write_upkeep(
+                connection, view_id, **{name: value for name, value in told.items() if value is not None}
+            )
+
+    def remove_before(self, view_id: int, before_us: int, retention_us: int) -> None:
+        """Note that retention removes a view's rows of earlier event times, in one transaction.
+
+        The view's offline intervals begin there, so that nobody takes those times for covered. Callers hold
+        `lock_view`, and remove the rows after this.
+        """
+        with self._database.write() as connection:
+            remove_before(connection, view_id, before_us, retention_us)
 
     def close(self) -> None:
         """Close the database connections."""

@@ -12,7 +12,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-HEAD: Final = "0005"
+HEAD: Final = "0006"
 """The schema version this release writes: the newest migration."""
 
 VERSION_TABLE: Final = "fastserve_schema"
@@ -187,4 +187,13 @@ dataset_views: Final = sa.Table(
         ["fastserve_training_datasets.project", "fastserve_training_datasets.dataset_id"],
     ),
     sa.Index("fastserve_dataset_views_view", "view_id"),
+)
+upkeep: Final = sa.Table(
+    "fastserve_upkeep",
+    metadata,
+    sa.Column("view_id", sa.Integer, sa.ForeignKey(views.c.view_id), primary_key=True, autoincrement=False),
+    sa.Column("optimized_us", sa.BigInteger),
+    sa.Column("removed_before_us", sa.BigInteger),
+    sa.Column("removed_retention_us", sa.BigInteger),
+    sa.Column("ordered", sa.Text, nullable=False),  # JSON object: date -> rows
 )

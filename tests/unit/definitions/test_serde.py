@@ -146,3 +146,12 @@ def test_what_a_newer_release_wrote_is_not_guessed(kind: str, data: dict[str, An
     with pytest.raises(RegistryError, match=message) as caught:
         from_dict(kind, data)
     assert caught.value.hint == "it was written by a newer fastserve; upgrade"
+
+
+def test_a_view_without_retention_is_the_text_it_was() -> None:
+    plain = FeatureView("v", schema=[Field("a", "int64")], ttl="1d")
+    assert (
+        canonical_json(plain) == '{"name":"v","schema":[{"dtype":"int64","name":"a"}],"ttl_us":86400000000}'
+    )
+    kept = FeatureView("v", schema=[Field("a", "int64")], ttl="1d", retention="2d")
+    assert from_dict("feature_view", to_dict(kept)) == kept and content_hash(kept) != content_hash(plain)

@@ -400,3 +400,19 @@ def test_labels_and_join_keys() -> None:
     pair = Entity("pair", ["z", "b"], ["int64", "string"])
     keys = join_keys_of(view(entities=[USER, pair]), {"user": USER, "pair": pair})
     assert list(keys.items()) == [("b", "string"), ("user_id", "int64"), ("z", "int64")]
+
+
+@pytest.mark.parametrize(
+    ("options", "problem"),
+    [
+        ({"ttl": "2d", "retention": "1d"}, "retention 1d is shorter than ttl 2d"),
+        ({"retention": "1d"}, "has a retention but no ttl"),
+        ({"ttl": "2d", "retention": "0s"}, "retention is not positive"),
+        ({"ttl": "2d", "retention": "9999999d"}, "retention is longer than time itself"),
+        ({"ttl": "2d", "retention": "2d"}, ""),
+    ],
+)
+def test_what_may_still_be_the_answer_is_kept(options: dict[str, str], problem: str) -> None:
+    view = FeatureView("v", schema=[Field("a", "int64")], **options)
+    assert [p.message for p in find_problems([view])] == ([problem] if problem and "but no" not in problem else
+        [f"{problem}, so that its rows hold for ever"] if problem else [])  # fmt: skip

@@ -47,6 +47,7 @@ from fastserve.offline.source import scan_source
 from fastserve.online import OnlineStore
 from fastserve.online.live import MIN_KEEP_US, RowSets
 from fastserve.registry import RegisteredView, Registry, open_registry, uncovered
+from fastserve.registry.upkeep import missing_before
 from fastserve.timeutil import MICROS, format_duration, format_timestamp
 from fastserve.timeutil import now_us as wall_clock_us
 from materializer.copy import carry, check_rows
@@ -382,9 +383,12 @@ class _Refresh:
         return chain(scanned, stored)
 
     def _check_covered(self, start_us: int | None) -> None:
-        """The table has all event times that the online store was filled with."""
+        """The table has all event times that the online store was filled with, but for what retention removed."""
         registry, view_id = self._opened.registry, self._rv.view_id
         held = registry.intervals(view_id, "offline")
+        removed = missing_before(registry.upkeep(view_id).removed_before_us, held)
+        if removed is not None:  # longer ago than the ttl
+            start_us = removed if start_us is None else max(start_us, removed)
         for interval in registry.intervals(view_id, "online"):
             low = interval.start_us if start_us is None else max(start_us, interval.start_us or start_us)
             if low is not None and low >= interval.end_us:

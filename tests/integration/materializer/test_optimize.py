@@ -22,6 +22,7 @@ from fastserve.registry.upkeep import missing_before
 from materializer.optimize import plan as plans
 from materializer.optimize.report import Report, ViewReport
 from materializer.optimize.run import Request, optimize, pinned_versions
+from materializer.refresh import RefreshRequest, refresh
 from materializer.training import build_training_set
 from tests.integration.materializer.repo import DAY, HOUR, T0, USER, Repo, stats_view
 
@@ -319,6 +320,13 @@ def test_a_training_set_goes_on_while_its_files_are_replaced(kept: Repo) -> None
     done(kept)
     got = pa.Table.from_batches([first, *rows])
     assert got.num_rows == expected.num_rows
+
+
+def test_a_refresh_does_without_what_was_removed(kept: Repo) -> None:
+    define(kept, ttl="2d", retention="3d")
+    assert done(kept).dates_removed == 9
+    summary = refresh(kept.config, RefreshRequest(view="stats", now_us=NOW))
+    assert summary.error is None and kept.read_online(["u1"], NOW)[0][0]
 
 
 # ---- what the registry knows ---------------------------------------------------------------------

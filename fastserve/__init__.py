@@ -9,8 +9,13 @@ from fastserve.definitions import (
     FeatureService,
     FeatureView,
     Field,
+    FileInput,
     FileSource,
+    PostgresInput,
     PushSource,
+    SQLSource,
+    batch_feature_view,
+    sql_view,
 )
 from fastserve.errors import FastserveError
 from fastserve.types import (
@@ -40,15 +45,20 @@ __all__ = [
     "FeatureStore",
     "FeatureView",
     "Field",
+    "FileInput",
     "FileSource",
     "Float32",
     "Float64",
     "Int32",
     "Int64",
+    "PostgresInput",
     "PushSource",
+    "SQLSource",
     "String",
     "Timestamp",
     "__version__",
+    "batch_feature_view",
+    "sql_view",
 ]
 
 

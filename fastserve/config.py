@@ -4,6 +4,7 @@
     registry = "sqlite:///.fastserve/registry.db"     # or postgresql://user:password@host/db
     online_store = "lmdb://.fastserve/online"         # or redis://, rediss://, unix://, memory://
     offline_store = ".fastserve/offline"              # any URL Delta Lake opens: a directory, s3://, gs://
+    sql_memory = "1GiB"                               # of DuckDB, for sources that are queries
 
     [limits]                                          # of `fastserve serve`; fastserve.http.limits has all of them
     max_connections = 20_000                          # or FASTSERVE_LIMITS="max_connections=20000 idle_timeout_s=300"
@@ -25,6 +26,7 @@ from typing import Any, Final
 from fastserve.errors import ConfigError
 
 FILE_NAME: Final = "fastserve.toml"
+SQL_MEMORY: Final = "1GiB"
 _PROJECT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
@@ -38,6 +40,7 @@ class Config:
         registry: SQLAlchemy URL, absolute.
         online_store: online store URL, absolute.
         offline_store: root of the Delta tables, absolute.
+        sql_memory: what DuckDB may take for the query of a source before it spills to TMPDIR.
         limits: of the server's front end: name -> number, or its text; not looked at any closer.
     """
 
@@ -46,6 +49,7 @@ class Config:
     registry: str = "sqlite:///.fastserve/registry.db"
     online_store: str = "lmdb://.fastserve/online"
     offline_store: str = ".fastserve/offline"
+    sql_memory: str = SQL_MEMORY
     limits: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod

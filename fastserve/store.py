@@ -91,7 +91,7 @@ class FeatureStore:
 
     def plan(self, objects: Iterable[Definition] | None = None, *, prune: bool = False) -> Plan:
         """What `apply` would change; `str(plan)` is a readable diff."""
-        return self.registry.plan(self._objects(objects), prune=prune)
+        return self.registry.plan(self._checked(objects), prune=prune)
 
     def apply(
         self, objects: Iterable[Definition] | None = None, *, prune: bool = False, author: str = ""
@@ -105,10 +105,15 @@ class FeatureStore:
             DefinitionError: problems, all at once; nothing is written.
             BreakingChangeError: a view changed incompatibly under its version; nothing is written.
         """
-        return self.registry.apply(self._objects(objects), prune=prune, author=author)
+        return self.registry.apply(self._checked(objects), prune=prune, author=author)
 
-    def _objects(self, objects: Iterable[Definition] | None) -> Sequence[Definition]:
-        return self.load() if objects is None else tuple(objects)
+    def _checked(self, objects: Iterable[Definition] | None) -> Sequence[Definition]:
+        """The definitions, whose queries are sound."""
+        from fastserve.offline.sources import check_sources  # noqa: PLC0415
+
+        found = self.load() if objects is None else tuple(objects)
+        check_sources(found, self.registry, self.config)
+        return found
 
     # ---- what is registered -----------------------------------------------------------------
 

@@ -367,7 +367,7 @@ class _Refresh:
             IncompleteHistoryError: there is no history, or it lacks what the online store was filled with.
         """
         rv, config = self._rv, self._opened.config
-        history = History(config, self._opened.registry, allow_incomplete=True)
+        history = History(config, self._opened.registry, allow_incomplete=True, as_of_us=self._now_us)
         source = history.source_for(rv, np.array([self._now_us], np.int64))
         kept = kept_us(rv.view.ttl_us)
         start, end = None if kept is None else self._now_us - kept, self._now_us + 1
@@ -379,7 +379,7 @@ class _Refresh:
         if source is None:
             self._check_covered(start)
             return stored
-        scanned = scan_source(source, rv, config.repo, start_us=start, end_us=end)
+        scanned = scan_source(source, rv, config.repo, start_us=start, end_us=end, options=history.options)
         return chain(scanned, stored)
 
     def _check_covered(self, start_us: int | None) -> None:

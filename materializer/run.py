@@ -32,6 +32,7 @@ from fastserve.config import Config
 from fastserve.errors import AlreadyRunningError, FastserveError, StoreError
 from fastserve.offline.delta import OfflineTable
 from fastserve.offline.latest import timestamps
+from fastserve.offline.options import ReadOptions
 from fastserve.offline.retention import written_from
 from fastserve.offline.schema import CREATED_TS, EVENT_TS, canonical_schema
 from fastserve.offline.source import scan_source
@@ -296,6 +297,9 @@ class _ViewRun:
             start_us=window.start_us,
             end_us=window.end_us + 1,
             created_after_us=window.created_after_us,
+            options=ReadOptions(
+                self._context.now_us, self._context.config.sql_memory, self._context.stop.check
+            ),
         )
         for batch in batches:
             self._context.stop.check()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from fastserve.definitions import FeatureView, FileSource, batch_source
+from fastserve.definitions import BatchSource, FeatureView, batch_source
 from fastserve.errors import RequestError, UnknownObjectError
 from fastserve.registry import RegisteredView, Snapshot
 
@@ -27,7 +27,7 @@ class Chosen:
     """
 
     registered: RegisteredView
-    source: FileSource
+    source: BatchSource
     targets: tuple[Target, ...]
 
     @property

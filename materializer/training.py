@@ -158,7 +158,13 @@ def build_training_set(  # noqa: PLR0913  (a call names each)
     return join_features(
         to_spine(spine),
         parts,
-        History(config, registry, allow_incomplete=allow_incomplete),
+        History(
+            config,
+            registry,
+            allow_incomplete=allow_incomplete,
+            as_of_us=as_of(cutoff),
+            each_label=cutoff == "label_time",
+        ),
         full_feature_names=full_feature_names,
         cutoff=cutoff,
         timestamp_column=timestamp_column,
@@ -233,6 +239,15 @@ def _cutoff(cutoff: Cutoff, times: Ints) -> int | Ints | None:
         return None
     if isinstance(cutoff, str) and cutoff == "label_time":
         return times
+    return _moment(cutoff)
+
+
+def as_of(cutoff: Cutoff) -> int | None:
+    """The present that queries are asked for: the cutoff, if it is one time."""
+    return None if cutoff is None or cutoff == "label_time" else _moment(cutoff)
+
+
+def _moment(cutoff: int | str | date) -> int:
     try:
         return parse_timestamp(cutoff)
     except ValueError as error:

@@ -14,9 +14,11 @@ from fastserve.control.definitions import MAX_DEFINITIONS, build, shown
 from fastserve.control.plane import ControlPlane
 from fastserve.control.requests import number, query_of, read_json
 from fastserve.control.search import search
+from fastserve.definitions import Definition
 from fastserve.errors import RequestError, UnknownObjectError
 from fastserve.jobs.materialize import find_view
-from fastserve.registry import ApplyResult, Interval, RegisteredView, Registry, Snapshot
+from fastserve.offline.sources import check_sources
+from fastserve.registry import ApplyResult, Interval, Plan, RegisteredView, Registry, Snapshot
 from fastserve.timeutil import format_timestamp
 
 _PLAN: Final = {"definitions": shapes.items(shapes.mapping(shapes.anything), most=MAX_DEFINITIONS)}
@@ -113,14 +115,19 @@ class CatalogRoutes:
         body = await read_json(request, _PLAN_SHAPE)
         objects = build(body["definitions"])
         prune = body.get("prune", False)
-        plan = await self._plane.call(lambda: self._plane.registry.plan(objects, prune=prune))
+
+        def planned() -> Plan:
+            check_sources(objects, self._plane.registry, self._plane.config)
+            return self._plane.registry.plan(objects, prune=prune)
+
+        plan = await self._plane.call(planned)
         return json_answer(plan.to_dict())
 
     async def _apply(self, request: web.Request) -> web.Response:
         query_of(request, {})
         body = await read_json(request, _APPLY_SHAPE)
         objects = build(body.pop("definitions"))
-        return _applied(await self._plane.call(lambda: self._plane.registry.apply(objects, **body)))
+        return await self._applied(objects, **body)
 
     async def _register(self, request: web.Request) -> web.Response:
         query_of(request, {})
@@ -128,11 +135,15 @@ class CatalogRoutes:
         if body.get("kind", "feature_view") != "feature_view":
             raise RequestError("is no feature_view", where="$.kind", hint="POST /apply takes other kinds")
         objects = build([{"kind": "feature_view", **body}])
-        return _applied(await self._plane.call(lambda: self._plane.registry.apply(objects)))
+        return await self._applied(objects)
 
+    async def _applied(self, objects: list[Definition], **options: Any) -> web.Response:
+        def applied() -> ApplyResult:
+            check_sources(objects, self._plane.registry, self._plane.config)
+            return self._plane.registry.apply(objects, **options)
 
-def _applied(result: ApplyResult) -> web.Response:
-    return json_answer({**result.plan.to_dict(), "revision": result.snapshot.revision})
+        result = await self._plane.call(applied)
+        return json_answer({**result.plan.to_dict(), "revision": result.snapshot.revision})
 
 
 def _items(snapshot: Snapshot, items: list[dict[str, Any]]) -> web.Response:

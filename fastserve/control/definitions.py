@@ -14,8 +14,9 @@ from typing import Any, Final
 from fastserve.control import shapes
 from fastserve.control.shapes import Shape
 from fastserve.definitions import Definition, Entity, merge_refs
+from fastserve.definitions.inputs import format_of
 from fastserve.definitions.serde import from_dict, kind_of, to_dict
-from fastserve.definitions.source import format_of
+from fastserve.definitions.source import RUN_TIMES, SQLSource
 from fastserve.errors import DefinitionError, Problem, RequestError
 from fastserve.timeutil import MAX_US, parse_duration
 
@@ -86,20 +87,55 @@ _FILES: Final = shapes.members(
     },
     ("kind", "path"),
 )
+_TIMES: Final = {"timestamp_field": shapes.text, "created_timestamp_column": shapes.text}
+
+
+def _kinds(known: Mapping[str, Shape]) -> Shape:
+    """An object whose "kind" says which of the shapes it has."""
+
+    def check(value: Any, where: str) -> Iterator[Problem]:
+        kind = value.get("kind") if isinstance(value, dict) else None
+        if not isinstance(value, dict):
+            yield from shapes.members({})(value, where)
+        elif isinstance(kind, str) and kind in known:
+            yield from known[kind](value, where)
+        else:
+            yield Problem(where, f"has kind {str(kind)[:100]!r}", f"use {' or '.join(known)}")
+
+    return check
+
+
+_INPUT_FILES: Final = shapes.members(
+    {"kind": shapes.text, "path": shapes.text, "format": shapes.text, "columns": shapes.mapping(shapes.text)},
+    ("path",),
+)
+_INPUT_POSTGRES: Final = shapes.members(
+    {"kind": shapes.text, "url_env": shapes.text, "table": shapes.text, "query": shapes.text}, ("url_env",)
+)
+_INPUTS: Final = shapes.mapping(_kinds({"file": _INPUT_FILES, "postgres": _INPUT_POSTGRES}))
+_QUERY: Final = shapes.members(
+    _ABOUT
+    | _TIMES
+    | {"query": shapes.text, "inputs": _INPUTS, "parameters": shapes.mapping(shapes.anything)},
+    ("kind", "query", "inputs"),
+)
+_TRANSFORM: Final = shapes.members(
+    _ABOUT
+    | _TIMES
+    | {
+        "function": shapes.text,
+        "code": shapes.text,
+        "inputs": _INPUTS,
+        "arguments": shapes.items(shapes.one_of(*RUN_TIMES)),
+    },
+    ("kind", "name", "function", "code", "inputs"),
+)
+_ROWS: Final = {"file_source": _FILES, "sql_source": _QUERY, "transform_source": _TRANSFORM}
 _PUSH: Final = shapes.members(
-    {**_ABOUT, "kind": shapes.one_of("push_source"), "batch_source": shapes.nullable(_FILES)},
+    {**_ABOUT, "kind": shapes.one_of("push_source"), "batch_source": shapes.nullable(_kinds(_ROWS))},
     ("kind", "name"),
 )
-
-
-def _source(value: Any, where: str) -> Iterator[Problem]:
-    kind = value.get("kind") if isinstance(value, dict) else None
-    if kind == "push_source":
-        yield from _PUSH(value, where)
-    elif kind == "file_source" or not isinstance(value, dict):
-        yield from _FILES(value, where)
-    else:
-        yield Problem(where, f"has kind {str(kind)[:100]!r}", "use file_source or push_source")
+_source: Final = _kinds({**_ROWS, "push_source": _PUSH})
 
 
 _PART: Final = shapes.members(
@@ -185,17 +221,32 @@ def _built(value: dict[str, Any]) -> Definition:
     elif kind == "feature_service":
         data["features"] = [part for one in _parts(data["features"]) for part in one]
     elif data.get("batch_source"):
-        data["batch_source"] = _files(data["batch_source"])
+        data["batch_source"] = _rows(data["batch_source"])
     return from_dict(kind, data)
 
 
 def _view(data: dict[str, Any]) -> dict[str, Any]:
     source = data.get("source")
-    if source and source["kind"] == "file_source":
-        data["source"] = _files(source)
+    if source and source["kind"] != "push_source":
+        data["source"] = _rows(source)
     elif source and source.get("batch_source"):
-        data["source"] = {**source, "batch_source": _files(source["batch_source"])}
+        data["source"] = {**source, "batch_source": _rows(source["batch_source"])}
     return data
+
+
+def _rows(source: dict[str, Any]) -> dict[str, Any]:
+    """A source of rows with the defaults of the SDK."""
+    if source["kind"] == "file_source":
+        return _files(source)
+    made = {"timestamp_field": "event_timestamp", **source}
+    made["inputs"] = {name: _input(given) for name, given in source["inputs"].items()}
+    if source["kind"] == "sql_source":
+        return {"name": SQLSource(source["query"], {}).name, **made}
+    return made
+
+
+def _input(given: dict[str, Any]) -> dict[str, Any]:
+    return {"format": format_of(given["path"]), **given} if given["kind"] == "file" else given
 
 
 def _files(source: dict[str, Any]) -> dict[str, Any]:

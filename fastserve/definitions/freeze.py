@@ -5,7 +5,9 @@ from __future__ import annotations
 import copyreg
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
 
 
 def _thaw(values: dict[Any, Any]) -> MappingProxyType[Any, Any]:
@@ -34,6 +36,6 @@ def frozen_value(value: object) -> object:
     return tuple(value) if isinstance(value, list) else value
 
 
-def frozen_tags(tags: Mapping[str, str] | None) -> Mapping[str, str]:
+def frozen_tags(tags: Mapping[str, _T] | None) -> Mapping[str, _T]:
     """A read-only copy, in sorted order."""
     return MappingProxyType(dict(sorted((tags or {}).items())))

@@ -11,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from fastserve.definitions import Definition
-from fastserve.definitions.source import FileSource
+from fastserve.definitions.source import BatchSource
 from fastserve.errors import ConfigError
 
 
@@ -101,9 +101,9 @@ def _place(error: BaseException, path: Path) -> str:
 
 
 def _unique(objects: list[Definition]) -> tuple[Definition, ...]:
-    """Equal objects once. A file source counts as part of the views that read it, not by itself."""
+    """Equal objects once. What holds history counts as part of the views that read it, not by itself."""
     kept: list[Definition] = []
     for obj in objects:
-        if not isinstance(obj, FileSource) and obj not in kept:
+        if not isinstance(obj, BatchSource) and obj not in kept:
             kept.append(obj)
     return tuple(kept)

@@ -16,19 +16,24 @@ from typing import Any, Final
 from fastserve.definitions import Definition
 from fastserve.definitions.entity import Entity
 from fastserve.definitions.freeze import freeze, frozen_tags
+from fastserve.definitions.inputs import FileInput, PostgresInput
 from fastserve.definitions.service import FeatureService
-from fastserve.definitions.source import FileSource, PushSource
+from fastserve.definitions.source import FileSource, PushSource, SQLSource, TransformSource
 from fastserve.definitions.view import FeatureView, FeatureViewProjection, Field
 from fastserve.errors import RegistryError
 
 KINDS: Final[dict[str, type]] = {
     "entity": Entity,
     "file_source": FileSource,
+    "sql_source": SQLSource,
+    "transform_source": TransformSource,
     "push_source": PushSource,
     "feature_view": FeatureView,
     "feature_service": FeatureService,
 }
 _KIND_OF: Final = {cls: kind for kind, cls in KINDS.items()}
+_INPUTS: Final[dict[str, type]] = {"file": FileInput, "postgres": PostgresInput}
+_INPUT_KIND: Final = {cls: kind for kind, cls in _INPUTS.items()}
 _PARTS: Final = {"schema": Field, "features": FeatureViewProjection}
 _BYTES: Final = "$bytes"
 
@@ -42,6 +47,8 @@ def to_dict(obj: Any) -> dict[str, Any]:
     """JSON-ready attributes of a definition or a part of one; defaults left out."""
     found = {}
     for spec in dataclasses.fields(obj):
+        if spec.metadata.get("transient"):
+            continue
         value = getattr(obj, spec.name)
         default = spec.default
         if spec.default_factory is not dataclasses.MISSING:
@@ -78,8 +85,10 @@ def content_hash(obj: Definition) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, (FileSource, PushSource)):
+    if isinstance(value, (FileSource, SQLSource, TransformSource, PushSource)):
         return {"kind": kind_of(value), **to_dict(value)}
+    if isinstance(value, (FileInput, PostgresInput)):
+        return {"kind": _INPUT_KIND[type(value)], **to_dict(value)}
     if dataclasses.is_dataclass(value):
         return to_dict(value)
     if isinstance(value, Mapping):
@@ -92,7 +101,8 @@ def _plain(value: Any) -> Any:
 
 
 def _build(cls: type, data: Mapping[str, Any]) -> Any:
-    unknown = set(data) - {spec.name for spec in dataclasses.fields(cls)}
+    known = {spec.name for spec in dataclasses.fields(cls) if not spec.metadata.get("transient")}
+    unknown = set(data) - known
     if unknown:  # it may change what is computed: dropping it would be a silent lie
         raise RegistryError(
             f"{cls.__name__} {data.get('name', '')!r} has unknown attributes: {', '.join(sorted(unknown))}",
@@ -114,8 +124,9 @@ def _revive(name: str, value: Any) -> Any:
     if name in _PARTS and isinstance(value, list) and (not value or isinstance(value[0], dict)):
         return tuple(_build(_PARTS[name], item) for item in value)
     if name in ("source", "batch_source") and value is not None:
-        kind = value["kind"]
-        return _build(KINDS[kind], {k: v for k, v in value.items() if k != "kind"})
+        return _build_kind(KINDS, value)
+    if name == "inputs" and isinstance(value, dict):
+        return frozen_tags({k: _build_kind(_INPUTS, v) for k, v in value.items()})
     if name == "default":
         return _revive_default(value)
     if isinstance(value, list):
@@ -123,6 +134,15 @@ def _revive(name: str, value: Any) -> Any:
     if isinstance(value, dict):
         return frozen_tags(value)
     return value
+
+
+def _build_kind(classes: Mapping[str, type], data: Mapping[str, Any]) -> Any:
+    kind = data["kind"]
+    if kind not in classes:
+        raise RegistryError(
+            f"unknown kind of source or input {kind!r}", hint="it was written by a newer fastserve; upgrade"
+        )
+    return _build(classes[kind], {k: v for k, v in data.items() if k != "kind"})
 
 
 def _revive_default(value: Any) -> Any:

@@ -14,7 +14,8 @@ from fastserve.definitions import Definition
 from fastserve.definitions.defaults import default_problem
 from fastserve.definitions.entity import Entity
 from fastserve.definitions.service import FeatureService
-from fastserve.definitions.source import FORMATS, FileSource, PushSource, batch_source
+from fastserve.definitions.source import BatchSource, FileSource, PushSource, SQLSource
+from fastserve.definitions.validate_sources import check_source
 from fastserve.definitions.view import FeatureView, FeatureViewProjection
 from fastserve.errors import DefinitionError, Problem
 from fastserve.timeutil import DAY_US, MAX_US, format_duration
@@ -49,7 +50,7 @@ def find_problems(objects: Sequence[Definition]) -> Iterator[Problem]:
         elif isinstance(obj, FeatureService):
             yield from _check_service(where, obj, views, entities)
         else:
-            yield from _check_source(where, obj)
+            yield from check_source(where, obj)
 
 
 def label(obj: Definition) -> str:
@@ -77,7 +78,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def _check_unique(objects: Sequence[Definition]) -> Iterator[Problem]:
     seen: dict[tuple[str, str, int], Definition] = {}
     for obj in objects:
-        kind = "source" if isinstance(obj, (FileSource, PushSource)) else type(obj).__name__
+        kind = "source" if isinstance(obj, (BatchSource, PushSource)) else type(obj).__name__
         key = (kind, obj.name, getattr(obj, "version", 1))
         if key in seen and seen[key] != obj:
             yield Problem(
@@ -87,7 +88,7 @@ def _check_unique(objects: Sequence[Definition]) -> Iterator[Problem]:
 
 
 def _check_name(where: str, obj: Definition) -> Iterator[Problem]:
-    if isinstance(obj, FileSource):  # named by its path unless the user says otherwise
+    if isinstance(obj, (FileSource, SQLSource)):  # named by path or query unless the user says otherwise
         if not obj.name:
             yield Problem(where, "has no name", "give it a path or a name")
         return
@@ -152,7 +153,7 @@ def _check_view(where: str, view: FeatureView, entities: dict[str, Entity]) -> I
     if view.source is not None:
         place = f"{where}, source {view.source.name!r}"
         yield from _check_name(place, view.source)
-        yield from _check_source(place, view.source)
+        yield from check_source(place, view.source)
 
 
 def _check_retention(where: str, view: FeatureView) -> Iterator[Problem]:
@@ -220,20 +221,6 @@ def _check_fields(where: str, view: FeatureView, join_keys: dict[str, str]) -> I
             complaint = default_problem(field.default, dtype)
             if complaint:
                 yield Problem(place, complaint, f"give a default of type {dtype}, or none")
-
-
-def _check_source(where: str, source: FileSource | PushSource) -> Iterator[Problem]:
-    files = batch_source(source)
-    if files is None:
-        return
-    if not files.path:
-        yield Problem(where, "has an empty path", "name a file, a directory or an URL")
-    if not files.timestamp_field:
-        yield Problem(where, "has no timestamp_field", "name the column with the event time")
-    if files.format not in FORMATS:
-        yield Problem(where, f"unknown format {files.format!r}", f"use one of {', '.join(FORMATS)}")
-    if len(set(files.field_mapping.values())) != len(files.field_mapping):
-        yield Problem(where, "field_mapping maps two columns to one name", "map each to its own")
 
 
 def _check_service(

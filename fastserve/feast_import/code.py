@@ -18,11 +18,12 @@ from fastserve.definitions import (
     FeatureView,
     FeatureViewProjection,
     Field,
+    FileSource,
     PushSource,
     Source,
     batch_source,
 )
-from fastserve.definitions.source import format_of
+from fastserve.definitions.inputs import format_of
 from fastserve.feast_import.translate import Translated
 from fastserve.timeutil import format_duration
 
@@ -94,6 +95,7 @@ def _source(source: Source, names: _Names) -> str:
     if isinstance(source, PushSource):
         files = [] if source.batch_source is None else [f"batch_source={names.of(source.batch_source)}"]
         return _call("PushSource", [_text(source.name), *files, *_about(source)])
+    assert isinstance(source, FileSource)  # all that the importer makes
     args = [_text(source.path)]
     args += [f"name={_text(source.name)}"] if source.name != source.path else []
     args.append(f"timestamp_field={_text(source.timestamp_field)}")

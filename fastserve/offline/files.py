@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, Final, Protocol
+from typing import Any, Final, Protocol, TypeAlias
 from urllib.parse import unquote
 
 import pyarrow as pa
@@ -23,10 +23,13 @@ import pyarrow.ipc
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
-from fastserve.definitions import FileSource
+from fastserve.definitions import BatchSource, FileInput, FileSource
 from fastserve.errors import InvalidDataError
 
+Files: TypeAlias = FileSource | FileInput
 Batches = Iterator[tuple[int, pa.RecordBatch]]
+CSV_NULLS: Final = ("", "NA", "N/A", "NULL", "null")
+"""Text that is null in CSV; in a column of strings or bytes only an empty unquoted field is."""
 _CSV_BLOCK_BYTES: Final = 1 << 22
 RUN_BYTES: Final = 1 << 25
 _HASH_BYTES: Final = 1 << 20
@@ -57,7 +60,7 @@ class DataFile:
 
 
 def open_files(
-    source: FileSource, repo: Path, *, only: Collection[str] | None = None, version: int | None = None
+    source: Files, repo: Path, *, only: Collection[str] | None = None, version: int | None = None
 ) -> Iterator[DataFile]:
     """The source's files by ascending path, each opened when its turn comes.
 
@@ -105,7 +108,7 @@ class ListedFile:
         return digest.hexdigest()
 
 
-def list_files(source: FileSource, repo: Path) -> list[ListedFile]:
+def list_files(source: Files, repo: Path) -> list[ListedFile]:
     """The files of a source that is no Delta table, by ascending path.
 
     Raises:
@@ -118,13 +121,31 @@ def list_files(source: FileSource, repo: Path) -> list[ListedFile]:
     ]
 
 
-def _shown(source: FileSource, root: str, path: str) -> str:
+def source_paths(
+    source: Files, repo: Path, only: Collection[str] | None
+) -> tuple[pa.fs.FileSystem, str, list[str]]:
+    """The file system, the root below which names of directories hold columns, and the files by ascending path.
+
+    Raises:
+        InvalidDataError: nothing there, or an empty directory.
+    """
+    filesystem, root, found = _list(source, repo)
+    paths = [info.path for info in found]
+    return filesystem, root, [p for p in paths if only is None or _shown(source, root, p) in only]
+
+
+def path_columns(root: str, paths: Sequence[str]) -> list[str]:
+    """The columns that the files' paths hold, ``…/day=2024-01-01/…``."""
+    return list(dict.fromkeys(name for path in paths for name in _hive(path[len(root) :])))
+
+
+def _shown(source: Files, root: str, path: str) -> str:
     below = path[len(root) :].strip("/")
     return f"{source.path.rstrip('/')}/{below}" if below else source.path
 
 
 @contextmanager
-def reading(source: FileSource, path: str) -> Iterator[None]:
+def reading(source: BatchSource | FileInput, path: str) -> Iterator[None]:
     """Turn what Arrow and the file system raise into InvalidDataError naming source and file."""
     try:
         yield
@@ -132,11 +153,11 @@ def reading(source: FileSource, path: str) -> Iterator[None]:
         raise InvalidDataError(
             f"cannot be read as {source.format}: {error}",
             where=f"source {source.name!r}, file {path!r}",
-            hint=f"check the path and format={source.format!r} of FileSource({source.path!r})",
+            hint=f"check the path and format={source.format!r} of {type(source).__name__}({source.name!r})",
         ) from error
 
 
-def _list(source: FileSource, repo: Path) -> tuple[pa.fs.FileSystem, str, list[pa.fs.FileInfo]]:
+def _list(source: Files, repo: Path) -> tuple[pa.fs.FileSystem, str, list[pa.fs.FileInfo]]:
     if "://" in source.path:
         filesystem, root = pa.fs.FileSystem.from_uri(source.path)
     else:
@@ -282,12 +303,12 @@ def _sliced(row: int, batch: pa.RecordBatch, batch_rows: int) -> Batches:
 _READERS: Final[dict[str, Any]] = {"parquet": _Parquet.open, "csv": _Csv, "arrow": _Arrow}
 
 
-def delta_uri(source: FileSource, repo: Path) -> str:
+def delta_uri(source: Files, repo: Path) -> str:
     """Where the Delta table is that a source reads."""
     return source.path if "://" in source.path else str(repo / source.path)
 
 
-def _delta_files(source: FileSource, repo: Path, version: int | None) -> Iterator[DataFile]:
+def _delta_files(source: Files, repo: Path, version: int | None) -> Iterator[DataFile]:
     root = delta_uri(source, repo)
     try:
         with reading(source, root):

@@ -16,10 +16,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fastserve.config import Config
-from fastserve.definitions import FileSource, batch_source
-from fastserve.errors import IncompleteHistoryError
+from fastserve.definitions import BatchSource, batch_source
+from fastserve.errors import IncompleteHistoryError, RequestError
 from fastserve.offline.delta import OfflineTable
+from fastserve.offline.options import ReadOptions
 from fastserve.offline.source import scan_source
+from fastserve.offline.times import uses_as_of
 from fastserve.registry import Interval, RegisteredView, uncovered
 from fastserve.timeutil import MAX_US, MIN_US, format_duration, format_timestamp, now_us
 
@@ -37,9 +39,24 @@ class History:
         config: where the offline tables and the sources are.
         registry: what has been materialized.
         allow_incomplete: read a table even where it does not cover all labels.
+        as_of_us: the present that queries are asked for, microseconds UTC; None for the wall clock.
+        each_label: features are asked for as known at each label's own time.
+
+    Attributes:
+        options: what queries and transforms are told.
     """
 
-    def __init__(self, config: Config, registry: Registry, *, allow_incomplete: bool = False) -> None:
+    def __init__(
+        self,
+        config: Config,
+        registry: Registry,
+        *,
+        allow_incomplete: bool = False,
+        as_of_us: int | None = None,
+        each_label: bool = False,
+    ) -> None:
+        self.options = ReadOptions(now_us() if as_of_us is None else as_of_us, config.sql_memory)
+        self._each_label = each_label
         self._config = config
         self._registry = registry
         self._allow_incomplete = allow_incomplete
@@ -57,7 +74,15 @@ class History:
         table = self.table(rv)
         if source is None:
             return table.read(columns, start, end)
-        scanned = scan_source(source, rv, self._config.repo, columns=columns, start_us=start, end_us=end)
+        scanned = scan_source(
+            source,
+            rv,
+            self._config.repo,
+            columns=columns,
+            start_us=start,
+            end_us=end,
+            options=self.options,
+        )
         # Pushed rows come last: of equal ones they win, as they do once the source is materialized.
         return chain(scanned, table.read(columns, start, end)) if table.exists else scanned
 
@@ -65,11 +90,12 @@ class History:
         """The view's offline table."""
         return OfflineTable(self._config.offline_store, self._config.project, rv)
 
-    def source_for(self, rv: RegisteredView, times: Ints) -> FileSource | None:
+    def source_for(self, rv: RegisteredView, times: Ints) -> BatchSource | None:
         """The source to read the view's rows from; None for its offline table.
 
         Raises:
             IncompleteHistoryError: as `read`.
+            RequestError: a query would have to be asked as of each label's time.
         """
         intervals = self._registry.intervals(rv.view_id, "offline")
         source = batch_source(rv.view.source)
@@ -84,6 +110,12 @@ class History:
                 "has no history: nothing is materialized offline, and it has no batch source",
                 where=f"FeatureView {rv.view.name!r}",
                 hint="give the view a batch source, or push rows with offline storage on",
+            )
+        if source is not None and self._each_label and uses_as_of(source):
+            raise RequestError(
+                "its source asks for $as_of, one time, and label_time is another for every label",
+                where=f"FeatureView {rv.view.name!r}",
+                hint="materialize the view first, or give one time as cutoff",
             )
         return source
 

@@ -1,4 +1,4 @@
-"""Rows of a view from its files, in the canonical schema (schema.py), streaming.
+"""Rows of a view from its source, in the canonical schema (schema.py), streaming.
 
 One file at a time, one batch at a time: times first, then rows outside the window are dropped, then the other
 columns are cast. Memory is a few batches, whatever the source's size.
@@ -6,7 +6,7 @@ columns are cast. Memory is a few batches, whatever the source's size.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -16,12 +16,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.dataset as ds
 
-from fastserve.definitions import FileSource
+from fastserve.definitions import BatchSource, FileSource, SQLSource
 from fastserve.errors import InvalidDataError
 from fastserve.offline.cast import cast_column
-from fastserve.offline.files import DataFile, open_files, reading
+from fastserve.offline.files import CSV_NULLS, DataFile, open_files, reading
+from fastserve.offline.options import READ, ReadOptions
 from fastserve.offline.schema import (
     canonical_schema,
     default_array,
@@ -29,72 +29,21 @@ from fastserve.offline.schema import (
     key_types,
     layouts_without,
 )
+from fastserve.offline.sql.query import open_query
+from fastserve.offline.transform import open_transform
+from fastserve.offline.window import Window
 from fastserve.types import DType, Timestamp
 
 if TYPE_CHECKING:
     from fastserve.registry import RegisteredView
 
 BATCH_ROWS: Final = 65_536
-CSV_NULLS: Final = ("", "NA", "N/A", "NULL", "null")
-"""Text that is null in CSV; in a column of strings or bytes only an empty unquoted field is."""
 
-_PER_SECOND: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
-Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True, slots=True)
-class Window:
-    """The rows wanted: before `end_us`, and either from `start_us` on or created after `created_after_us`.
-
-    A bound that is None does not bind; without `start_us` everything before the end is wanted.
-    """
-
-    start_us: int | None = None
-    end_us: int | None = None
-    created_after_us: int | None = None
-
-    def keeps(self, event: Ints, created: Ints) -> Bools:
-        """Per row, microseconds UTC: is it wanted?"""
-        kept = np.ones(len(event), np.bool_)
-        if self.end_us is not None:
-            kept &= event < self.end_us
-        if self.start_us is not None:
-            late = False if self.created_after_us is None else created > self.created_after_us
-            kept &= (event >= self.start_us) | late
-        return kept
-
-    def prune(self, schema: pa.Schema, event: str, created: str | None) -> ds.Expression | None:
-        """A condition that every wanted row meets, for row-group statistics; None where there is none."""
-        terms = [] if self.end_us is None else [_bound(schema, event, self.end_us, 1)]
-        if self.start_us is not None:
-            low = self.start_us
-            if self.created_after_us is not None:  # a row without created time was created at its event time
-                low = min(low, self.created_after_us)
-            term = _bound(schema, event, low, -1)
-            if self.created_after_us is not None and created is not None and term is not None:
-                known = _bound(schema, created, self.created_after_us, -1)
-                term = None if known is None else term | known
-            terms.append(term)
-        stated = [term for term in terms if term is not None]
-        return stated[0] & stated[1] if len(stated) == 2 else stated[0] if stated else None
-
-
-def _bound(schema: pa.Schema, column: str, us: int, sign: int) -> ds.Expression | None:
-    """column <= us (sign 1) or column >= us (sign -1), rounded outwards to the column's unit."""
-    kind = schema.field(column).type
-    if not pa.types.is_timestamp(kind):
-        return None
-    scaled = us * _PER_SECOND[kind.unit]
-    value = -(-scaled // 10**6) if sign > 0 else scaled // 10**6
-    if not -(2**63) < value < 2**63:
-        return None
-    limit = pa.scalar(value, pa.int64()).cast(kind)
-    return ds.field(column) <= limit if sign > 0 else ds.field(column) >= limit
-
-
-def scan_source(
-    source: FileSource,
+def scan_source(  # noqa: PLR0913  (a call names each)
+    source: BatchSource,
     rv: RegisteredView,
     repo: Path,
     *,
@@ -103,34 +52,62 @@ def scan_source(
     end_us: int | None = None,
     created_after_us: int | None = None,
     batch_rows: int = BATCH_ROWS,
+    options: ReadOptions = READ,
 ) -> Iterator[pa.RecordBatch]:
     """The source's rows in `canonical_schema(rv, columns)`, in source order, 1 to `batch_rows` rows a batch.
 
     Source order is files by ascending path, rows by their place in the file. A file may lack a feature that the
     view gained under its version: its rows are older than the field, and take the field's default. Some file
-    must have it.
+    must have it. A query's rows come by event and created time, then by all its columns; a transform's as it gave
+    them.
 
     Args:
-        source: the files.
+        source: the files, the query or the transform.
         rv: the view the rows are for.
         repo: directory that relative paths start from.
         columns: features to read; None for all.
         start_us, end_us: event times ``[start_us, end_us)``, microseconds UTC.
         created_after_us: also rows before `start_us` that were created after this.
+        options: what queries and transforms are told beside.
 
     Raises:
+        ConfigError: a source needs what is not installed, or a variable that is not set.
         InvalidDataError: no such file, a missing column, a null key or event time, a value that does not
             fit its declared type (cast.py has the table); names source, file, column and row (from 0).
     """
     window = Window(start_us, end_us, created_after_us)
-    yield from scan_files(
-        open_files(source, repo), source, rv, window, columns=columns, batch_rows=batch_rows
-    )
+    files = open_source(source, repo, window, options)
+    try:
+        yield from scan_files(files, source, rv, window, columns=columns, batch_rows=batch_rows)
+    finally:
+        files.close()  # a query that is not read to its end stops here
+
+
+def open_source(
+    source: BatchSource,
+    repo: Path,
+    window: Window,
+    options: ReadOptions = READ,
+    *,
+    only: Collection[str] | None = None,
+    version: int | None = None,
+) -> Generator[DataFile]:
+    """What holds the source's rows: its files, or the one answer of a query or transform.
+
+    Args:
+        only, version: of a FileSource, as of `open_files`; other sources' are in `options.pins`.
+    """
+    if isinstance(source, FileSource):
+        yield from open_files(source, repo, only=only, version=version)
+    elif isinstance(source, SQLSource):
+        yield from open_query(source, repo, window, options)
+    else:
+        yield from open_transform(source, repo, window, options)
 
 
 def scan_files(
     files: Iterable[DataFile],
-    source: FileSource,
+    source: BatchSource,
     rv: RegisteredView,
     window: Window,
     *,
@@ -165,7 +142,7 @@ class _FileScan:
         absent: features younger than the file -> their default, an array of one.
     """
 
-    source: FileSource
+    source: BatchSource
     file: DataFile
     event: str
     created: str | None
@@ -176,7 +153,7 @@ class _FileScan:
 
     @classmethod
     def make(
-        cls, source: FileSource, rv: RegisteredView, file: DataFile, columns: Sequence[str] | None
+        cls, source: BatchSource, rv: RegisteredView, file: DataFile, columns: Sequence[str] | None
     ) -> _FileScan:
         column_of = {name: column for column, name in source.field_mapping.items()}
         keys = key_types(rv)

@@ -12,6 +12,7 @@ from fastserve.definitions import (
     FeatureView,
     FeatureViewProjection,
     Field,
+    FileSource,
     PushSource,
     Source,
 )
@@ -104,9 +105,14 @@ def _source(prefix: str, source: Source | None) -> dict[str, Any]:
     if isinstance(source, PushSource):
         flat: dict[str, Any] = {f"{dot}push source": source.name} if prefix else {}
         return flat | _source(f"{dot}batch_source", source.batch_source)
-    found = to_dict(source) | {"format": source.format}
-    if source.name == source.path:
-        del found["name"]
+    found = to_dict(source)
+    if isinstance(source, FileSource):
+        found["format"] = source.format
+        if source.name == source.path:
+            del found["name"]
+    for name, given in found.pop("inputs", {}).items():
+        about = ", ".join(f"{key} {_plain(value)}" for key, value in given.items() if key != "kind")
+        found[f"input {name}"] = f"{given['kind']}: {about}"
     return {f"{dot}{name}": _plain(value) for name, value in found.items()}
 
 

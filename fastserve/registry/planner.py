@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from fastserve.definitions import Definition, Entity, FeatureService, FeatureView, FileSource, PushSource
+from fastserve.definitions import BatchSource, Definition, Entity, FeatureService, FeatureView, PushSource
 from fastserve.definitions.serde import canonical_json, kind_of
 from fastserve.definitions.validate import find_problems, join_keys_of, label, resolve
 from fastserve.errors import BreakingChangeError, DefinitionError, Problem
@@ -62,7 +62,7 @@ def _check_kinds(objects: Sequence[object]) -> None:
 def _declared(objects: Sequence[Definition]) -> list[Definition]:
     """The objects to register: with the push sources inside views, which are pushed to by name."""
     declared: list[Definition] = []
-    declared += (o for o in objects if not isinstance(o, FileSource))  # those live inside views
+    declared += (o for o in objects if not isinstance(o, BatchSource))  # those live inside views
     for view in objects:
         if isinstance(view, FeatureView) and isinstance(view.source, PushSource):
             if view.source not in declared:

@@ -20,11 +20,11 @@ from fastserve.offline.history import History
 from fastserve.registry import RegisteredView, Snapshot, TrainingDataset, UsedView
 from fastserve.timeutil import format_timestamp, now_us, parse_timestamp
 from materializer.datasets.content import column_hashes, file_hash, keep_spine, table_hash, write_parquet
-from materializer.datasets.manifest import DATA, SPINE, DatasetManifest, read_manifest, software
+from materializer.datasets.manifest import DATA, SPINE, DatasetManifest, installed, read_manifest, software
 from materializer.datasets.origins import Origin, Recorder
 from materializer.datasets.stage import publish, staging
 from materializer.pit.spine import Spine, to_spine
-from materializer.training import TrainingSet, join_features
+from materializer.training import TrainingSet, as_of, join_features
 
 if TYPE_CHECKING:
     from fastserve.registry import Registry
@@ -117,7 +117,7 @@ def create(
     parent = config.repo / DATASETS if target is None else target.parent
     with staging(parent) as folder:
         kept = Spine(keep_spine(labels, folder / SPINE))
-        recorder = Recorder(History(config, registry, allow_incomplete=request.allow_incomplete), config)
+        recorder = Recorder(_history(config, registry, request, cutoff), config)
         made = join_features(
             kept,
             asked.parts,
@@ -134,6 +134,18 @@ def create(
             manifest = _same(target, manifest)
     registry.record_training_dataset(record_of(manifest, config, target))
     return manifest
+
+
+def _history(
+    config: Config, registry: Registry, request: DatasetRequest, cutoff: int | str | None
+) -> History:
+    return History(
+        config,
+        registry,
+        allow_incomplete=request.allow_incomplete,
+        as_of_us=as_of(cutoff),
+        each_label=cutoff == "label_time",
+    )
 
 
 def _check(request: DatasetRequest) -> None:
@@ -243,7 +255,7 @@ def _manifest(
         output_sha256=file_hash(folder / DATA),
         columns=column_hashes(table),
         rows=len(made),
-        software=software(),
+        software=software() | (installed("duckdb") if "query" in {o.kind for o in origins.values()} else {}),
         created_at=format_timestamp(now_us()),
         author=request.author,
     )

@@ -7,6 +7,7 @@ import json
 import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
@@ -150,3 +151,11 @@ def software() -> dict[str, str]:
         "deltalake": deltalake.__version__,
         "python": platform.python_version(),
     }
+
+
+def installed(package: str) -> dict[str, str]:
+    """A package that only some data sets need, with its version; empty where it is not installed."""
+    try:
+        return {package: version(package)}
+    except PackageNotFoundError:
+        return {}

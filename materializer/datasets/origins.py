@@ -1,13 +1,16 @@
 """Where the rows of a data set came from: noted while it is made, and read again from the note.
 
 A view's rows come from its offline table at a version, from a source that is a Delta table at a version, or from
-files. A version is read as it was; files are what their bytes hash to, and rows of files added later are left out.
+files, or from a query or transform over inputs of these kinds and of PostgreSQL. A version is read as it was; files are
+what their bytes hash to, and rows of files added later are left out; PostgreSQL is asked again.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,27 +19,30 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from fastserve.config import Config
-from fastserve.definitions import FileSource, batch_source
+from fastserve.definitions import BatchSource, FileSource, SQLSource, TransformSource, batch_source
 from fastserve.errors import InvalidDataError
 from fastserve.offline.delta import OfflineTable, table_state, why_unreadable
-from fastserve.offline.files import ListedFile, delta_uri, list_files, open_files
+from fastserve.offline.files import ListedFile, delta_uri, list_files
 from fastserve.offline.history import History, visible_range
-from fastserve.offline.source import Window, scan_files
+from fastserve.offline.options import READ, ReadOptions, Spooled
+from fastserve.offline.source import open_source, scan_files
+from fastserve.offline.times import uses_as_of
+from fastserve.offline.window import Window
+from materializer.datasets.noted import (
+    InputOrigin,
+    NotedInputs,
+    SourceFile,
+    Trouble,
+    files_troubles,
+    hashed,
+    input_troubles,
+)
 
 if TYPE_CHECKING:
     from fastserve.registry import RegisteredView
 
 Ints = npt.NDArray[np.int64]
-Kind = Literal["offline_table", "delta_source", "files", "nothing"]
-
-
-@dataclass(frozen=True, slots=True)
-class SourceFile:
-    """A file of a source: its path below the source's declared one, its bytes, their SHA-256."""
-
-    path: str
-    size: int
-    sha256: str
+Kind = Literal["offline_table", "delta_source", "files", "query", "transform", "nothing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,6 +56,9 @@ class Origin:
         version, table_id: of a Delta table.
         pushed_version, pushed_table_id: of the offline table with pushed rows, which are read beside a source.
         files: of a source of files, by ascending path.
+        code_sha256: of the text of a query or transform.
+        as_of_us: the present it was asked for, microseconds UTC, if its answer may depend on it.
+        inputs: of a query or transform, in the order declared.
     """
 
     kind: Kind
@@ -60,16 +69,21 @@ class Origin:
     pushed_version: int | None = None
     pushed_table_id: str = ""
     files: tuple[SourceFile, ...] = ()
+    code_sha256: str = ""
+    as_of_us: int | None = None
+    inputs: tuple[InputOrigin, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; what does not apply is left out."""
-        return {name: value for name, value in asdict(self).items() if value not in ("", None, ())}
+        found = {name: value for name, value in asdict(self).items() if value not in ("", None, ())}
+        return found | ({"inputs": [one.to_dict() for one in self.inputs]} if self.inputs else {})
 
     @classmethod
     def from_dict(cls, data: Mapping[str, Any]) -> Origin:
         """The origin that `to_dict` described."""
         files = tuple(SourceFile(**file) for file in data.get("files", ()))
-        return cls(**{**data, "files": files})
+        inputs = tuple(InputOrigin.from_dict(one) for one in data.get("inputs", ()))
+        return cls(**{**data, "files": files, "inputs": inputs})
 
 
 class Recorder:
@@ -85,6 +99,7 @@ class Recorder:
         self._config = config
         self._origins: dict[int, Origin] = {}
         self._listed: dict[int, tuple[FileSource, list[ListedFile]]] = {}
+        self._noted: dict[int, NotedInputs] = {}
 
     def read(self, rv: RegisteredView, columns: Sequence[str], times: Ints) -> Iterator[pa.RecordBatch]:
         """As `History.read`; every read of a view sees the same version of it."""
@@ -93,7 +108,11 @@ class Recorder:
         only = None
         if rv.view_id in self._listed:
             only = [file.path for file in self._listed[rv.view_id][1]]
-        return read_origin(self._origins[rv.view_id], rv, columns, times, config=self._config, only=only)
+        options, noted = self._history.options, self._noted.get(rv.view_id)
+        if noted is not None:
+            options = replace(options, pins=noted.pins, spooled=noted.spooled)
+        origin = self._origins[rv.view_id]
+        return read_origin(origin, rv, columns, times, config=self._config, only=only, options=options)
 
     def _decide(self, rv: RegisteredView, times: Ints) -> Origin:
         source = self._history.source_for(rv, times)
@@ -109,7 +128,10 @@ class Recorder:
         table_id, version = table_state(table.uri)
         return Origin(kind="offline_table", uri=table.uri, version=version, table_id=table_id)
 
-    def _of_source(self, source: FileSource, rv: RegisteredView) -> Origin:
+    def _of_source(self, source: BatchSource, rv: RegisteredView) -> Origin:
+        if not isinstance(source, FileSource):
+            self._noted[rv.view_id] = NotedInputs.of(source, self._config.repo)
+            return self._of_code(source)
         if source.format == "delta":
             table_id, version = table_state(delta_uri(source, self._config.repo))
             return Origin(
@@ -122,6 +144,17 @@ class Recorder:
         self._listed[rv.view_id] = (source, list_files(source, self._config.repo))
         return Origin(kind="files", uri=source.path, source=source.name)
 
+    def _of_code(self, source: SQLSource | TransformSource) -> Origin:
+        is_query = isinstance(source, SQLSource)
+        text = source.query if isinstance(source, SQLSource) else source.code
+        return Origin(
+            kind="query" if is_query else "transform",
+            uri=source.name if isinstance(source, SQLSource) else source.function,
+            source=source.name,
+            code_sha256=hashlib.sha256(text.encode()).hexdigest(),
+            as_of_us=self._history.options.as_of_us if uses_as_of(source) else None,
+        )
+
     def origins(self) -> dict[int, Origin]:
         """View id -> where its rows came from, after all reads; files are hashed now.
 
@@ -130,16 +163,10 @@ class Recorder:
         """
         found = dict(self._origins)
         for view_id, (source, before) in self._listed.items():
-            hashed = tuple(SourceFile(file.path, file.size, file.sha256()) for file in before)
-            after = {file.path: file for file in list_files(source, self._config.repo)}
-            for file in before:
-                if after.get(file.path) != file:
-                    raise InvalidDataError(
-                        "changed while the data set was made",
-                        where=f"source {source.name!r}, file {file.path!r}",
-                        hint="make it again when nobody writes to the source",
-                    )
-            found[view_id] = replace(found[view_id], files=hashed)
+            files = hashed(source, before, self._config.repo, f"source {source.name!r}")
+            found[view_id] = replace(found[view_id], files=files)
+        for view_id, noted in self._noted.items():
+            found[view_id] = replace(found[view_id], inputs=noted.origins())
         return found
 
 
@@ -149,9 +176,13 @@ class Replay:
     Args:
         origins: view id -> origin.
         config: where sources and tables are now.
+
+    Attributes:
+        troubles: inputs that reading showed to be no longer as recorded.
     """
 
     def __init__(self, origins: Mapping[int, Origin], config: Config) -> None:
+        self.troubles: list[Trouble] = []
         self._origins = origins
         self._config = config
 
@@ -159,7 +190,23 @@ class Replay:
         """As `History.read`."""
         origin = self._origins[rv.view_id]
         only = [file.path for file in origin.files]
-        return read_origin(origin, rv, columns, times, config=self._config, only=only)
+        options = ReadOptions(
+            origin.as_of_us,
+            self._config.sql_memory,
+            pins={noted.name: noted.pin for noted in origin.inputs},
+            spooled=partial(self._compare, origin, _view(rv)),
+        )
+        return read_origin(origin, rv, columns, times, config=self._config, only=only, options=options)
+
+    def _compare(self, origin: Origin, view: str, name: str, read: Spooled) -> None:
+        """What PostgreSQL answers now with what it answered then."""
+        then = next(noted for noted in origin.inputs if noted.name == name)
+        if then.sha256 != read.sha256:
+            where = f"source {origin.source!r} of {view}, input {name!r}"
+            message = f"changed: it had {then.rows or 0:,} rows, now {read.rows:,}"
+            if then.rows == read.rows:
+                message = f"changed: {read.rows:,} rows as before, but not the same, or in another order"
+            self.troubles.append(Trouble("source", where, message, fatal=False))
 
 
 def read_origin(
@@ -170,8 +217,9 @@ def read_origin(
     *,
     config: Config,
     only: Sequence[str] | None = None,
+    options: ReadOptions = READ,
 ) -> Iterator[pa.RecordBatch]:
-    """The rows that labels of these times can see; of files, those of `only`."""
+    """The rows that labels of these times can see; of files, those of `only`; of inputs, those of `options`."""
     if not len(times) or origin.kind == "nothing":
         return iter(())
     start, end = visible_range(times, rv.view.ttl_us)
@@ -182,21 +230,12 @@ def read_origin(
     if source is None:
         raise InvalidDataError("has no batch source", where=f"FeatureView {rv.view.name!r}")
     wanted = None if only is None else frozenset(only)
-    files = open_files(source, config.repo, only=wanted, version=origin.version)
-    scanned = scan_files(files, source, rv, Window(start, end), columns=columns)
+    window = Window(start, end)
+    files = open_source(source, config.repo, window, options, only=wanted, version=origin.version)
+    scanned = scan_files(files, source, rv, window, columns=columns)
     if origin.pushed_version is None:
         return scanned
     return chain(scanned, table.read(columns, start, end, version=origin.pushed_version))  # as History.read
-
-
-@dataclass(frozen=True, slots=True)
-class Trouble:
-    """Something about an origin that is no longer as recorded; `fatal` when its rows cannot be read at all."""
-
-    kind: Literal["source", "history"]
-    where: str
-    message: str
-    fatal: bool
 
 
 def troubles(origin: Origin, rv: RegisteredView, config: Config) -> Iterator[Trouble]:
@@ -211,32 +250,12 @@ def troubles(origin: Origin, rv: RegisteredView, config: Config) -> Iterator[Tro
     for uri, version, table_id in tables:
         if version is not None and (reason := why_unreadable(uri, version, table_id)):
             yield Trouble("history", _view(rv), reason, fatal=True)
+    source, where = batch_source(rv.view.source), f"source {origin.source!r} of {_view(rv)}"
     if origin.kind == "files":
-        yield from _source_troubles(origin, rv, config)
-
-
-def _source_troubles(origin: Origin, rv: RegisteredView, config: Config) -> Iterator[Trouble]:
-    source = batch_source(rv.view.source)
-    try:
-        present = {} if source is None else {f.path: f for f in list_files(source, config.repo)}
-    except InvalidDataError as error:
-        yield Trouble("source", f"source {origin.source!r} of {_view(rv)}", error.message, fatal=True)
-        return
-    for file in origin.files:
-        yield from _file_troubles(file, present.get(file.path), f"source {origin.source!r} of {_view(rv)}")
-
-
-def _file_troubles(file: SourceFile, now: ListedFile | None, source: str) -> Iterator[Trouble]:
-    where = f"{source}, file {file.path!r}"
-    if now is None:
-        yield Trouble("source", where, "is gone", fatal=True)
-    elif now.size != file.size:
-        yield Trouble("source", where, f"changed: it had {file.size:,} bytes, now {now.size:,}", fatal=False)
-    else:
-        found = now.sha256()
-        if found != file.sha256:
-            message = f"changed: same size, but SHA-256 {found[:12]}… instead of {file.sha256[:12]}…"
-            yield Trouble("source", where, message, fatal=False)
+        files = source if isinstance(source, FileSource) else None
+        yield from files_troubles(files, origin.files, config.repo, where)
+    elif isinstance(source, (SQLSource, TransformSource)):
+        yield from input_troubles(origin.inputs, source, config.repo, where)
 
 
 def _view(rv: RegisteredView) -> str:

@@ -21,7 +21,7 @@ from fastserve.registry import RegisteredView, Snapshot
 from materializer.datasets.compare import differing_columns
 from materializer.datasets.content import file_hash, read_parquet, table_hash, write_parquet
 from materializer.datasets.create import remake
-from materializer.datasets.manifest import DATA, SPINE, DatasetManifest, software
+from materializer.datasets.manifest import DATA, SPINE, DatasetManifest, installed, software
 from materializer.datasets.opened import Dataset, open_dataset
 from materializer.datasets.origins import Origin, Replay, troubles
 from materializer.datasets.report import Finding, Report
@@ -61,7 +61,9 @@ def verify(config: Config, registry: Registry, dataset: str | Path) -> Report:
     if spine is None:
         fatal = True
     elif not fatal:
-        findings += _remade(opened, spine, parts, Replay(origins, config))
+        replay = Replay(origins, config)
+        remade = list(_remade(opened, spine, parts, replay))
+        findings += [Finding(t.kind, t.where, t.message) for t in dict.fromkeys(replay.troubles)] + remade
     return _report(manifest, findings, notes, fatal=fatal)
 
 
@@ -175,7 +177,7 @@ def _moved_on(registry: Registry, manifest: DatasetManifest) -> list[str]:
 
 
 def _software_notes(manifest: DatasetManifest) -> list[str]:
-    now = software()
+    now = software() | (installed("duckdb") if "duckdb" in manifest.software else {})
     return [
         f"made with {name} {version}, verified with {now.get(name, 'none')}"
         for name, version in manifest.software.items()

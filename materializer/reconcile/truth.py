@@ -83,7 +83,7 @@ class Truth:
     def __init__(self, config: Config, registry: Registry, rv: RegisteredView, now_us: int) -> None:
         self._config, self._registry = config, registry
         self._rv, self._now_us = rv, now_us
-        self._history = History(config, registry, allow_incomplete=True)
+        self._history = History(config, registry, allow_incomplete=True, as_of_us=now_us)
         self._keys = KeyEncoder(rv.online_id, tuple(rv.join_keys.values()))
         self._encoders = {layout.layout_id: RowEncoder(layout) for layout in rv.layouts}
         self._visible = visible_range(self._moment, rv.view.ttl_us)
@@ -186,8 +186,16 @@ class Truth:
         if not covered:
             return
         ended = min(max(interval.finished_us for interval in covered), self._now_us)
-        repo = self._config.repo
-        for batch in scan_source(source, self._rv, repo, columns=columns, start_us=span[0], end_us=span[1]):
+        batches = scan_source(
+            source,
+            self._rv,
+            self._config.repo,
+            columns=columns,
+            start_us=span[0],
+            end_us=span[1],
+            options=self._history.options,
+        )
+        for batch in batches:
             event = timestamps(batch, EVENT_TS)
             known = timestamps(batch, CREATED_TS) <= ended
             inside = [(event < i.end_us) & (i.start_us is None or event >= i.start_us) for i in covered]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from fastserve.registry import RegisteredView, TrainingDataset
     from fastserve.serving.push import PushResult
     from fastserve.serving.sdk import OnlineFeatures
+    from fastserve.statistics import ViewStatistics
     from materializer.datasets import Dataset, Report
     from materializer.refresh import SetsSummary
     from materializer.run import Summary
@@ -143,6 +144,22 @@ class FeatureStore:
     def get_feature_service(self, name: str) -> FeatureService:
         """A registered service."""
         return self.snapshot.service(name)
+
+    def statistics(
+        self, view: str, start: Moment | None = None, end: Moment | None = None
+    ) -> ViewStatistics | None:
+        """What the rows of a view, `name` or `name@v2`, were like; None where no run noted it.
+
+        Args:
+            start, end: event times, both inclusive; only runs whose rows all lie between them count.
+        """
+        from fastserve.serving.push import view_named  # noqa: PLC0415
+
+        return self.registry.statistics(
+            view_named(self.snapshot, view).view_id,
+            None if start is None else _us(start, "start"),
+            None if end is None else _us(end, "end") + 1,
+        )
 
     # ---- training ---------------------------------------------------------------------------
 

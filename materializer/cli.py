@@ -73,6 +73,9 @@ def cli() -> None:
     help="Incremental: read again what was created that long before the last run's newest row, for sources"
     " whose rows become visible late.",
 )
+@click.option(
+    "--statistics/--no-statistics", default=True, show_default=True, help="Note what the rows are like."
+)
 @click.pass_context
 def run_command(ctx: click.Context, /, repo: str, **options: Any) -> None:
     """Fill the stores with the rows of [START, END], or with what is new (--incremental).
@@ -154,6 +157,8 @@ def _report(summary: Summary) -> None:
     for view in summary.views:
         if view.error is not None:
             click.echo(f"error: view {view.view}: {view.error}", err=True)
+        if view.statistics_error:
+            click.echo(f"warning: view {view.view}: no statistics: {view.statistics_error}", err=True)
     click.echo(json.dumps(summary.to_dict()))
 
 

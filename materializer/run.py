@@ -2,6 +2,7 @@
 
     window   which rows                                       window.py
     scan     source -> canonical batches -> spill by date     offline/source.py, spill.py
+               and what the rows are like                     statistics.py
     write    per date, newest first:
                offline   rows the table lacks, one commit     offline/delta.py
                online    latest row per key, newest wins      offline/latest.py, write.py
@@ -10,7 +11,7 @@
 
 Nothing is written before the whole window was read, so a bad row changes nothing. Every step can be repeated: a
 run that was killed leaves its ledger, and the next one skips the dates that it finished and that still read the
-same. Intervals and cursors move only after everything is written.
+same. Intervals, cursors and statistics move only after everything is written.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from fastserve.offline.options import ReadOptions
 from fastserve.offline.retention import written_from
 from fastserve.offline.schema import CREATED_TS, EVENT_TS, canonical_schema
 from fastserve.offline.source import scan_source
-from fastserve.registry import Cursor, Interval, Partition, Registry, open_registry
+from fastserve.registry import Cursor, Interval, Partition, Registry, RunStatistics, open_registry
 from fastserve.timeutil import MIN_US
 from fastserve.timeutil import now_us as wall_clock_us
 from materializer.progress import Progress, silent
@@ -44,6 +45,7 @@ from materializer.reclaim import reclaim_due
 from materializer.select import Chosen, Target, choose
 from materializer.sets import SetsWriter
 from materializer.spill import Spill, grouped
+from materializer.statistics import Collector
 from materializer.stop import Stop, Stopped
 from materializer.summary import Summary, ViewSummary
 from materializer.window import Window, check_bounds, explicit, incremental
@@ -68,6 +70,7 @@ class Request:
         overlap_us: of an incremental run: read again what was created that long before the newest row read.
         target: `online`, `offline` or `both`; None for what each view declares.
         now_us: the present, for a replay; None for the wall clock.
+        statistics: note what the rows are like, see materializer/statistics.py.
     """
 
     views: tuple[str, ...] = ()
@@ -77,6 +80,7 @@ class Request:
     overlap_us: int = 0
     target: str | None = None
     now_us: int | None = None
+    statistics: bool = True
 
 
 def materialize(
@@ -211,9 +215,12 @@ class _ViewRun:
         run_id, finished = self._begin(window)
         try:
             with Spill(canonical_schema(self._registered), salt=self._salt()) as spill:
-                newest_created = self._scan(window, spill)
+                counted = self._counted(window)
+                collector = Collector(self._registered, counted) if self._context.request.statistics else None
+                newest_created = self._scan(window, spill, collector)
                 self._write(run_id, spill, finished)
-            self._finish(run_id, window, newest_created)
+            statistics = None if collector is None else self._found(collector, counted, window)
+            self._finish(run_id, window, newest_created, statistics)
         except BaseException as error:
             with suppress(FastserveError):  # the first failure is the one to tell
                 self._registry.fail_run(run_id, str(error) or type(error).__name__)
@@ -283,7 +290,16 @@ class _ViewRun:
         """What else decides the rows that are written, beside those of the source."""
         return f"layout {self._registered.layout.layout_id}, ttl {self._registered.view.ttl_us}"
 
-    def _scan(self, window: Window, spill: Spill) -> int | None:
+    def _counted(self, window: Window) -> tuple[int, int] | None:
+        """The highest times that an earlier run has read, for a run of what is new; see Collector."""
+        cursors = [cursor for cursor in self._cursors.values() if cursor is not None]
+        if window.created_after_us is None:
+            return None
+        events = [c.event_hw_us for c in cursors if c.event_hw_us is not None]
+        created = [c.created_hw_us for c in cursors if c.created_hw_us is not None]
+        return max(events), max(created)
+
+    def _scan(self, window: Window, spill: Spill, collector: Collector | None) -> int | None:
         """Read the window's rows into the spill; returns their largest created time.
 
         A row created after the run's present is not known yet, as a cutoff at that present would say: it waits for
@@ -310,6 +326,8 @@ class _ViewRun:
             if not known.all():
                 batch, created = batch.filter(pa.array(known)), created[known]
             spill.add(batch)
+            if collector is not None:
+                collector.add(batch)
             if len(created):
                 newest = max(int(created.max()), newest if newest is not None else MIN_US)
             self._about.rows_read = spill.n_rows
@@ -353,8 +371,20 @@ class _ViewRun:
         config = self._context.config
         return OfflineTable(config.offline_store, config.project, self._registered)
 
-    def _finish(self, run_id: int, window: Window, newest_created: int | None) -> None:
-        """Intervals and cursors, all at once."""
+    def _found(
+        self, collector: Collector, counted: tuple[int, int] | None, window: Window
+    ) -> RunStatistics | None:
+        """What the rows were like; None where that could not be told."""
+        self._about.statistics_error = collector.error
+        if collector.error:
+            return None
+        start_us = window.start_us if counted is None else counted[0] + 1
+        return RunStatistics(collector.result(), start_us, window.end_us + 1, late=counted is not None)
+
+    def _finish(
+        self, run_id: int, window: Window, newest_created: int | None, statistics: RunStatistics | None
+    ) -> None:
+        """Intervals, cursors and statistics, all at once."""
         intervals, cursors = [], []
         for target in self._chosen.targets:
             if window.start_us is None or window.start_us <= window.end_us:
@@ -362,7 +392,7 @@ class _ViewRun:
                 intervals.append(Interval(*interval, rows=self._rows[target], run_id=run_id))
             if self._context.request.incremental:
                 cursors.append(self._moved(target, window.end_us, newest_created))
-        self._registry.finish_run(run_id, intervals, cursors)
+        self._registry.finish_run(run_id, intervals, cursors, statistics)
 
     def _moved(self, target: Target, end_us: int, newest_created: int | None) -> Cursor:
         """The cursor after this run; it never moves back."""

@@ -36,6 +36,7 @@ class ViewSummary:
         rows_offline_new: rows the offline table did not have.
         rows_online_written: keys of the online store that got a newer row.
         partitions_done, partitions_skipped: (date, target) pairs written, and found finished by a killed run.
+        statistics_error: why there are no statistics of the rows, which are written all the same.
         error: why it failed.
     """
 
@@ -50,6 +51,7 @@ class ViewSummary:
     partitions_done: int = 0
     partitions_skipped: int = 0
     seconds: float = 0.0
+    statistics_error: str = ""
     error: Exception | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -61,6 +63,8 @@ class ViewSummary:
             shown["end_clamped"] = self.end_clamped
         shown |= {name: getattr(self, name) for name in _COUNTS}
         shown["seconds"] = round(self.seconds, 3)
+        if self.statistics_error:
+            shown["statistics_error"] = self.statistics_error
         if self.error is not None:
             shown["error"] = error_dict(self.error)
         return shown

@@ -7,10 +7,11 @@ from typing import Any
 
 import click
 
-from fastserve.cli.options import echo_json, echo_table, json_option, repo_option
+from fastserve.cli.options import echo_json, echo_table, json_option, parse_moment, repo_option
+from fastserve.cli.statistics import echo_statistics
 from fastserve.definitions import Definition, FeatureService, FeatureView
 from fastserve.definitions.serde import content_hash, kind_of, to_dict
-from fastserve.errors import FastserveError, UnknownObjectError
+from fastserve.errors import FastserveError, RequestError, UnknownObjectError
 from fastserve.registry import RegisteredView, Snapshot
 from fastserve.store import FeatureStore
 from fastserve.timeutil import format_duration, format_timestamp
@@ -76,15 +77,34 @@ def _versioned(obj: Any) -> str:
 @repo_option
 @json_option
 @click.argument("name")
-def describe_command(repo: str, as_json: bool, name: str) -> None:
+@click.option("--statistics", is_flag=True, help="Of a view: what the rows were like that runs read.")
+@click.option("--start", metavar="TIME", help="Statistics of runs whose rows lie between START and END only.")
+@click.option("--end", metavar="TIME", help="Likewise; both inclusive.")
+def describe_command(
+    repo: str, as_json: bool, name: str, statistics: bool, start: str | None, end: str | None
+) -> None:
     """Everything the registry knows of NAME: an entity, a view (or view@v2), a service, a source."""
+    if not statistics and (start or end):
+        raise RequestError("--start and --end are of statistics", where="--start", hint="add --statistics")
+    within = (parse_moment(start, "--start"), parse_moment(end, "--end"))
     with FeatureStore(repo) as store:
-        found = [_described(store, obj) for obj in _named(store.snapshot, name)]
+        objects = _named(store.snapshot, name)
+        noted = {
+            id(obj): store.statistics(_with_version(obj), *within)
+            for obj in objects
+            if statistics and isinstance(obj, FeatureView)
+        }
+        found = [_described(store, obj) for obj in objects]
+    for obj, about in zip(objects, found, strict=True):
+        of_view = noted.get(id(obj))
+        if as_json and id(obj) in noted:
+            about["statistics"] = None if of_view is None else of_view.to_dict()
+        elif not as_json:
+            echo_tree(about)
+            if id(obj) in noted:
+                echo_statistics(of_view)
     if as_json:
         echo_json(found)
-        return
-    for one in found:
-        echo_tree(one)
 
 
 def _named(snapshot: Snapshot, name: str) -> list[Definition]:

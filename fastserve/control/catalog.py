@@ -12,7 +12,7 @@ from fastserve.control import shapes
 from fastserve.control.answers import json_answer
 from fastserve.control.definitions import MAX_DEFINITIONS, build, shown
 from fastserve.control.plane import ControlPlane
-from fastserve.control.requests import number, query_of, read_json
+from fastserve.control.requests import moment, number, query_of, read_json
 from fastserve.control.search import search
 from fastserve.definitions import Definition
 from fastserve.errors import RequestError, UnknownObjectError
@@ -49,6 +49,7 @@ class CatalogRoutes:
             web.get("/feature-views", self._list_views),
             web.post("/feature-views", self._register),
             web.get("/feature-views/{name}", self._get_view),
+            web.get("/feature-views/{name}/statistics", self._statistics),
             web.get("/feature-services", partial(self._list, "services")),
             web.get("/feature-services/{name}", partial(self._get, "services", "feature service")),
             web.get("/push-sources", partial(self._list, "push_sources")),
@@ -86,6 +87,16 @@ class CatalogRoutes:
         materialized = await self._plane.call(partial(_materialized, self._plane.registry, registered))
         more = {"versions": list(snapshot.versions(registered.view.name)), "materialized": materialized}
         return json_answer({"revision": snapshot.revision, **_view(registered), **more})
+
+    async def _statistics(self, request: web.Request) -> web.Response:
+        given = query_of(request, {"start": moment, "end": moment})
+        snapshot = await self._plane.snapshot()
+        registered = find_view(snapshot, request.match_info["name"], "path")
+        start_us, end_us = given.get("start"), given.get("end")
+        within = (start_us, None if end_us is None else end_us + 1)
+        found = await self._plane.call(partial(self._plane.registry.statistics, registered.view_id, *within))
+        about = {"view": registered.view.name, "version": registered.view.version}
+        return json_answer({**about, "statistics": None if found is None else found.to_dict()})
 
     async def _search(self, request: web.Request) -> web.Response:
         given = query_of(request, {"q": _words, "limit": number(1, 1_000)})

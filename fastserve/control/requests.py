@@ -11,6 +11,7 @@ from aiohttp import web
 from fastserve.control.shapes import Shape
 from fastserve.errors import Problem, RequestError
 from fastserve.registry.jobs import MAX_ID
+from fastserve.timeutil import parse_timestamp
 
 MAX_BODY: Final = 4 << 20
 
@@ -92,6 +93,14 @@ def word(*known: str) -> Callable[[str], str]:
         return text
 
     return parse
+
+
+def moment(text: str) -> int:
+    """A parser of times: microseconds UTC."""
+    try:
+        return parse_timestamp(text if len(text) <= 100 else "")
+    except (ValueError, OverflowError):
+        raise ValueError("is no time: write it like 2013-01-01 or 2013-01-01T05:00:00Z") from None
 
 
 def path_id(request: web.Request) -> int:

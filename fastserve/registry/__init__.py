@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from fastserve.registry.datasets import TrainingDataset, UsedView
     from fastserve.registry.jobs import Job, JobStore
     from fastserve.registry.registry import Registry, open_registry
+    from fastserve.registry.run_statistics import RunStatistics
     from fastserve.registry.upkeep import Upkeep
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Registry",
     "Revision",
     "Run",
+    "RunStatistics",
     "Snapshot",
     "TrainingDataset",
     "Upkeep",
@@ -45,6 +47,10 @@ def __getattr__(name: str) -> Any:
         from fastserve.registry import registry  # noqa: PLC0415
 
         return getattr(registry, name)
+    if name == "RunStatistics":
+        from fastserve.registry import run_statistics  # noqa: PLC0415
+
+        return run_statistics.RunStatistics
     if name in ("Job", "JobStore"):
         from fastserve.registry import jobs  # noqa: PLC0415
 

@@ -6,12 +6,13 @@ import json
 import os
 import socket
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import sqlalchemy as sa
 
 from fastserve.errors import AlreadyRunningError, RegistryError
 from fastserve.registry.engine import Database
+from fastserve.registry.run_statistics import RunStatistics, read_statistics, write_statistics
 from fastserve.registry.runs import (
     Cursor,
     Interval,
@@ -23,6 +24,9 @@ from fastserve.registry.runs import (
 )
 from fastserve.registry.schema import cursors, intervals, meta, partitions, runs, views
 from fastserve.timeutil import now_us
+
+if TYPE_CHECKING:
+    from fastserve.statistics import ViewStatistics
 
 KEEP_INTERVALS: Final = 500
 """Raw intervals kept per view and target; older ones are merged, so that the table stays small."""
@@ -146,18 +150,34 @@ class Ledger:
             return [Partition(**row._mapping) for row in connection.execute(query)]
 
     def finish_run(
-        self, run_id: int, intervals: Sequence[Interval] = (), cursors: Sequence[Cursor] = ()
+        self,
+        run_id: int,
+        intervals: Sequence[Interval] = (),
+        cursors: Sequence[Cursor] = (),
+        statistics: RunStatistics | None = None,
     ) -> None:
-        """Complete a run: its status, what it covered and the cursors, all in one transaction.
+        """Complete a run: its status, what it covered, the cursors and statistics, all in one transaction.
 
         Raises:
             AlreadyRunningError: this process lost the run: another one resumed or superseded it.
         """
         with self._database.write() as connection:
-            _own_run(connection, run_id)
+            run = _own_run(connection, run_id)
             done = {"status": "complete", "finished_us": now_us(), "error": ""}
             connection.execute(sa.update(runs).where(runs.c.run_id == run_id).values(**done))
             _record(connection, intervals, cursors)
+            if statistics is not None:
+                write_statistics(connection, run.view_id, run_id, statistics)
+
+    def statistics(
+        self, view_id: int, start_us: int | None = None, end_us: int | None = None
+    ) -> ViewStatistics | None:
+        """Statistics of the view's rows with event times in ``[start_us, end_us)``; None where there are none.
+
+        They are kept by run: those of runs whose rows all lie within are merged, others are left out.
+        """
+        with self._database.read() as connection:
+            return read_statistics(connection, view_id, start_us, end_us)
 
     def fail_run(self, run_id: int, error: str) -> None:
         """Note why a run stopped; its finished partitions stay for a later resume."""

@@ -12,7 +12,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-HEAD: Final = "0006"
+HEAD: Final = "0007"
 """The schema version this release writes: the newest migration."""
 
 VERSION_TABLE: Final = "fastserve_schema"
@@ -196,4 +196,17 @@ upkeep: Final = sa.Table(
     sa.Column("removed_before_us", sa.BigInteger),
     sa.Column("removed_retention_us", sa.BigInteger),
     sa.Column("ordered", sa.Text, nullable=False),  # JSON object: date -> rows
+)
+statistics: Final = sa.Table(
+    "fastserve_statistics",
+    metadata,
+    sa.Column("id", _ID, primary_key=True),
+    sa.Column("view_id", sa.Integer, sa.ForeignKey(views.c.view_id), nullable=False),
+    sa.Column("start_us", sa.BigInteger, nullable=False),  # the first event time, and one after the last
+    sa.Column("end_us", sa.BigInteger, nullable=False),
+    sa.Column("late", sa.Boolean, nullable=False),  # only rows that no run before it had read
+    sa.Column("run_id", sa.Integer),  # null: of several runs
+    sa.Column("body", sa.LargeBinary, nullable=False),  # fastserve/statistics/view.py
+    sa.Index("fastserve_statistics_view", "view_id", "start_us"),
+    sqlite_autoincrement=True,
 )

@@ -354,3 +354,20 @@ def test_bad_headers(queueing: Plane, headers: dict[str, str], expected: int) ->
     before = queueing.ask("GET", "/jobs")
     assert queueing.ask("POST", "/materialize", {}, headers)[0] == expected
     assert queueing.ask("GET", "/jobs") == before
+
+
+def test_statistics_of_a_materialized_view(tmp_path: Path) -> None:
+    with running(make_repo(tmp_path / "repo"), "control") as plane:
+        assert plane.ask("GET", "/feature-views/v0/statistics") == (
+            200,
+            {"view": "v0", "version": 1, "statistics": None},
+        )
+        wait_for(plane, plane.ask("POST", "/feature-views/v0/materialize", {"incremental": True})[1])
+        status, found = plane.ask("GET", "/feature-views/v0@v1/statistics")
+        assert status == 200 and found["statistics"]["rows"] > 0 and found["statistics"]["runs"] == 1
+        first = found["statistics"]["start"]
+        path = f"/feature-views/v0/statistics?start={first}&end={first}"
+        assert plane.ask("GET", path)[1]["statistics"] in (None, found["statistics"])
+        status, problem = plane.ask("GET", "/feature-views/v0/statistics?start=noon")
+        assert status == 400 and problem["error"]["where"] == "?start"
+        assert plane.ask("GET", "/feature-views/v77/statistics")[0] == 404

@@ -1,0 +1,141 @@
+"""Statistics of the rows that a run reads, collected batch by batch while it scans.
+
+A run that fails here goes on without: rows matter more than what is said about them. It says so in its summary and
+in the log, and leaves no statistics rather than wrong ones.
+"""
+
+from __future__ import annotations
+
+import logging
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from fastserve.offline.latest import timestamps
+from fastserve.offline.schema import CREATED_TS, EVENT_TS, feature_types
+from fastserve.registry import RegisteredView
+from fastserve.statistics.feature import FeatureStatistics, is_hidden, measures_length, numbers_of, sampled_of
+from fastserve.statistics.moments import Moments
+from fastserve.statistics.sample import NO_LIMIT, SAMPLE_ROWS, Sample, row_hashes, smallest
+from fastserve.statistics.view import ViewStatistics
+from fastserve.types import DType
+
+log = logging.getLogger(__name__)
+
+HELD_ROWS = 4 * SAMPLE_ROWS
+
+
+class Collector:
+    """Collects the statistics of one view's rows.
+
+    Args:
+        registered: the view.
+        counted: (event, created) times, microseconds; rows with neither later were counted by an earlier run.
+
+    Attributes:
+        error: why it gave up; '' while it did not.
+    """
+
+    def __init__(self, registered: RegisteredView, counted: tuple[int, int] | None = None) -> None:
+        self.error = ""
+        self._view = registered.view.name
+        self._counted = counted
+        self._join_keys = tuple(registered.join_keys)
+        self._types = feature_types(registered)
+        self._hidden = {f.name for f in registered.view.schema if is_hidden(registered.view.tags, f.tags)}
+        self._moments = dict.fromkeys(self._types, Moments())
+        self._held = _Held(
+            registered, {name: t for name, t in self._types.items() if name not in self._hidden}
+        )
+        self._rows = 0
+        self._first: int | None = None
+        self._last: int | None = None
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take canonical rows. Raises nothing that rows can cause; see `error`."""
+        if self.error:
+            return
+        try:
+            self._add(batch)
+        except Exception as error:
+            self.error = f"{type(error).__name__}: {error}"
+            log.exception("view %s: no statistics of this run", self._view)
+
+    def result(self) -> ViewStatistics | None:
+        """What was collected; None without rows, or when it gave up."""
+        if self.error or self._first is None or self._last is None:
+            return None
+        samples = self._held.samples()
+        features = {
+            name: FeatureStatistics(str(dtype), self._moments[name], samples.get(name))
+            for name, dtype in self._types.items()
+        }
+        return ViewStatistics(self._first, self._last + 1, self._rows, features)
+
+    def _add(self, batch: pa.RecordBatch) -> None:
+        events, created = timestamps(batch, EVENT_TS), timestamps(batch, CREATED_TS)
+        if self._counted is not None:
+            new = (events > self._counted[0]) | (created > self._counted[1])
+            if not new.all():
+                batch, events = batch.filter(pa.array(new)), events[new]
+        if not batch.num_rows:
+            return
+        first, last = int(events.min()), int(events.max())
+        self._first = first if self._first is None else min(first, self._first)
+        self._last = last if self._last is None else max(last, self._last)
+        self._rows += batch.num_rows
+        for name, dtype in self._types.items():
+            hidden = name in self._hidden
+            found = _moments(dtype, batch.column(name), hidden)
+            self._moments[name] = self._moments[name].merged(found)
+        keys = [batch.column(name) for name in (*self._join_keys, EVENT_TS, CREATED_TS)]
+        self._held.add(batch, row_hashes(keys, batch.num_rows))
+
+
+class _Held:
+    """Rows that may be in the sample: more than it takes, so that they are sorted out seldom."""
+
+    def __init__(self, registered: RegisteredView, types: dict[str, DType]) -> None:
+        self._types = types
+        self._parts: list[tuple[npt.NDArray[np.uint64], pa.RecordBatch]] = []
+        self._n = 0
+        self._limit = NO_LIMIT
+
+    def add(self, batch: pa.RecordBatch, hashes: npt.NDArray[np.uint64]) -> None:
+        """Take what may belong to the sample."""
+        picked, limit = smallest(hashes, self._limit)
+        if not len(picked) or not self._types:
+            return
+        rows = batch.select(list(self._types)).take(pa.array(picked))
+        kept = [sampled_of(dtype, rows.column(name)) for name, dtype in self._types.items()]
+        self._parts.append((hashes[picked], pa.record_batch(kept, list(self._types))))
+        self._n += len(picked)
+        self._limit = min(limit, self._limit)
+        if self._n > HELD_ROWS:
+            self._sort_out()
+
+    def samples(self) -> dict[str, Sample]:
+        """The sample of each feature."""
+        if not self._parts:
+            return {}
+        self._sort_out()
+        ((hashes, rows),) = self._parts
+        return {name: Sample(hashes, rows.column(name), self._limit) for name in self._types}
+
+    def _sort_out(self) -> None:
+        hashes = np.concatenate([part for part, _ in self._parts])
+        rows = pa.concat_batches([part for _, part in self._parts])
+        picked, self._limit = smallest(hashes, self._limit)
+        self._parts = [(hashes[picked], rows.take(pa.array(picked)))]
+        self._n = len(picked)
+
+
+def _moments(dtype: DType, column: pa.Array, hidden: bool) -> Moments:
+    """Of a feature's column; of hidden values only how many there are."""
+    nulls = column.null_count
+    if hidden and not measures_length(dtype):
+        return Moments(rows=len(column), nulls=nulls)
+    if nulls:
+        column = column.drop_null()
+    return Moments.of(numbers_of(dtype, column).to_numpy(zero_copy_only=False), nulls)

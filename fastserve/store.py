@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fastserve.serving.sdk import OnlineFeatures
     from fastserve.statistics import ViewStatistics
     from materializer.datasets import Dataset, Report
+    from materializer.reconcile.report import Report as ReconcileReport
     from materializer.refresh import SetsSummary
     from materializer.run import Summary
     from materializer.training import TrainingSet
@@ -391,7 +392,7 @@ class FeatureStore:
 
         request = RefreshRequest(
             view=view,
-            keep_us=_duration_us(keep),
+            keep_us=_duration_us(keep, "keep"),
             carry=carry,
             allow_fewer=allow_fewer,
             now_us=None if now is None else _us(now, "now"),
@@ -409,14 +410,45 @@ class FeatureStore:
         """
         from materializer.refresh import rollback  # noqa: PLC0415
 
-        return rollback(self.config, view, keep_us=_duration_us(keep))
+        return rollback(self.config, view, keep_us=_duration_us(keep, "keep"))
+
+    def reconcile(
+        self,
+        views: Sequence[str] = (),
+        *,
+        sample: int | None = 10_000,
+        grace: str = "1h",
+        now: Moment | None = None,
+        **options: Any,
+    ) -> ReconcileReport:
+        """Compare online rows with what their history says now; `print(report)`. See `materializer reconcile`.
+
+        Args:
+            views: `name` or `name@v2`; none for all that are online and have a history.
+            sample: so many keys, drawn at random; None for all, and those that only the online store has.
+            grace: how long after its creation a row may be online without being in history.
+            options: seed, repair, prune, ignore (kinds of differences).
+
+        Raises:
+            RequestError: an unknown view, or options that make no sense.
+            StoreError: an embedded online store cannot be opened.
+        """
+        from materializer.reconcile.request import Request  # noqa: PLC0415
+        from materializer.reconcile.run import reconcile  # noqa: PLC0415
+
+        options |= {"views": tuple(views), "ignore": tuple(options.get("ignore", ()))}
+        options |= {
+            "grace_us": _duration_us(grace, "grace"),
+            "now_us": None if now is None else _us(now, "now"),
+        }
+        return reconcile(self.config, Request(sample=sample, **options))
 
 
-def _duration_us(text: str) -> int:
+def _duration_us(text: str, argument: str) -> int:
     try:
         return parse_duration(text)
     except (ValueError, OverflowError) as error:
-        raise RequestError(str(error), where="keep") from None
+        raise RequestError(str(error), where=argument) from None
 
 
 def _us(moment: Moment, argument: str) -> int:

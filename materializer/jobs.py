@@ -11,6 +11,8 @@ from fastserve.errors import AlreadyRunningError, MaterializeError
 from fastserve.jobs.context import JobContext, JobStopped
 from fastserve.registry import open_registry
 from materializer.progress import Phase
+from materializer.reconcile.request import Request as ReconcileRequest
+from materializer.reconcile.run import reconcile as reconcile_views
 from materializer.refresh import RefreshRequest, SetsSummary
 from materializer.refresh import refresh as refresh_view
 from materializer.refresh import rollback as rollback_view
@@ -42,6 +44,33 @@ def materialize(context: JobContext, args: Mapping[str, Any]) -> dict[str, Any]:
     _check(summary)
     context.report(eta_s=0.0)
     return summary.to_dict()
+
+
+def reconcile(context: JobContext, args: Mapping[str, Any]) -> dict[str, Any]:
+    """Do a job of kind `reconcile`; the result is its report, also where something differs.
+
+    Args:
+        args: fields of materializer.reconcile.request.Request by name.
+
+    Raises:
+        JobStopped: it was stopped; what was put right stays so.
+        AlreadyRunningError: a view was being materialized all the time.
+        MaterializeError: a view failed; the message names all that did.
+        RequestError, ConfigError, RegistryError, StoreError: as `materializer.reconcile.run.reconcile`.
+    """
+    lists = {name: tuple(args.get(name, ())) for name in ("views", "ignore")}
+    request = ReconcileRequest(**{**args, **lists})
+    progress = _Progress(context, len(request.views))
+    report = reconcile_views(context.config, request, progress=progress, stop=_Asked(context))
+    if report.status in ("stopped", "not_run"):
+        raise JobStopped
+    texts = [f"view {view.view}: {view.error}" for view in report.views if view.error is not None]
+    if report.status == "already_running":
+        raise AlreadyRunningError("; ".join(texts), hint="wait for the other run, then ask again")
+    if report.status == "failed":
+        raise MaterializeError("; ".join(texts), hint="views that are not named here were looked at")
+    context.report(eta_s=0.0)
+    return report.to_dict()
 
 
 def refresh(context: JobContext, args: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from fastserve.control.health import HealthRoutes
 from fastserve.control.job_routes import JobRoutes
 from fastserve.control.metrics import Metrics
 from fastserve.control.plane import ControlPlane
+from fastserve.control.reconcile_routes import ReconcileRoutes
 from fastserve.control.requests import MAX_BODY, query_of
 from fastserve.control.set_routes import SetRoutes
 from fastserve.http.workers import Announce, Worker, run_workers
@@ -54,7 +55,7 @@ def make_app(plane: ControlPlane) -> web.Application:
     metrics = Metrics(plane)
     middlewares: list[Any] = [metrics.middleware(), envelope]
     app = web.Application(middlewares=middlewares, client_max_size=MAX_BODY)
-    jobs = (JobRoutes(plane), SetRoutes(plane), DatasetRoutes(plane))
+    jobs = (JobRoutes(plane), SetRoutes(plane), ReconcileRoutes(plane), DatasetRoutes(plane))
     tables = (CatalogRoutes(plane), *jobs, HealthRoutes(plane), metrics)
     for table in tables:
         app.add_routes(table.routes)

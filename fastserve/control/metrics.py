@@ -7,6 +7,8 @@ fastserve_view_freshness_seconds{view,target}    now minus the newest materializ
 fastserve_last_run_rows{view,target}         rows of the newest finished interval
 fastserve_last_run_timestamp_seconds{view}   when the newest run ended
 fastserve_last_run_failed{view}              1 when it failed
+fastserve_reconcile_differences{view}        what the newest reconciliation left different
+fastserve_reconcile_timestamp_seconds{view}  when it ended
 fastserve_control_requests_total{method,route,status}
 process_*, python_info                       of this process
 """
@@ -33,7 +35,7 @@ from fastserve.control.plane import ControlPlane
 from fastserve.control.requests import query_of
 from fastserve.errors import RegistryError
 from fastserve.registry import RegisteredView, Registry, Run, Snapshot
-from fastserve.timeutil import MICROS, now_us
+from fastserve.timeutil import MICROS, now_us, parse_timestamp
 
 _TARGETS: Final[tuple[Literal["online", "offline"], ...]] = ("offline", "online")
 _METHODS: Final = ("GET", "HEAD", "POST")
@@ -110,6 +112,7 @@ class _RegistryCollector(Collector):
         yield counts
         yield from _intervals(registry, snapshot)
         yield from _runs(registry, snapshot)
+        yield from _reconciled(registry, snapshot)
 
 
 def _intervals(registry: Registry, snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:
@@ -145,6 +148,22 @@ def _runs(registry: Registry, snapshot: Snapshot) -> Iterator[GaugeMetricFamily]
             failed.add_metric((_name(registered),), float(run.status == "failed"))
     yield ended
     yield failed
+
+
+def _reconciled(registry: Registry, snapshot: Snapshot) -> Iterator[GaugeMetricFamily]:
+    left = GaugeMetricFamily(
+        "fastserve_reconcile_differences", "What the newest reconciliation left different.", labels=("view",)
+    )
+    ended = GaugeMetricFamily(
+        "fastserve_reconcile_timestamp_seconds", "When the newest reconciliation ended.", labels=("view",)
+    )
+    for registered in snapshot.views.values():
+        outcome = registry.reconciled(registered.view_id)
+        if outcome is not None:
+            left.add_metric((_name(registered),), outcome["left"])
+            ended.add_metric((_name(registered),), parse_timestamp(outcome["finished_at"]) / MICROS)
+    yield left
+    yield ended
 
 
 def _name(registered: RegisteredView) -> str:

@@ -21,6 +21,7 @@ Function: TypeAlias = Callable[[JobContext, Mapping[str, Any]], Mapping[str, Any
 
 KINDS: Final[dict[str, str]] = {
     "materialize": "materializer.jobs:materialize",
+    "reconcile": "materializer.jobs:reconcile",
     "refresh": "materializer.jobs:refresh",
     "rollback": "materializer.jobs:rollback",
     "training_dataset": "materializer.datasets:run_job",

@@ -24,6 +24,7 @@ from fastserve.codec.fields import encode_defaults
 from fastserve.codec.rows import RowDecoder, read_header
 from fastserve.codec.rows_py import field_values
 from fastserve.errors import CodecError
+from fastserve.jobs.reconcile import DIFFERENCES
 from fastserve.online.base import ORDER, Rows
 from fastserve.registry import RegisteredView
 from fastserve.timeutil import DAY_US
@@ -32,7 +33,7 @@ Difference: TypeAlias = Literal["missing", "late", "newer", "extra", "ttl", "val
 Kind: TypeAlias = Difference | Literal["equal", "recent", "changed"]
 """`changed` is said of a key whose row online changed between two looks: nothing is known of it."""
 
-DIFFERENCES: Final[tuple[Difference, ...]] = get_args(Difference)
+assert get_args(Difference) == DIFFERENCES
 REPAIRED: Final[frozenset[Kind]] = frozenset(("missing", "late", "ttl", "value", "corrupt"))
 PRUNED: Final[frozenset[Kind]] = frozenset(("newer", "extra"))
 

@@ -6,10 +6,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from fastserve.errors import RequestError
+from fastserve.jobs.reconcile import DIFFERENCES, MAX_SAMPLE, SAMPLE
 from fastserve.timeutil import MICROS
 
-SAMPLE: Final = 10_000
-MAX_SAMPLE: Final = 1_000_000
 GRACE_US: Final = 3_600 * MICROS
 
 
@@ -40,8 +39,6 @@ class Request:
 
 def check(request: Request) -> None:
     """Raise RequestError for a request that makes no sense."""
-    from materializer.reconcile.judge import DIFFERENCES  # noqa: PLC0415  (the command's --help is quick)
-
     if request.sample is not None and not 1 <= request.sample <= MAX_SAMPLE:
         raise RequestError(
             f"a sample of {request.sample:,} keys", where="--sample", hint=f"1 to {MAX_SAMPLE:,}, or --all"

@@ -31,6 +31,7 @@ from fastserve.online import OnlineStore, open_store
 from fastserve.online.claim import check_owner, claim
 from fastserve.online.live import RowSets, look
 from fastserve.registry import RegisteredView, Registry, Snapshot, open_registry
+from fastserve.timeutil import format_timestamp
 from fastserve.timeutil import now_us as wall_clock_us
 from materializer.progress import Progress, silent
 from materializer.reconcile.judge import Judge
@@ -231,10 +232,8 @@ def _is_personal(snapshot: Snapshot, rv: RegisteredView) -> bool:
 
 
 def _note(registry: Registry, rv: RegisteredView, about: ViewReport) -> None:
-    found = about.to_dict()
+    kept = {name: value for name, value in about.to_dict().items() if name not in ("view", "examples")}
     try:
-        registry.note_reconciled(
-            rv.view_id, {k: v for k, v in found.items() if k not in ("view", "examples")}
-        )
+        registry.note_reconciled(rv.view_id, kept | {"finished_at": format_timestamp(wall_clock_us())})
     except RegistryError as error:  # the outcome is told all the same
         log.warning("the outcome of view %s could not be noted: %s", about.view, error)

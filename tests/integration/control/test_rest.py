@@ -160,6 +160,27 @@ def test_rows_built_anew_and_back(plane: Plane, repo: Path) -> None:
         assert answer.to_dict()["clicks"] == [2]
 
 
+def test_online_rows_beside_their_history(plane: Plane, repo: Path) -> None:
+    wait_for(plane, plane.ask("POST", "/feature-views/v6/materialize", {"end": "2024-01-01"})[1])
+    with FeatureStore(repo) as store:
+        rows = {"user_id": [2], "clicks": [9], "spend": [1.0], "event_timestamp": ["2024-01-02"]}
+        store.write_to_online_store("v6", rows)
+        assert store.reconcile(["v6"], now="2024-02-01").status == "different"
+    status, job = plane.ask("POST", "/feature-views/v6/reconcile", {"all": True, "grace_s": 60})
+    assert (status, job["kind"], job["args"]["sample"]) == (202, "reconcile", None)
+    job = wait_for(plane, job)
+    [view] = job["result"]["views"]
+    assert (job["status"], job["error"], view["status"]) == ("complete", None, "different"), job
+    assert view["counts"]["newer"] == 1
+    asked = {"views": ["v6@v1"], "sample": 50, "repair": True, "prune": True, "ignore": ["filled"]}
+    job = wait_for(plane, plane.ask("POST", "/reconcile", asked)[1])
+    assert job["result"]["status"] == "repaired"
+    job = wait_for(plane, plane.ask("POST", "/feature-views/pushed/reconcile", {})[1])
+    assert job["status"] == "failed" and "no history" in job["error"]["message"]
+    text = plane.raw("GET", "/metrics")[2].decode()
+    assert 'fastserve_reconcile_differences{view="v6"} 0.0' in text
+
+
 def test_a_queued_job_is_cancelled_at_once(queueing: Plane) -> None:
     _, headers, text = queueing.raw("POST", "/training-datasets", {"name": "set", "spine": "labels.csv"})
     job = json.loads(text)
@@ -316,6 +337,13 @@ BAD: list[tuple[str, str, Any, int]] = [
     ("POST", "/feature-views/nope/materialize", {}, 404),
     ("POST", "/feature-views/nope/refresh", {}, 404),
     ("POST", "/feature-views/v0/refresh", {"keep_s": 59}, 400),
+    ("POST", "/feature-views/nope/reconcile", {}, 404),
+    ("POST", "/reconcile", {"views": ["nope"]}, 404),
+    ("POST", "/reconcile", {"sample": 0}, 400),
+    ("POST", "/reconcile", {"sample": 5, "all": True}, 400),
+    ("POST", "/reconcile", {"prune": True}, 400),
+    ("POST", "/reconcile", {"ignore": ["sorrow"]}, 400),
+    ("POST", "/feature-views/v0/reconcile", {"views": ["v1"]}, 400),
     ("POST", "/feature-views/v0/refresh", {"keep": "1h"}, 400),
     ("POST", "/feature-views/v0/rollback", {"carry": True}, 400),
     ("POST", "/feature-views/v0/materialize", {"views": ["v1"]}, 400),

@@ -48,12 +48,13 @@ def redis(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RedisServer]:
 
 @pytest.fixture(scope="module")
 def repo(tmp_path_factory: pytest.TempPathFactory, redis: RedisServer) -> Path:
-    """A repo with a run of a materialization behind it, on Redis: with a cache."""
+    """A repo with a materialization and a reconciliation behind it, on Redis: with a cache."""
     folder = make_repo(tmp_path_factory.mktemp("metrics") / "repo")
     with (folder / "fastserve.toml").open("a") as settings:
         settings.write(f'online_store = "{redis.url}"\n')
     with FeatureStore(folder) as store:
         store.materialize_incremental(["v0"])
+        assert store.reconcile(["v0"]).ok
     return folder
 
 

@@ -9,10 +9,9 @@ import click
 
 from fastserve.config import Config
 from fastserve.errors import RequestError
-from fastserve.jobs.reconcile import SAMPLE
 from materializer.options import SIGNAL_BASE, duration_option, time_option
 from materializer.progress import progress_bar
-from materializer.reconcile.request import Request
+from materializer.reconcile.request import SAMPLE, Request
 from materializer.stop import Stop
 
 _EPILOG: Final = """\b

@@ -24,10 +24,10 @@ from fastserve.codec.fields import encode_defaults
 from fastserve.codec.rows import RowDecoder, read_header
 from fastserve.codec.rows_py import field_values
 from fastserve.errors import CodecError
-from fastserve.jobs.reconcile import DIFFERENCES
 from fastserve.online.base import ORDER, Rows
 from fastserve.registry import RegisteredView
 from fastserve.timeutil import DAY_US
+from materializer.reconcile.request import DIFFERENCES
 
 Difference: TypeAlias = Literal["missing", "late", "newer", "extra", "ttl", "value", "filled", "corrupt"]
 Kind: TypeAlias = Difference | Literal["equal", "recent", "changed"]

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-from fastserve.jobs.reconcile import DIFFERENCES
 from fastserve.timeutil import format_timestamp
+from materializer.reconcile.request import DIFFERENCES
 from materializer.reconcile.tally import Tally
 from materializer.summary import EXIT_ALREADY_RUNNING, EXIT_FAILED, EXIT_OK, error_dict
 

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 from typing import Final
 
 from fastserve.errors import RequestError
-from fastserve.jobs.reconcile import DIFFERENCES, MAX_SAMPLE, SAMPLE
 from fastserve.timeutil import MICROS
 
+# As fastserve.jobs.reconcile has them for jobs, which a command's --help need not load; a test compares.
+SAMPLE: Final = 10_000
+MAX_SAMPLE: Final = 1_000_000
+DIFFERENCES: Final = ("missing", "late", "newer", "extra", "ttl", "value", "filled", "corrupt")
 GRACE_US: Final = 3_600 * MICROS
 
 

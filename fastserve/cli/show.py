@@ -11,7 +11,7 @@ from fastserve.cli.options import echo_json, echo_table, json_option, parse_mome
 from fastserve.cli.statistics import echo_statistics
 from fastserve.definitions import Definition, FeatureService, FeatureView
 from fastserve.definitions.serde import content_hash, kind_of, to_dict
-from fastserve.errors import FastserveError, RequestError, UnknownObjectError
+from fastserve.errors import FastserveError, OfflineStoreError, RequestError, UnknownObjectError
 from fastserve.registry import RegisteredView, Snapshot
 from fastserve.store import FeatureStore
 from fastserve.timeutil import format_duration, format_timestamp
@@ -132,6 +132,7 @@ def _described(store: FeatureStore, obj: Definition) -> dict[str, Any]:
             for layout in registered.layouts
         }
         about["materialized"] = _ranges(store, registered)
+        about |= _history(store, registered)
         if (reconciled := store.registry.reconciled(registered.view_id)) is not None:
             about["reconciled"] = reconciled
     for name in ("ttl", "max_staleness", "retention", "deadline"):
@@ -140,6 +141,27 @@ def _described(store: FeatureStore, obj: Definition) -> dict[str, Any]:
             about[name] = format_duration(value_us)
     about |= _datasets(store, obj)
     return about
+
+
+def _history(store: FeatureStore, registered: RegisteredView) -> dict[str, Any]:
+    """The view's offline table: how large, how far back, and when it was put in order; nothing without one."""
+    from fastserve.offline.delta import OfflineTable, tended  # noqa: PLC0415  (Delta, for this alone)
+    from fastserve.offline.inventory import inventory, totals  # noqa: PLC0415
+
+    table = OfflineTable(store.config.offline_store, store.config.project, registered)
+    try:
+        with tended(table.uri):
+            days = inventory(table.open())
+    except OfflineStoreError as error:
+        return {"history": {"uri": table.uri, "error": error.message}}
+    if not days:
+        return {}
+    files, size, rows = totals(days)
+    shown = {"uri": table.uri, "rows": rows, "files": files, "bytes": size}
+    shown |= {"oldest": days[0].day.isoformat(), "newest": days[-1].day.isoformat()}
+    done = store.registry.upkeep(registered.view_id)
+    times = {"optimized": done.optimized_us, "removed_before": done.removed_before_us}
+    return {"history": shown | {name: format_timestamp(us) for name, us in times.items() if us is not None}}
 
 
 def _datasets(store: FeatureStore, obj: Definition) -> dict[str, Any]:

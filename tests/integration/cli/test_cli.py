@@ -95,6 +95,14 @@ def test_list_and_describe(shop: Path) -> None:
     assert text.splitlines()[0].split()[:2] == ["KIND", "NAME"]
 
 
+def test_describe_tells_of_the_history(shop: Path) -> None:
+    history = ok("describe", "driver_hourly", cwd=shop)[0]["history"]
+    assert history["rows"] > 0 and history["files"] > 0 and history["bytes"] > 0
+    assert history["oldest"] <= history["newest"] and "optimized" not in history
+    assert run("optimize", "--json", cwd=shop, module="materializer.cli").returncode == 0
+    assert ok("describe", "driver_hourly", cwd=shop)[0]["history"]["optimized"].endswith("Z")
+
+
 def test_inspect_decodes_the_stored_row(shop: Path) -> None:
     row = ok("inspect", "driver_hourly", "-e", "driver_id=1001", cwd=shop)
     assert row["found"] and row["key"] == "1:1001" and row["layout"] == 1

@@ -10,6 +10,7 @@ import click
 
 from fastserve.config import Config
 from fastserve.errors import ConfigError, DefinitionError, FastserveError, RequestError
+from materializer.cli_backfill import backfill_command
 from materializer.cli_optimize import optimize_command
 from materializer.cli_sets import reclaim_command, refresh_command, rollback_command
 from materializer.options import SIGNAL_BASE, duration_option, time_option
@@ -98,7 +99,15 @@ def run_command(ctx: click.Context, /, repo: str, **options: Any) -> None:
     ctx.exit(SIGNAL_BASE + stop.signum if stop.signum else summary.exit_code)
 
 
-for command in (refresh_command, rollback_command, reclaim_command, reconcile_command, optimize_command):
+_OTHERS: Final = (
+    backfill_command,
+    refresh_command,
+    rollback_command,
+    reclaim_command,
+    reconcile_command,
+    optimize_command,
+)
+for command in _OTHERS:
     cli.add_command(command)
 
 

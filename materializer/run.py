@@ -171,7 +171,8 @@ def _one_view(context: _Context, chosen: Chosen) -> ViewSummary:
             _ViewRun(context, chosen, about).run()
         about.status = "ok"
     except AlreadyRunningError as error:
-        about.status, about.error = "already_running", error
+        about.status = "already_running"
+        about.error = context.registry.backfills.running(chosen.registered.view_id, error)
     except Stopped:
         about.status = "stopped"
     except Exception as error:

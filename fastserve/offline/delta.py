@@ -218,7 +218,7 @@ class OfflineTable:
             for _ in range(ATTEMPTS):
                 with tended(self.uri):
                     table = self.open()
-                    new = self._is_new(table, given)
+                    new = self.is_new(table, given)
                     rows_new = int(np.count_nonzero(new))
                     done = not rows_new or self._commit(table, spool, new)
                 if done:
@@ -251,7 +251,7 @@ class OfflineTable:
         wanted = groups.filter(pc.less(groups["position_min"], given.num_rows))["position_max"]
         return both.take(wanted.sort()).combine_chunks().to_batches()[0] if given.num_rows else given
 
-    def _is_new(self, table: DeltaTable | None, given: pa.Table) -> npt.NDArray[np.bool_]:
+    def is_new(self, table: DeltaTable | None, given: pa.Table) -> npt.NDArray[np.bool_]:
         """Per row given, whether it is to be written: the last of its key, and not in the table."""
         names = given.schema.names
         position = pa.array(np.arange(len(given)))
@@ -273,9 +273,7 @@ class OfflineTable:
         schema = spool.schema.append(pa.field(EVENT_DATE, pa.date32()))
         if table is None:
             try:
-                table = DeltaTable.create(
-                    self.uri, schema, mode="ignore", partition_by=[EVENT_DATE], configuration=_CONFIGURATION
-                )
+                table = create_table(self.uri, schema)
             except CommitFailedError:  # another writer creates it at this moment
                 return False
             if table.version():  # another writer created it, and has appended already
@@ -288,7 +286,6 @@ class OfflineTable:
                 at += batch.num_rows
                 yield pa.RecordBatch.from_arrays([*kept.columns, _days(kept.column(EVENT_TS))], schema=schema)
 
-        number = (table.transaction_version(_APPEND) or 0) + 1
         try:
             write_deltalake(
                 table,
@@ -296,11 +293,24 @@ class OfflineTable:
                 mode="append",
                 schema_mode="merge",
                 writer_properties=WriterProperties(compression="ZSTD"),
-                commit_properties=CommitProperties(app_transactions=[Transaction(_APPEND, number)]),
+                commit_properties=append_properties(table),
             )
         except CommitFailedError:
             return False
         return True
+
+
+def create_table(uri: str, schema: pa.Schema) -> DeltaTable:
+    """Make an offline table; where there is one already, that one."""
+    return DeltaTable.create(
+        uri, schema, mode="ignore", partition_by=[EVENT_DATE], configuration=_CONFIGURATION
+    )
+
+
+def append_properties(table: DeltaTable) -> CommitProperties:
+    """Of an append to the table as it was opened: of two writers that opened the same version one fails."""
+    number = (table.transaction_version(_APPEND) or 0) + 1
+    return CommitProperties(app_transactions=[Transaction(_APPEND, number)])
 
 
 def table_state(uri: str) -> tuple[str, int]:

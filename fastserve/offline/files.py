@@ -20,6 +20,7 @@ import pyarrow.csv
 import pyarrow.dataset as ds
 import pyarrow.fs
 import pyarrow.ipc
+import pyarrow.parquet as pq
 from deltalake import DeltaTable
 from deltalake.exceptions import DeltaError, TableNotFoundError
 
@@ -202,6 +203,11 @@ class _Parquet:
     @classmethod
     def open(cls, filesystem: pa.fs.FileSystem, path: str) -> _Parquet:
         return cls(ds.ParquetFileFormat().make_fragment(path, filesystem))
+
+    @property
+    def metadata(self) -> pq.FileMetaData:
+        """The file's footer."""
+        return self._fragment.metadata
 
     def batches(self, columns: Sequence[str], prune: ds.Expression | None, batch_rows: int) -> Batches:
         groups = [self._fragment.metadata.row_group(i) for i in range(self._fragment.metadata.num_row_groups)]

@@ -27,6 +27,7 @@ from fastserve.timeutil import MAX_US, MIN_US, format_duration, format_timestamp
 
 if TYPE_CHECKING:
     from fastserve.registry import Registry
+    from fastserve.registry.backfills import Progress
 
 Ints = npt.NDArray[np.int64]
 _MIN: Final = -(2**63)
@@ -38,7 +39,8 @@ class History:
     Args:
         config: where the offline tables and the sources are.
         registry: what has been materialized.
-        allow_incomplete: read a table even where it does not cover all labels.
+        allow_incomplete: read a table even where it does not cover all labels, or while a backfill of them is not
+            complete.
         as_of_us: the present that queries are asked for, microseconds UTC; None for the wall clock.
         each_label: features are asked for as known at each label's own time.
 
@@ -101,6 +103,7 @@ class History:
         source = batch_source(rv.view.source)
         table = self.table(rv)
         if not self._allow_incomplete:
+            self._check_backfill(rv, times)
             self._check_kept(rv, intervals, times)
         if intervals:
             self._check(rv, table, intervals, times)
@@ -118,6 +121,30 @@ class History:
                 hint="materialize the view first, or give one time as cutoff",
             )
         return source
+
+    def _check_backfill(self, rv: RegisteredView, times: Ints) -> None:
+        """Raise when labels need dates that a backfill was asked for and has not finished."""
+        found = self.backfill(rv, times)
+        if found is None:
+            return
+        span = f"{_moment(found.backfill.start_us)} to {_moment(found.backfill.end_us - 1)}"
+        name = rv.view.name if rv.view.version == 1 else f"{rv.view.name}@v{rv.view.version}"
+        finish = "wait for it" if found.alive else f"run `materializer backfill {name}` on its dates again"
+        raise IncompleteHistoryError(
+            f"its backfill from {span} is not complete for these labels: of the dates they see {found}; "
+            f"missing are some from {found.first} to {found.last}",
+            where=f"FeatureView {rv.view.name!r}",
+            hint=f"{finish}, or train on what is there with allow_incomplete=True (--allow-incomplete)",
+        )
+
+    def backfill(self, rv: RegisteredView, times: Ints) -> Progress | None:
+        """How far the backfill of the dates is that labels see; None when none of them waits for one."""
+        if not len(times):
+            return None
+        start, end = visible_range(times, rv.view.ttl_us)
+        first = "" if start is None else _moment(start)[:10]
+        last = "9999-12-31" if end is None else _moment(end - 1)[:10]
+        return self._registry.backfills.incomplete(rv.view_id, "offline", first, last)
 
     def _check_kept(self, rv: RegisteredView, intervals: Sequence[Interval], times: Ints) -> None:
         """Raise when labels need what retention removed."""

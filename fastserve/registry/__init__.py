@@ -9,6 +9,7 @@ from fastserve.registry.runs import Cursor, Interval, Partition, Run, coalesce, 
 from fastserve.registry.snapshot import Pin, RegisteredView, Snapshot
 
 if TYPE_CHECKING:
+    from fastserve.registry.backfills import Backfill, DateState
     from fastserve.registry.datasets import TrainingDataset, UsedView
     from fastserve.registry.jobs import Job, JobStore
     from fastserve.registry.registry import Registry, open_registry
@@ -18,8 +19,10 @@ if TYPE_CHECKING:
 __all__ = [
     "ApplyResult",
     "AttributeChange",
+    "Backfill",
     "Change",
     "Cursor",
+    "DateState",
     "Interval",
     "Job",
     "JobStore",
@@ -51,6 +54,10 @@ def __getattr__(name: str) -> Any:
         from fastserve.registry import run_statistics  # noqa: PLC0415
 
         return run_statistics.RunStatistics
+    if name in ("Backfill", "DateState"):
+        from fastserve.registry import backfills  # noqa: PLC0415
+
+        return getattr(backfills, name)
     if name in ("Job", "JobStore"):
         from fastserve.registry import jobs  # noqa: PLC0415
 

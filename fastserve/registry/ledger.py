@@ -137,7 +137,7 @@ class Ledger:
             for one in finished:
                 key = {"run_id": one.run_id, "date": one.date, "target": one.target}
                 values = {"rows": one.rows, "digest": one.digest, "finished_us": now_us()}
-                _upsert(connection, partitions, key, values)
+                upsert(connection, partitions, key, values)
 
     def partitions(self, run_id: int) -> list[Partition]:
         """The run's finished partitions, by date and target."""
@@ -206,7 +206,7 @@ class Ledger:
         """Keep the outcome of a view's newest reconciliation, a JSON object, in place of the one before."""
         with self._database.write() as connection:
             value = {"value": json.dumps(outcome)}
-            _upsert(connection, meta, {"key": f"{_RECONCILED}{view_id}"}, value)
+            upsert(connection, meta, {"key": f"{_RECONCILED}{view_id}"}, value)
 
     def reconciled(self, view_id: int) -> dict[str, Any] | None:
         """The outcome of a view's newest reconciliation; None before the first."""
@@ -260,7 +260,12 @@ def _record(connection: sa.Connection, done: Iterable[Interval], at: Iterable[Cu
     for cursor in at:
         key = {"view_id": cursor.view_id, "target": cursor.target}
         values = {"event_hw_us": cursor.event_hw_us, "created_hw_us": cursor.created_hw_us}
-        _upsert(connection, cursors, key, values)
+        upsert(connection, cursors, key, values)
+
+
+def record_intervals(connection: sa.Connection, done: Iterable[Interval]) -> None:
+    """Record what finished writes cover, within a transaction."""
+    _record(connection, done, [])
 
 
 def _insert_interval(connection: sa.Connection, interval: Interval) -> None:
@@ -290,7 +295,8 @@ def _compact(connection: sa.Connection, view_id: int, target: Target) -> None:
         _insert_interval(connection, interval)
 
 
-def _upsert(connection: sa.Connection, table: sa.Table, key: dict[str, Any], values: dict[str, Any]) -> None:
+def upsert(connection: sa.Connection, table: sa.Table, key: dict[str, Any], values: dict[str, Any]) -> None:
+    """Write a row of a table, over the one of that key if there is one."""
     where = [table.c[name] == value for name, value in key.items()]
     if connection.execute(sa.update(table).where(*where).values(**values)).rowcount == 0:
         connection.execute(sa.insert(table).values(**key, **values))

@@ -45,6 +45,14 @@ def lock_view(database: Database, view_id: int) -> Iterator[None]:
         yield
 
 
+def is_view_held(database: Database, view_id: int) -> bool:
+    """Whether some living process holds a view."""
+    if database.path is not None:
+        return _is_locked(Path(f"{database.path}.view-{view_id}.lock"))
+    with database.read() as connection:
+        return view_id in {int(found) for found in connection.scalars(_HELD, {"space": _VIEWS})}
+
+
 @contextlib.contextmanager
 def lock_rewrite(database: Database, view_id: int) -> Iterator[None]:
     """Hold the files of a view's offline table; AlreadyRunningError when somebody else does.

@@ -7,6 +7,7 @@ from contextlib import AbstractContextManager
 
 from fastserve.definitions import Definition
 from fastserve.errors import RegistryConflictError, RegistryError
+from fastserve.registry.backfills import Backfills
 from fastserve.registry.datasets import (
     TrainingDataset,
     check_pins,
@@ -60,6 +61,7 @@ class Registry(Ledger):
         project: the name space of the definitions.
         jobs: the project's jobs.
         online_ids: of the project's views.
+        backfills: of the project's views.
     """
 
     def __init__(self, database: Database, project: str, registry_id: str) -> None:
@@ -67,6 +69,7 @@ class Registry(Ledger):
         self.registry_id = registry_id
         self.jobs = JobStore(database, project)
         self.online_ids = OnlineIds(database, project)
+        self.backfills = Backfills(database)
 
     def revision(self) -> int:
         """The project's revision, one cheap SELECT; 0 when nothing was ever applied."""

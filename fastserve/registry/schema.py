@@ -12,7 +12,7 @@ from typing import Final
 
 import sqlalchemy as sa
 
-HEAD: Final = "0007"
+HEAD: Final = "0008"
 """The schema version this release writes: the newest migration."""
 
 VERSION_TABLE: Final = "fastserve_schema"
@@ -173,6 +173,43 @@ online_ids: Final = sa.Table(
     sa.Column("live_us", sa.BigInteger),  # when its rows became the served ones, the last time
     sa.Column("gone_us", sa.BigInteger),  # when its rows were removed
     sa.Index("fastserve_online_ids_view", "view_id"),
+)
+backfills: Final = sa.Table(
+    "fastserve_backfills",
+    metadata,
+    sa.Column("backfill_id", sa.Integer, primary_key=True),
+    sa.Column("view_id", sa.Integer, sa.ForeignKey(views.c.view_id), nullable=False),
+    sa.Column("target", sa.Text, nullable=False),
+    sa.Column("start_us", sa.BigInteger, nullable=False),
+    sa.Column("end_us", sa.BigInteger, nullable=False),
+    sa.Column("workers", sa.Integer, nullable=False),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("started_us", sa.BigInteger, nullable=False),
+    sa.Column("finished_us", sa.BigInteger),
+    sa.Column("error", sa.Text, nullable=False),
+    sa.Column("pid", sa.Integer, nullable=False),
+    sa.Column("host", sa.Text, nullable=False),
+    sa.Index("fastserve_backfills_view", "view_id", "backfill_id"),
+    sqlite_autoincrement=True,
+)
+backfill_dates: Final = sa.Table(
+    "fastserve_backfill_dates",
+    metadata,
+    sa.Column("view_id", sa.Integer, sa.ForeignKey(views.c.view_id), primary_key=True, autoincrement=False),
+    sa.Column("target", sa.Text, primary_key=True),
+    sa.Column("date", sa.Text, primary_key=True),
+    sa.Column("status", sa.Text, nullable=False),
+    sa.Column("until_us", sa.BigInteger, nullable=False),  # the event time up to which it was asked for
+    sa.Column(
+        "source", sa.Text, nullable=False
+    ),  # which files it was read from, hashed; '' for none to trust
+    sa.Column("digest", sa.Text, nullable=False),  # of its rows
+    sa.Column("rows", sa.BigInteger, nullable=False),
+    sa.Column("rows_new", sa.BigInteger, nullable=False),
+    sa.Column("bytes", sa.BigInteger, nullable=False),
+    sa.Column("seconds", sa.Float, nullable=False),
+    sa.Column("backfill_id", sa.Integer, nullable=False),
+    sa.Column("finished_us", sa.BigInteger),
 )
 dataset_views: Final = sa.Table(
     "fastserve_dataset_views",

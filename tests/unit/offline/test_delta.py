@@ -180,7 +180,7 @@ def test_of_two_writers_of_one_date_the_later_looks_again_and_nothing_stands_twi
     table.append_new([batch(table.rv, [(9, 5, 5, 9)], START + DAY_US)])
     rows = batch(table.rv, [(1, 5, 5, 50)])
     other = OfflineTable(table.uri.removesuffix("/p/w/v1"), "p", table.rv)
-    looked, extra = other._is_new, iter(range(100))
+    looked, extra = other.is_new, iter(range(100))
 
     def look_then_wait(*args):
         found = looked(*args)
@@ -188,7 +188,7 @@ def test_of_two_writers_of_one_date_the_later_looks_again_and_nothing_stands_twi
             table.append_new([rows])
         return found
 
-    monkeypatch.setattr(other, "_is_new", look_then_wait)  # the only seam between look and commit
+    monkeypatch.setattr(other, "is_new", look_then_wait)  # the only seam between look and commit
     assert other.append_new([rows]) == AppendResult(1, 0)
     assert read(table) == [9, 50]
 
@@ -198,7 +198,7 @@ def test_of_two_first_writers_the_second_looks_again(spool_bytes, table, monkeyp
     monkeypatch.setattr(delta, "SPOOL_BYTES", spool_bytes)
     rows = batch(table.rv, [(1, 5, 5, 50), (2, 5, 5, 51)])
     other = OfflineTable(table.uri.removesuffix("/p/w/v1"), "p", table.rv)
-    looked, looks = other._is_new, []
+    looked, looks = other.is_new, []
 
     def look_then_wait(*args):
         found = looked(*args)
@@ -207,7 +207,7 @@ def test_of_two_first_writers_the_second_looks_again(spool_bytes, table, monkeyp
             table.append_new([rows.slice(0, 1), batch(table.rv, [(8, len(looks), 5, 1)])])
         return found
 
-    monkeypatch.setattr(other, "_is_new", look_then_wait)
+    monkeypatch.setattr(other, "is_new", look_then_wait)
     assert other.append_new([rows.slice(0, 1), rows.slice(1)]) == AppendResult(2, 1)
     assert read(table) == [1, 1, 50, 51] and looks == [0, 1, 2]
 
@@ -215,14 +215,14 @@ def test_of_two_first_writers_the_second_looks_again(spool_bytes, table, monkeyp
 def test_a_writer_that_is_always_late_says_so(table, monkeypatch):
     table.append_new([batch(table.rv, [(9, 5, 5, 9)])])
     other = OfflineTable(table.uri.removesuffix("/p/w/v1"), "p", table.rv)
-    looked, numbers = other._is_new, iter(range(100))
+    looked, numbers = other.is_new, iter(range(100))
 
     def look_then_wait(*args):
         found = looked(*args)
         table.append_new([batch(table.rv, [(100 + next(numbers), 5, 5, 0)])])
         return found
 
-    monkeypatch.setattr(other, "_is_new", look_then_wait)
+    monkeypatch.setattr(other, "is_new", look_then_wait)
     with pytest.raises(MaterializeError, match="other writers changed the table each time"):
         other.append_new([batch(table.rv, [(1, 5, 5, 50)])])
     assert 50 not in read(table)

@@ -1,0 +1,60 @@
+"""`materializer backfill`: one line of JSON, as `run`."""
+
+from __future__ import annotations
+
+import json
+from typing import Any, Final
+
+import click
+
+from fastserve.config import Config
+from materializer.options import SIGNAL_BASE, time_option
+from materializer.progress import progress_bar
+from materializer.stop import Stop
+
+_EXIT_CODES: Final = """\b
+Exit codes:
+  0    every date is complete
+  1    it failed; the dates that were finished are kept
+  2    a mistake in the command, the configuration or the definitions; nothing was changed
+  3    another run or backfill holds the view; nothing was changed
+  130  stopped by SIGINT, 143 by SIGTERM; what was finished is kept, the same command goes on from there
+"""
+
+
+@click.command("backfill", epilog=_EXIT_CODES)
+@click.argument("view", metavar="VIEW")
+@click.option(
+    "--start",
+    "start_us",
+    callback=time_option,
+    metavar="DATE",
+    help="First date, inclusive. Default: the source's first.",
+)
+@click.option(
+    "--end", "end_us", callback=time_option, metavar="DATE", help="Last date, inclusive. Default: today."
+)
+@click.option(
+    "--target", type=click.Choice(["online", "offline", "both"]), help="Default: as the view declares."
+)
+@click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes.")
+@click.option("--again", is_flag=True, help="Do dates that are complete again, too.")
+@click.option("--repo", default=".", metavar="DIR", show_default=True, help="Where fastserve.toml is.")
+@click.option("--now", "now_us", callback=time_option, metavar="TIME", help="Replay: this is the present.")
+@click.pass_context
+def backfill_command(ctx: click.Context, /, repo: str, **options: Any) -> None:
+    """Fill a view's stores date by date, UTC, in parallel; what is complete already is left out.
+
+    VIEW is NAME or NAME@vN. The registry keeps for each date and store whether it is complete, and of which files:
+    running the same command again does the dates that are missing, whose files changed, or whose rows a store has
+    lost. Dates are done newest first.
+    """
+    from materializer.backfill import BackfillRequest, backfill  # noqa: PLC0415  (--help must not wait for Arrow)
+
+    stop = Stop()
+    with stop.on_signals(), progress_bar() as progress:
+        summary = backfill(Config.from_repo(repo), BackfillRequest(**options), progress=progress, stop=stop)
+    if summary.error is not None:
+        click.echo(f"error: view {summary.view}: {summary.error}", err=True)
+    click.echo(json.dumps(summary.to_dict()))
+    ctx.exit(SIGNAL_BASE + stop.signum if summary.status == "stopped" else summary.exit_code)

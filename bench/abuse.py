@@ -68,12 +68,14 @@ def main() -> int:
     """Measure and write bench/results/abuse.json."""
     os.sched_setaffinity(0, {CLIENT_CORE})
     with front({"control_frames_per_second": 1}) as server:
-        for _ in range(2):  # what the first round leaves is a heap that has been used, not a leak
+        held = []
+        for _ in range(3):  # what the first rounds leave is a heap that has been used, not a leak
             cut = {kind: cut_off(server, kind) for kind in KINDS}
+            held.append(rss_bytes(server.pid))
     with front() as server:
         noticed = {transport: notice(server, transport) for transport in server.ports}
         slow = slow_table(server)
-    report(cut, noticed, slow)
+    report(cut, (held[-1] - held[-2]) / MIB, noticed, slow)
     return 0
 
 
@@ -237,7 +239,9 @@ def hold(server: Front, address: Address, good: GoodClient) -> dict[str, dict[st
 # ---- report ----
 
 
-def report(cut: Mapping[str, dict[str, float]], noticed: Mapping[str, Any], slow: Table) -> None:
+def report(
+    cut: Mapping[str, dict[str, float]], grown: float, noticed: Mapping[str, Any], slow: Table
+) -> None:
     """Tables, targets, file."""
     frames = Table(
         f"floods (budget {BUDGET}); memory after {CONNECTIONS} connections of a kind",
@@ -248,10 +252,10 @@ def report(cut: Mapping[str, dict[str, float]], noticed: Mapping[str, Any], slow
     most = max(
         figures[f"frames_{transport}"] for figures in cut.values() for transport in ("cleartext", "TLS")
     )
-    grown = sum(figures[f"RSS_{transport}"] for figures in cut.values() for transport in ("cleartext", "TLS"))
+    connections_a_round = 2 * len(cut) * (CONNECTIONS + CONNECTIONS // 10)
     tables, targets = [frames], [
         Target("abuse: frames over the budget until the end, the most of any kind", most - BUDGET, at_most=OVER),
-        Target(f"abuse: memory grown over {2 * len(cut) * CONNECTIONS:,} connections, MiB", grown, at_most=8),
+        Target(f"abuse: memory grown by {connections_a_round:,} more connections, MiB", grown, at_most=8),
     ]  # fmt: skip
     for transport, found in noticed.items():
         tables.append(noticed_table(transport, found))

@@ -21,6 +21,9 @@ from fastserve.http.stats import Stats
 log = logging.getLogger("fastserve.http")
 
 LINGER_BYTES = 64 * 1024 * 1024  # swallowed after a final answer, at most; a few times the largest body
+# ... of a client that did harm: what it sent before it could know. To read the rest costs more than all before it.
+HARM_LINGER_BYTES = 256 * 1024
+HARM = frozenset({"frame_budget", "header_bomb", "protocol_error"})
 
 # A drain leaves clients this long for what they sent before they knew of it: an HTTP/2 one until it answers our PING
 # at the latest, one that speaks HTTP/1.1 for its next request, which is then the last.
@@ -226,7 +229,7 @@ class Connection(asyncio.Protocol):
     def swallow(self, size: int) -> None:
         """Input after the end."""
         self._lingered += size
-        if self._lingered > LINGER_BYTES:
+        if self._lingered > (HARM_LINGER_BYTES if self.end_reason in HARM else LINGER_BYTES):
             self.note_end("input_after_end")
             self.abort()
 

@@ -217,11 +217,30 @@ async def test_a_handshake_has_the_time_of_a_head(serve, tls):
 
 async def test_input_after_the_end_is_bounded(serve):
     """After a final answer input is swallowed, but not for ever."""
-    server = await serve(handler, linger_timeout_s=60)
+    server = await serve(handler, linger_timeout_s=60, max_body_bytes=1000)
     async with await Raw.connect(server) as client:
-        await client.send(b"BAD\r\n\r\n")
-        assert b" 400 " in await client.rest()
+        await client.send(b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 300000000\r\n\r\n")
+        assert b" 413 " in await client.rest()
         with pytest.raises(ConnectionError):
             for _ in range(4000):  # 250 MiB
                 await client.send(bytes(65536))
     await eventually(lambda: server.stats.open_connections == 0)
+    assert server.stats.bytes_in > 60 * MIB  # a large body that was on its way does not lose its answer
+
+
+@pytest.mark.parametrize("kind", ["http/1.1", "http/2"])
+async def test_input_of_a_client_that_does_harm_is_hardly_read(serve, impl, kind):
+    """Once it is cut off: reading on would cost more than what it was cut off for."""
+    server = await serve(handler, impl, linger_timeout_s=60)
+    start = (
+        b"BAD\r\n\r\n"
+        if kind == "http/1.1"
+        else PREFACE + bytes([0, 0, 8, 6, 0, 0, 0, 0, 0, *bytes(8)]) * 600
+    )
+    async with await Raw.connect(server) as client:
+        with pytest.raises(ConnectionError):
+            await client.send(start)
+            for _ in range(4000):
+                await client.send(bytes(65536))
+    await eventually(lambda: server.stats.open_connections == 0)
+    assert server.stats.bytes_in < MIB

@@ -392,6 +392,18 @@ def test_bad_certificate_is_a_config_error(tmp_path):
         make_ssl_context(str(tmp_path / "none.pem"), str(tmp_path / "none.key"))
 
 
+async def test_no_tickets_of_tls_are_made(serve, tls):
+    """They are a third of a handshake, and another worker cannot read them."""
+    server = await serve(lambda r: Response(200, "a/b", b"x"), tls=tls)
+    client_tls = ssl.create_default_context()
+    client_tls.check_hostname, client_tls.verify_mode = False, ssl.CERT_NONE
+    async with await Raw.connect(server) as client:
+        await within(client.writer.start_tls(client_tls))
+        await client.send(GET)
+        assert (await client.response())[2] == b"x"  # tickets would have come before it
+        assert not client.writer.get_extra_info("ssl_object").session.has_ticket
+
+
 async def test_tls_disconnect_and_drain(serve, impl, slow, tls):
     server = await serve(slow, impl, tls)
     client_tls = ssl.create_default_context()

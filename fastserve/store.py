@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fastserve.serving.push import PushResult
     from fastserve.serving.sdk import OnlineFeatures
     from fastserve.statistics import ViewStatistics
+    from materializer.backfill import BackfillSummary
     from materializer.datasets import Dataset, Report
     from materializer.reconcile.report import Report as ReconcileReport
     from materializer.refresh import SetsSummary
@@ -367,6 +368,41 @@ class FeatureStore:
             target=target,
             now_us=None if now is None else _us(now, "now"),
         )
+
+    def backfill(
+        self,
+        view: str,
+        start: Moment | None = None,
+        end: Moment | None = None,
+        *,
+        target: str | None = None,
+        workers: int = 1,
+        again: bool = False,
+        now: Moment | None = None,
+    ) -> BackfillSummary:
+        """Fill a view's stores with the dates of [start, end] that are not complete; see `materializer backfill`.
+
+        Args:
+            start, end: both dates are filled whole; None for the source's first, and for today.
+            workers: processes; with more than one, a script calls this under ``if __name__ == "__main__":``.
+            again: do dates that are complete again.
+
+        Raises:
+            RequestError: an unknown view or target; nothing was changed. What goes wrong after that is the
+                summary's `error`.
+        """
+        from materializer.backfill import BackfillRequest, backfill  # noqa: PLC0415
+
+        request = BackfillRequest(
+            view=view,
+            start_us=None if start is None else _us(start, "start"),
+            end_us=None if end is None else _us(end, "end"),
+            target=target,
+            workers=workers,
+            again=again,
+            now_us=None if now is None else _us(now, "now"),
+        )
+        return backfill(self.config, request)
 
     def refresh(
         self,

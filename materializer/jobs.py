@@ -10,6 +10,8 @@ from fastserve.config import Config
 from fastserve.errors import AlreadyRunningError, MaterializeError
 from fastserve.jobs.context import JobContext, JobStopped
 from fastserve.registry import open_registry
+from materializer.backfill import BackfillRequest
+from materializer.backfill import backfill as backfill_view
 from materializer.progress import Phase
 from materializer.reconcile.request import Request as ReconcileRequest
 from materializer.reconcile.run import reconcile as reconcile_views
@@ -71,6 +73,27 @@ def reconcile(context: JobContext, args: Mapping[str, Any]) -> dict[str, Any]:
         raise MaterializeError("; ".join(texts), hint="views that are not named here were looked at")
     context.report(eta_s=0.0)
     return report.to_dict()
+
+
+def backfill(context: JobContext, args: Mapping[str, Any]) -> dict[str, Any]:
+    """Do a job of kind `backfill`; the result is its summary.
+
+    Args:
+        args: fields of materializer.backfill.BackfillRequest by name; times in microseconds.
+
+    Raises:
+        JobStopped: it was stopped; the dates it finished are kept.
+        FastserveError: why it failed; likewise.
+    """
+    progress = _Progress(context, 1)
+    summary = backfill_view(context.config, BackfillRequest(**args), progress=progress, stop=_Asked(context))
+    if summary.error is not None:
+        raise summary.error
+    if summary.status != "ok":
+        raise JobStopped
+    done = summary.dates_done + summary.dates_unchanged + summary.dates_skipped
+    context.report(rows=summary.rows_read, partitions=done, partitions_total=done, eta_s=0.0)
+    return summary.to_dict()
 
 
 def refresh(context: JobContext, args: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from fastserve.control.requests import (
 )
 from fastserve.errors import Problem
 from fastserve.jobs.kinds import KINDS
-from fastserve.jobs.materialize import KIND, materialize_args
+from fastserve.jobs.materialize import BACKFILL, KIND, backfill_args, materialize_args
 from fastserve.registry import Job
 from fastserve.registry.jobs import ENDED, MAX_ID
 from fastserve.timeutil import format_timestamp, now_us, parse_timestamp
@@ -39,12 +39,16 @@ def _moment(value: Any, where: str) -> Iterator[Problem]:
         yield problem
 
 
-_WINDOW: Final = {
+MAX_WORKERS: Final = 64
+_DATES: Final = {
     "start": shapes.nullable(_moment),
     "end": shapes.nullable(_moment),
-    "incremental": shapes.flag,
     "target": shapes.nullable(shapes.one_of("online", "offline", "both")),
 }
+_BACKFILL_SHAPE: Final = shapes.members(
+    {**_DATES, "workers": shapes.integer(1, MAX_WORKERS), "again": shapes.flag}
+)
+_WINDOW: Final = {**_DATES, "incremental": shapes.flag}
 _VIEW_SHAPE: Final = shapes.members(_WINDOW)
 _VIEWS_SHAPE: Final = shapes.members({**_WINDOW, "views": shapes.items(shapes.text, most=1_000)})
 
@@ -60,6 +64,7 @@ class JobRoutes:
         """The route table."""
         return [
             web.post("/feature-views/{name}/materialize", self._materialize_view),
+            web.post("/feature-views/{name}/backfill", self._backfill),
             web.post("/materialize", self._materialize),
             web.get("/jobs", self._list),
             web.get("/jobs/{id}", self._get),
@@ -80,16 +85,23 @@ class JobRoutes:
     async def _submit_materialize(
         self, request: web.Request, body: dict[str, Any], where: str
     ) -> web.Response:
-        times = {f"{n}_us": parse_timestamp(body[n]) for n in ("start", "end") if body.get(n) is not None}
         args = materialize_args(
             await self._plane.snapshot(),
             body.get("views", ()),
             incremental=body.get("incremental", False),
             target=body.get("target"),
             where=where,
-            **times,
+            **_times(body),
         )
         return await submit(self._plane, request, KIND, args)
+
+    async def _backfill(self, request: web.Request) -> web.Response:
+        query_of(request, {})
+        body = await read_json(request, _BACKFILL_SHAPE)
+        options: dict[str, Any] = {n: body[n] for n in ("target", "workers", "again") if n in body}
+        snapshot = await self._plane.snapshot()
+        args = backfill_args(snapshot, request.match_info["name"], **options | _times(body))
+        return await submit(self._plane, request, BACKFILL, args)
 
     async def _list(self, request: web.Request) -> web.Response:
         given = query_of(
@@ -115,6 +127,10 @@ class JobRoutes:
         job = await self._plane.call(partial(self._plane.jobs.cancel, path_id(request)))
         self._plane.wake()
         return json_answer(job_json(job), 200 if job.is_ended else 202)
+
+
+def _times(body: Mapping[str, Any]) -> dict[str, int]:
+    return {f"{n}_us": parse_timestamp(body[n]) for n in ("start", "end") if body.get(n) is not None}
 
 
 async def submit(

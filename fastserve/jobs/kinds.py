@@ -20,6 +20,7 @@ from fastserve.jobs.context import JobContext
 Function: TypeAlias = Callable[[JobContext, Mapping[str, Any]], Mapping[str, Any]]
 
 KINDS: Final[dict[str, str]] = {
+    "backfill": "materializer.jobs:backfill",
     "materialize": "materializer.jobs:materialize",
     "reconcile": "materializer.jobs:reconcile",
     "refresh": "materializer.jobs:refresh",

@@ -1,4 +1,4 @@
-"""What may be asked of a job of kind `materialize`, checked as far as the registry can before it is queued."""
+"""What may be asked of jobs that materialize or backfill, checked as far as the registry can before they are queued."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from fastserve.errors import RequestError, UnknownObjectError
 from fastserve.registry import Job, RegisteredView, Snapshot
 
 KIND: Final = "materialize"
+BACKFILL: Final = "backfill"
 _VIEW: Final = re.compile(r"([^@\s]+)(?:@v([1-9][0-9]{0,8}))?")
 
 
@@ -75,6 +76,23 @@ def materialize_args(
     return args | {"incremental": incremental, "target": target}
 
 
+def backfill_args(
+    snapshot: Snapshot,
+    view: str,
+    *,
+    start_us: int | None = None,
+    end_us: int | None = None,
+    target: str | None = None,
+    workers: int = 1,
+    again: bool = False,
+    where: str = "path",
+) -> dict[str, Any]:
+    """The arguments of a job of kind `backfill`; raises as `materialize_args`."""
+    checked = materialize_args(snapshot, [view], start_us=start_us, end_us=end_us, target=target, where=where)
+    window = {name: checked[name] for name in ("start_us", "end_us", "target")}
+    return {"view": view, **window, "workers": workers, "again": again}
+
+
 def views_of(snapshot: Snapshot, names: Sequence[str]) -> set[int]:
     """The ids of the views named; of all that have files when none is. Unknown ones are left out."""
     if not names:
@@ -91,5 +109,12 @@ def views_of(snapshot: Snapshot, names: Sequence[str]) -> set[int]:
 
 def overlapping(snapshot: Snapshot, names: Sequence[str], jobs: Sequence[Job]) -> set[int]:
     """Which of the views named some materializing job is about."""
-    busy = {view_id for job in jobs if job.kind == KIND for view_id in views_of(snapshot, job.args["views"])}
+    busy = {view_id for job in jobs for names_of in _names(job) for view_id in views_of(snapshot, names_of)}
     return views_of(snapshot, names) & busy
+
+
+def _names(job: Job) -> list[Sequence[str]]:
+    """The views that a job materializes, as it was asked: one list, or none if it is of another kind."""
+    if job.kind == BACKFILL:
+        return [[job.args["view"]]]
+    return [job.args["views"]] if job.kind == KIND else []

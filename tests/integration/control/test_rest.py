@@ -145,6 +145,19 @@ def test_jobs_over_rest(plane: Plane, repo: Path) -> None:
     assert (status, again["status"]) == (200, "complete")
 
 
+def test_a_backfill_is_a_job_and_again_does_nothing(plane: Plane) -> None:
+    body = {"start": "2023-01-01", "workers": 2, "target": None}
+    status, job = plane.ask("POST", "/feature-views/v3/backfill", body)
+    assert (status, job["kind"]) == (202, "backfill") and job["args"]["workers"] == 2
+    job = wait_for(plane, job)
+    assert (job["status"], job["error"], job["result"]["rows_read"]) == ("complete", None, 6), job
+    assert job["rows"] == 6 and job["progress"]["partitions"] == job["progress"]["partitions_total"]
+    job = wait_for(plane, plane.ask("POST", "/feature-views/v3/backfill", {"start": "2023-01-01"})[1])
+    assert job["result"]["dates_done"] == 0 < job["result"]["dates_skipped"]
+    job = wait_for(plane, plane.ask("POST", "/feature-views/v3/backfill", {"again": True})[1])
+    assert job["result"]["dates_done"] > 0 == job["result"]["rows_offline_new"]
+
+
 def test_rows_built_anew_and_back(plane: Plane, repo: Path) -> None:
     wait_for(plane, plane.ask("POST", "/feature-views/v4/materialize", {"end": "2024-01-01"})[1])
     status, job = plane.ask("POST", "/feature-views/v4/refresh", {"keep_s": 120, "carry": None})
@@ -335,6 +348,11 @@ BAD: list[tuple[str, str, Any, int]] = [
     ("POST", "/materialize", {"start": "2024-01-02", "incremental": True}, 400),
     ("POST", "/materialize", {"target": "moon"}, 400),
     ("POST", "/feature-views/nope/materialize", {}, 404),
+    ("POST", "/feature-views/nope/backfill", {}, 404),
+    ("POST", "/feature-views/pushed/backfill", {}, 400),
+    ("POST", "/feature-views/v0/backfill", {"workers": 0}, 400),
+    ("POST", "/feature-views/v0/backfill", {"incremental": True}, 400),
+    ("POST", "/feature-views/v0/backfill", {"start": "2024-01-02", "end": "2024-01-01"}, 400),
     ("POST", "/feature-views/nope/refresh", {}, 404),
     ("POST", "/feature-views/v0/refresh", {"keep_s": 59}, 400),
     ("POST", "/feature-views/nope/reconcile", {}, 404),

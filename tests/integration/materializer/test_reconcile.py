@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from fastserve.cli.main import cli as fastserve_cli
 from fastserve.definitions import FeatureView, Field, FileSource, PushSource
 from fastserve.errors import RequestError, UnknownObjectError
 from fastserve.online import OnlineStore
@@ -218,6 +220,8 @@ def test_the_command(filled: Repo, cli: Cli) -> None:
     with filled.registry() as registry:
         noted = registry.reconciled(view["online_id"])
     assert noted is not None and noted["status"] == "repaired" and "examples" not in noted
+    shown = CliRunner().invoke(fastserve_cli, ["describe", "stats", "--json", "--repo", str(filled.path)])
+    assert json.loads(shown.output)[0]["reconciled"] == noted
 
 
 @pytest.mark.parametrize(

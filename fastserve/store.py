@@ -165,7 +165,7 @@ class FeatureStore:
 
     # ---- training ---------------------------------------------------------------------------
 
-    def get_historical_features(
+    def get_historical_features(  # noqa: PLR0913  (a call names each)
         self,
         entity_df: Any,
         features: Features | None = None,
@@ -176,6 +176,7 @@ class FeatureStore:
         timestamp_column: str = "event_timestamp",
         allow_incomplete: bool = False,
         threads: int | None = None,
+        memory: int | str | None = None,
     ) -> TrainingSet:
         """Features as of each row's time: N rows in, N rows out, in their order, label columns untouched.
 
@@ -187,9 +188,11 @@ class FeatureStore:
             timestamp_column: the column with the time each row asks for.
             allow_incomplete: train although the offline table does not cover all labels.
             threads: that join; None for as many as this process has cores. The answer is the same.
+            memory: that this process may hold while it joins, ``"1.5GiB"`` or bytes; what does not fit goes to a
+                temporary file, and `batches()` of the answer reads it from there. None for no limit.
 
         Raises:
-            RequestError: the spine lacks a column, or names would collide.
+            RequestError: the spine lacks a column, names would collide, or the memory is too little.
             UnknownObjectError: a view, feature or service is not registered.
             IncompleteHistoryError: labels reach outside what is materialized.
         """
@@ -205,6 +208,7 @@ class FeatureStore:
             timestamp_column=timestamp_column,
             allow_incomplete=allow_incomplete,
             threads=threads,
+            memory=memory,
         )
 
     def _projections(
@@ -237,7 +241,7 @@ class FeatureStore:
             name: of the data set; its id is the name and a hash of all it is made of.
             features: references and views; or name a registered service.
             output: the directory to make; by default one under `.fastserve/training` of the repo.
-            options: cutoff, full_feature_names, timestamp_column, allow_incomplete, author.
+            options: cutoff, full_feature_names, timestamp_column, allow_incomplete, author, memory, threads.
 
         Raises:
             RequestError: a wrong name, output or option, or as `get_historical_features`; nothing was written.

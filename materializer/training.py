@@ -1,15 +1,15 @@
 """Training sets: labels in, the same labels with the features that were in force at each one's time out.
 
-N rows in, N rows out, in their order, label columns bit for bit. Views are read one after another, each once,
-only the columns and the range of time that the labels can see.
+N rows in, N rows out, in their order, label columns bit for bit. Views are joined one after another (joining.py); only
+the columns and the range of time that the labels can see are read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import date
-from typing import TYPE_CHECKING, Any, Final, Literal, Protocol
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +21,14 @@ from fastserve.definitions import FeatureViewProjection
 from fastserve.display import html_table
 from fastserve.errors import RequestError
 from fastserve.offline.history import History
-from fastserve.offline.schema import canonical_schema
+from fastserve.offline.schema import feature_types
 from fastserve.registry import RegisteredView
 from fastserve.timeutil import parse_timestamp
-from materializer.pit.factorize import canonical_key
-from materializer.pit.join import join_view
+from fastserve.types import DType, arrow_type
+from materializer.budget import Budget, Need, parse_memory
+from materializer.joining import Join, Joined, RowReader, Rule, Watch, join_all, unwatched
 from materializer.pit.spine import Spine, label_keys, label_times, to_spine
+from materializer.pit.stow import RANGE_ROWS, Spool
 
 if TYPE_CHECKING:
     from fastserve.registry import Registry
@@ -37,16 +39,7 @@ Ints = npt.NDArray[np.int64]
 Parts = Sequence[tuple[FeatureViewProjection, RegisteredView]]
 Cutoff = int | str | date | Literal["label_time"] | None
 
-_FEW_KEYS: Final = (
-    65_536  # so few keys are cheaper to look up in every batch than other entities' rows to keep
-)
-
-
-class RowReader(Protocol):
-    """Where the rows of views come from."""
-
-    def read(self, rv: RegisteredView, columns: Sequence[str], times: Ints) -> Iterator[pa.RecordBatch]:
-        """As `History.read`."""
+_A_TEXT: Final = 24  # bytes of a text or list of any length, for want of knowing better
 
 
 @dataclass(frozen=True, slots=True, repr=False)
@@ -55,7 +48,8 @@ class TrainingSet:
 
     Attributes:
         spine: the labels.
-        features: output name -> values, in the order asked for; of the declared Arrow types, missing is null.
+        features: output name -> values, in the order asked for; of the declared Arrow types, missing is null. Made
+            within a budget of memory they are put together when they are first looked at.
     """
 
     spine: Spine
@@ -67,6 +61,22 @@ class TrainingSet:
         for name, values in self.features.items():
             table = table.append_column(name, values)
         return table
+
+    def batches(self) -> Iterator[pa.RecordBatch]:
+        """The rows of `to_arrow`, 131,072 at a time, in order; what is not in memory is read for it and let go."""
+        start, schema = 0, self.schema
+        for made in self._ranges():
+            rows = len(next(iter(made.values())))
+            part = self.spine.table.slice(start, rows)
+            yield from pa.table([*part.columns, *made.values()], schema=schema).combine_chunks().to_batches()
+            start += rows
+
+    def _ranges(self) -> Iterator[Mapping[str, pa.ChunkedArray]]:
+        if isinstance(self.features, Joined):
+            yield from self.features.ranges()
+            return
+        for start in range(0, len(self), RANGE_ROWS):
+            yield {name: values.slice(start, RANGE_ROWS) for name, values in self.features.items()}
 
     def to_df(self) -> Any:
         """A pandas frame: spine columns as they came; features in nullable types, so that null is never NaN."""
@@ -90,13 +100,22 @@ class TrainingSet:
     @property
     def schema(self) -> pa.Schema:
         """Names and Arrow types of all columns."""
-        return self.to_arrow().schema
+        schema = self.spine.table.schema
+        kinds: Mapping[str, pa.DataType] = (
+            self.features.fields()
+            if isinstance(self.features, Joined)
+            else {name: values.type for name, values in self.features.items()}
+        )
+        for name, kind in kinds.items():
+            schema = schema.append(pa.field(name, kind))
+        return schema
 
     def __len__(self) -> int:
         return len(self.spine.table)
 
     def _repr_html_(self) -> str:
-        head = self.to_arrow().slice(0, 5)
+        first = next(self.batches(), None)
+        head = self.schema.empty_table() if first is None else pa.Table.from_batches([first.slice(0, 5)])
         columns = [column.to_pylist() for column in head.columns]
         return html_table(repr(self), head.column_names, zip(*columns, strict=True), "the first rows")
 
@@ -104,23 +123,6 @@ class TrainingSet:
         names = list(self.features)
         shown = ", ".join(names[:6]) + (", …" if len(names) > 6 else "")
         return f"TrainingSet({len(self):,} rows; {len(names)} features: {shown})"
-
-
-@dataclass(slots=True)
-class _Join:
-    """What is joined in one go: one view on one mapping of join keys, however often it is asked for."""
-
-    rv: RegisteredView
-    keys: dict[str, pa.Array]
-    features: dict[str, None] = field(default_factory=dict)
-    values: dict[str, pa.ChunkedArray] = field(default_factory=dict)
-
-    def make(self, history: RowReader, times: Ints, cutoff: int | Ints | None, threads: int | None) -> None:
-        """Read the rows that the labels can see, and fill `values`."""
-        features = list(self.features)
-        batches = _of_spine(history.read(self.rv, features, times), self)
-        rows = pa.Table.from_batches(batches, canonical_schema(self.rv, features))
-        self.values = join_view(self.keys, times, rows, self.rv, features, cutoff=cutoff, threads=threads)
 
 
 def build_training_set(  # noqa: PLR0913  (a call names each)
@@ -134,6 +136,8 @@ def build_training_set(  # noqa: PLR0913  (a call names each)
     timestamp_column: str = "event_timestamp",
     allow_incomplete: bool = False,
     threads: int | None = None,
+    memory: int | str | None = None,
+    watch: Watch = unwatched,
 ) -> TrainingSet:
     """Join features to labels, point in time.
 
@@ -148,9 +152,12 @@ def build_training_set(  # noqa: PLR0913  (a call names each)
         timestamp_column: the spine's column with the labels' times.
         allow_incomplete: read an offline table even where it does not cover all labels.
         threads: that join; None: as many as there are cores. The answer does not depend on it.
+        memory: that the process may hold, what it holds already included: bytes or text like ``1.5GiB``; None for
+            no limit. Nor does the answer depend on this.
+        watch: told how far it is.
 
     Raises:
-        RequestError: no features, a missing column, or two columns of one name.
+        RequestError: no features, a missing column, two columns of one name, or too little memory.
         InvalidEntityError: a join key is missing or of another type.
         InvalidDataError: a label's time is null or none; or a source's row does not fit.
         IncompleteHistoryError: labels reach outside what the offline table covers.
@@ -169,10 +176,12 @@ def build_training_set(  # noqa: PLR0913  (a call names each)
         cutoff=cutoff,
         timestamp_column=timestamp_column,
         threads=threads,
+        memory=memory,
+        watch=watch,
     )
 
 
-def join_features(
+def join_features(  # noqa: PLR0913  (a call names each)
     spine: Spine,
     parts: Parts,
     history: RowReader,
@@ -181,19 +190,42 @@ def join_features(
     cutoff: Cutoff = None,
     timestamp_column: str = "event_timestamp",
     threads: int | None = None,
+    memory: int | str | None = None,
+    watch: Watch = unwatched,
 ) -> TrainingSet:
     """`build_training_set` on rows from any reader: a history, or the record of one."""
     if threads is not None and threads < 1:
         raise RequestError(f"{threads} threads", where="threads", hint="1 or more, or None for all cores")
+    limit = parse_memory(memory)
     parts = list(parts)
     names = _output_names(spine.table.column_names, parts, full_feature_names)
     times = label_times(spine.table, timestamp_column)
-    known_by = _cutoff(cutoff, times)
+    rule = Rule(times, _cutoff(cutoff, times))
     joins = _joins(spine.table, parts)
-    for join in joins.values():
-        join.make(history, times, known_by, threads)
-    values = [joins[_same(part, rv)].values[feature] for part, rv in parts for feature in part.features]
-    return TrainingSet(spine, dict(zip(names, values, strict=True)))
+    budget = Budget.of(limit, _need(joins.values(), len(times)), threads)
+    spool = Spool()
+    made = join_all(list(joins.values()), rule, history, budget, spool, watch)
+    answers = dict(zip(joins, made, strict=True))
+    values = [(answers[_same(part, rv)], feature) for part, rv in parts for feature in part.features]
+    features = Joined(len(times), dict(zip(names, values, strict=True)), spool, budget.threads)
+    if limit is None:
+        return TrainingSet(spine, {name: features[name] for name in names})
+    return TrainingSet(spine, features)
+
+
+def _need(joins: Iterable[Join], n: int) -> Need:
+    keys = {join.same_keys: sum(values.nbytes for values in join.keys.values()) for join in joins}
+    row = sum(
+        _width(dtype) for join in joins for dtype in feature_types(join.rv, list(join.features)).values()
+    )
+    return Need(n, sum(keys.values()) / max(n, 1), row, len(list(joins)))
+
+
+def _width(dtype: DType) -> int:
+    """Bytes of a value, about."""
+    kind = arrow_type(DType(dtype.item))
+    one = _A_TEXT if dtype.item in ("string", "bytes") else max(kind.bit_width // 8, 1)
+    return one * (dtype.length or (8 if dtype.is_list else 1)) + 1
 
 
 def _output_names(taken: Sequence[str], parts: Parts, full: bool) -> list[str]:
@@ -223,13 +255,14 @@ def _same(part: FeatureViewProjection, rv: RegisteredView) -> tuple[Any, ...]:
     return rv.view_id, tuple(sorted(mapped.items()))
 
 
-def _joins(table: pa.Table, parts: Parts) -> dict[tuple[Any, ...], _Join]:
+def _joins(table: pa.Table, parts: Parts) -> dict[tuple[Any, ...], Join]:
     """The joins to make; every key column is checked before anything is read."""
-    joins: dict[tuple[Any, ...], _Join] = {}
+    joins: dict[tuple[Any, ...], Join] = {}
     for part, rv in parts:
         same = _same(part, rv)
         if same not in joins:
-            joins[same] = _Join(rv, label_keys(table, rv, part.join_key_map))
+            columns = tuple((part.join_key_map.get(key, key), dtype) for key, dtype in rv.join_keys.items())
+            joins[same] = Join(rv, label_keys(table, rv, part.join_key_map), columns)
         joins[same].features.update(dict.fromkeys(part.features))
     return joins
 
@@ -252,18 +285,6 @@ def _moment(cutoff: int | str | date) -> int:
         return parse_timestamp(cutoff)
     except ValueError as error:
         raise RequestError(str(error), where="cutoff", hint="or 'label_time'") from None
-
-
-def _of_spine(batches: Iterable[pa.RecordBatch], join: _Join) -> Iterator[pa.RecordBatch]:
-    """The rows whose keys the spine may ask for: what need not be kept is dropped on the way."""
-    asked = {name: values.unique().drop_null() for name, values in join.keys.items()}
-    few = {name: values for name, values in asked.items() if len(values) <= _FEW_KEYS}
-    for batch in batches:
-        for name, values in few.items():
-            mine = canonical_key(batch.column(name), join.rv.join_keys[name])
-            batch = batch.filter(pc.is_in(mine, values))
-        if batch.num_rows:
-            yield batch
 
 
 def _series(values: pa.ChunkedArray) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import getpass
 import sys
+from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,6 +43,8 @@ def training_set_command() -> None:
 @click.option("--cutoff", default=None, metavar="TIME|label-time", help="Only rows known by then.")
 @click.option("--full-feature-names", is_flag=True, help="Name features view__feature.")
 @click.option("--allow-incomplete", is_flag=True, help="Train although not all history is materialized.")
+@click.option("--memory", default=None, metavar="SIZE", help="The process may hold no more, e.g. 1.5GiB.")
+@click.option("--threads", type=click.IntRange(1), default=None, help="That join; by default one a core.")
 @click.argument("features", nargs=-1)
 def create_command(repo: str, as_json: bool, name: str, output: str, **options: Any) -> None:
     """N rows in, N rows out, in their order, with FEATURES (view:feature) or those of --service."""
@@ -80,11 +83,9 @@ def _join(
 ) -> dict[str, Any]:
     from materializer.datasets.labels import read_labels  # noqa: PLC0415
 
-    table = store.get_historical_features(
-        read_labels(spine, store.snapshot.key_columns()), **options
-    ).to_arrow()
-    write_table(table, output)
-    return {"rows": table.num_rows, "columns": table.column_names, "output": output}
+    made = store.get_historical_features(read_labels(spine, store.snapshot.key_columns()), **options)
+    write_rows(made.schema, made.batches(), output)
+    return {"rows": len(made), "columns": made.schema.names, "output": output}
 
 
 def _login() -> str:
@@ -161,17 +162,17 @@ def verify_command(repo: str, as_json: bool, dataset: str) -> None:
         sys.exit(1)
 
 
-def write_table(table: Any, path: str) -> None:
+def write_rows(schema: Any, batches: Iterable[Any], path: str) -> None:
     """Write beside the target and rename: a reader never sees half a file."""
     import pyarrow as pa  # noqa: PLC0415
     from pyarrow import csv, parquet  # noqa: PLC0415
 
     part = Path(path).with_name(f".{Path(path).name}.part")
     try:
-        if path.endswith(".csv"):
-            csv.write_csv(table, part)
-        else:
-            parquet.write_table(table, part)
+        writer = csv.CSVWriter if path.endswith(".csv") else parquet.ParquetWriter
+        with writer(part, schema) as to:
+            for batch in batches:
+                to.write_batch(batch)
         part.replace(path)
     except OSError as error:
         raise RequestError(f"cannot be written: {error}", where=path) from None

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import date
 from functools import partial
 from typing import IO, TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 import numpy.typing as npt
@@ -171,6 +172,15 @@ class OfflineTable:
             files = [(f, s) for f, s in _fragments(table, condition) if f.path not in known]
             yield from self._read(files[::-1] if newest_first else files, columns, condition, batch_rows)
 
+    def files(
+        self, start_us: int | None, end_us: int | None, version: int | None = None
+    ) -> list[tuple[ds.ParquetFileFragment, pa.Schema]]:
+        """The files that may hold rows of ``[start_us, end_us)``, by date; each with the table's schema."""
+        table = self.open(version)
+        if table is None or (start_us is not None and end_us is not None and start_us >= end_us):
+            return []
+        return list(_fragments(table, _condition(start_us, end_us)))
+
     def _read(
         self,
         files: Iterable[tuple[ds.ParquetFileFragment, pa.Schema]],
@@ -189,7 +199,7 @@ class OfflineTable:
                 batch_readahead=4,
             ):
                 if batch.num_rows:
-                    yield _conformed(batch, schema, self.rv)
+                    yield conformed(batch, schema, self.rv)
 
     # ---- writing ----------------------------------------------------------------------------
 
@@ -418,7 +428,11 @@ def _fragments(
     table: DeltaTable, condition: ds.Expression | None
 ) -> Iterator[tuple[ds.ParquetFileFragment, pa.Schema]]:
     """The files that may hold such rows, by date, and the table's schema."""
-    dataset = table.to_pyarrow_dataset()
+    local = None
+    if (url := urlsplit(table.table_uri)).scheme in ("", "file"):
+        # A file of a table is never written to again, so it may be mapped.
+        local = pafs.SubTreeFileSystem(unquote(url.path), pafs.LocalFileSystem(use_mmap=True))
+    dataset = table.to_pyarrow_dataset(filesystem=local)
     for fragment in sorted(dataset.get_fragments(filter=condition), key=lambda f: f.path):
         yield fragment, dataset.schema
 
@@ -442,7 +456,7 @@ def _near(times: pa.ChunkedArray) -> ds.Expression:
     )
 
 
-def _conformed(batch: pa.RecordBatch, schema: pa.Schema, rv: RegisteredView) -> pa.RecordBatch:
+def conformed(batch: pa.RecordBatch, schema: pa.Schema, rv: RegisteredView) -> pa.RecordBatch:
     """Delta knows no fixed-size lists, and a younger feature has no column yet."""
     types = {**key_types(rv), **feature_types(rv)}
     arrays = []

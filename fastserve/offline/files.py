@@ -1,15 +1,16 @@
 """The files of a source: which ones, in which order, and their columns batch by batch.
 
-A reader gives (place of the batch's first row within its file, batch). The place of the file in the sorted
-list, then that of the row in its file, is the "position in the source": the last tie-break between rows.
+A reader gives runs of rows, which may be read again and again. The place of the file in the sorted list, then that
+of the row in its file, is the "position in the source": the last tie-break between rows.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final, Protocol, TypeAlias
@@ -28,7 +29,7 @@ from fastserve.definitions import BatchSource, FileInput, FileSource
 from fastserve.errors import InvalidDataError
 
 Files: TypeAlias = FileSource | FileInput
-Batches = Iterator[tuple[int, pa.RecordBatch]]
+Batches = Iterator[pa.RecordBatch]
 CSV_NULLS: Final = ("", "NA", "N/A", "NULL", "null")
 """Text that is null in CSV; in a column of strings or bytes only an empty unquoted field is."""
 _CSV_BLOCK_BYTES: Final = 1 << 22
@@ -36,13 +37,28 @@ RUN_BYTES: Final = 1 << 25
 _HASH_BYTES: Final = 1 << 20
 
 
+@dataclass(frozen=True, slots=True)
+class Run:
+    """Rows that follow one another in a file.
+
+    Attributes:
+        first_row: the place of the first within the file.
+        n_rows: how many; 0 where that is known only once they are read.
+        read: (columns, rows of a batch at most, whether Arrow may use its threads) -> the rows in file order.
+    """
+
+    first_row: int
+    n_rows: int
+    read: Callable[[Sequence[str], int, bool], Batches]
+
+
 class FileReader(Protocol):
     """One open file: its columns, and their values."""
 
     schema: pa.Schema
 
-    def batches(self, columns: Sequence[str], prune: ds.Expression | None, batch_rows: int) -> Batches:
-        """The columns in file order; parts that cannot match `prune` may be left out."""
+    def runs(self, prune: ds.Expression | None) -> list[Run]:
+        """All rows in file order; parts that cannot match `prune` may be left out."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +69,13 @@ class DataFile:
         path: as messages name it.
         reader: its content.
         partition: columns held by the path, ``…/day=2024-01-01/…``, as text.
+        changed: whether somebody wrote to it since it was listed.
     """
 
     path: str
     reader: FileReader
     partition: dict[str, str] = field(default_factory=dict)
+    changed: Callable[[], bool] = bool
 
 
 def open_files(
@@ -77,12 +95,17 @@ def open_files(
         return
     with reading(source, source.path):
         filesystem, root, found = _list(source, repo)
-    for path in (info.path for info in found):
+    for path, info in ((info.path, info) for info in found):
         if only is not None and _shown(source, root, path) not in only:
             continue
         with reading(source, path):
             reader = _READERS[source.format](filesystem, path)
-        yield DataFile(path, reader, _hive(path[len(root) :]))
+        yield DataFile(path, reader, _hive(path[len(root) :]), partial(_changed, filesystem, info))
+
+
+def _changed(filesystem: pa.fs.FileSystem, info: pa.fs.FileInfo) -> bool:
+    now = filesystem.get_file_info(info.path)
+    return (now.type, now.size, now.mtime_ns) != (info.type, info.size, info.mtime_ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,7 +216,7 @@ def _hive(relative: str) -> dict[str, str]:
     return {unquote(name): unquote(value) for name, eq, value in parts if eq}
 
 
-class _Parquet:
+class ParquetReader:
     """A Parquet file, or one file of a Delta table; row groups that cannot match are skipped."""
 
     def __init__(self, fragment: ds.ParquetFileFragment, schema: pa.Schema | None = None) -> None:
@@ -201,7 +224,7 @@ class _Parquet:
         self.schema = fragment.physical_schema if schema is None else schema
 
     @classmethod
-    def open(cls, filesystem: pa.fs.FileSystem, path: str) -> _Parquet:
+    def open(cls, filesystem: pa.fs.FileSystem, path: str) -> ParquetReader:
         return cls(ds.ParquetFileFormat().make_fragment(path, filesystem))
 
     @property
@@ -209,20 +232,26 @@ class _Parquet:
         """The file's footer."""
         return self._fragment.metadata
 
-    def batches(self, columns: Sequence[str], prune: ds.Expression | None, batch_rows: int) -> Batches:
+    def runs(self, prune: ds.Expression | None) -> list[Run]:
         groups = [self._fragment.metadata.row_group(i) for i in range(self._fragment.metadata.num_row_groups)]
         first_rows = [0, *accumulate(group.num_rows for group in groups)]
         kept = list(range(len(groups)))
         if prune is not None:
             kept = [g.id for g in self._fragment.subset(prune, schema=self.schema).row_groups]
-        for run in _runs(kept, [group.total_byte_size for group in groups]):
-            row = first_rows[run[0]]
-            part = self._fragment.subset(row_group_ids=run)
-            for batch in part.to_batches(
-                schema=self.schema, columns=list(columns), batch_size=batch_rows, batch_readahead=4
-            ):
-                yield row, batch
-                row += batch.num_rows
+        return [
+            Run(first_rows[run[0]], first_rows[run[-1] + 1] - first_rows[run[0]], partial(self._read, run))
+            for run in _runs(kept, [group.total_byte_size for group in groups])
+        ]
+
+    def _read(self, run: list[int], columns: Sequence[str], batch_rows: int, threads: bool) -> Batches:
+        part = self._fragment.subset(row_group_ids=run)
+        yield from part.to_batches(
+            schema=self.schema,
+            columns=list(columns),
+            batch_size=batch_rows,
+            batch_readahead=4 if threads else 0,
+            use_threads=threads,
+        )
 
 
 def _runs(numbers: Sequence[int], sizes: Sequence[int]) -> list[list[int]]:
@@ -259,7 +288,10 @@ class _Csv:
             convert_options=convert,
         )
 
-    def batches(self, columns: Sequence[str], prune: ds.Expression | None, batch_rows: int) -> Batches:
+    def runs(self, prune: ds.Expression | None) -> list[Run]:
+        return [Run(0, 0, self._read)]
+
+    def _read(self, columns: Sequence[str], batch_rows: int, threads: bool) -> Batches:
         convert = pa.csv.ConvertOptions(
             include_columns=list(columns),
             column_types={name: pa.string() for name in columns},
@@ -267,11 +299,9 @@ class _Csv:
             strings_can_be_null=True,
             quoted_strings_can_be_null=False,
         )
-        row = 0
         with self._open(convert) as reader:
             for batch in reader:
-                yield from _sliced(row, batch, batch_rows)
-                row += batch.num_rows
+                yield from _sliced(batch, batch_rows)
 
 
 class _Arrow:
@@ -291,22 +321,23 @@ class _Arrow:
             file.seek(0)
             return pa.ipc.open_stream(file, options=options)
 
-    def batches(self, columns: Sequence[str], prune: ds.Expression | None, batch_rows: int) -> Batches:
+    def runs(self, prune: ds.Expression | None) -> list[Run]:
+        return [Run(0, 0, self._read)]
+
+    def _read(self, columns: Sequence[str], batch_rows: int, threads: bool) -> Batches:
         indices = [self.schema.get_field_index(name) for name in columns]
         reader = self._open(pa.ipc.IpcReadOptions(included_fields=indices))
         is_file = isinstance(reader, pa.ipc.RecordBatchFileReader)
-        row = 0
         for batch in map(reader.get_batch, range(reader.num_record_batches)) if is_file else reader:
-            yield from _sliced(row, batch.select(list(columns)), batch_rows)
-            row += batch.num_rows
+            yield from _sliced(batch.select(list(columns)), batch_rows)
 
 
-def _sliced(row: int, batch: pa.RecordBatch, batch_rows: int) -> Batches:
+def _sliced(batch: pa.RecordBatch, batch_rows: int) -> Batches:
     for at in range(0, batch.num_rows, batch_rows):
-        yield row + at, batch.slice(at, batch_rows)
+        yield batch.slice(at, batch_rows)
 
 
-_READERS: Final[dict[str, Any]] = {"parquet": _Parquet.open, "csv": _Csv, "arrow": _Arrow}
+_READERS: Final[dict[str, Any]] = {"parquet": ParquetReader.open, "csv": _Csv, "arrow": _Arrow}
 
 
 def delta_uri(source: Files, repo: Path) -> str:
@@ -328,4 +359,4 @@ def _delta_files(source: Files, repo: Path, version: int | None) -> Iterator[Dat
             ) from error
         raise
     for fragment in sorted(dataset.get_fragments(), key=lambda f: f.path):
-        yield DataFile(fragment.path, _Parquet(fragment, dataset.schema))
+        yield DataFile(fragment.path, ParquetReader(fragment, dataset.schema))

@@ -7,21 +7,21 @@ materialized they are read beside its source.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from itertools import chain
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from fastserve.config import Config
 from fastserve.definitions import BatchSource, batch_source
 from fastserve.errors import IncompleteHistoryError, RequestError
 from fastserve.offline.delta import OfflineTable
 from fastserve.offline.options import ReadOptions
-from fastserve.offline.source import scan_source
+from fastserve.offline.pieces import Piece, source_pieces, table_pieces
+from fastserve.offline.source import open_source
 from fastserve.offline.times import uses_as_of
+from fastserve.offline.window import Window
 from fastserve.registry import Interval, RegisteredView, uncovered
 from fastserve.timeutil import MAX_US, MIN_US, format_duration, format_timestamp, now_us
 
@@ -63,30 +63,24 @@ class History:
         self._registry = registry
         self._allow_incomplete = allow_incomplete
 
-    def read(self, rv: RegisteredView, columns: Sequence[str], times: Ints) -> Iterator[pa.RecordBatch]:
-        """Rows of ``(min(times) - ttl, max(times)]`` in `canonical_schema(rv, columns)`, ties in source order.
+    def pieces(self, rv: RegisteredView, columns: Sequence[str], times: Ints) -> list[Piece]:
+        """Rows of ``(min(times) - ttl, max(times)]``, and others near them, in source order.
 
         Raises:
             IncompleteHistoryError: the view has no history at all, or its table does not cover every label.
+            InvalidDataError: the source has no files, or lacks a column.
         """
         if not len(times):
-            return iter(())
+            return []
         source = self.source_for(rv, times)
-        start, end = visible_range(times, rv.view.ttl_us)
+        window = Window(*visible_range(times, rv.view.ttl_us))
         table = self.table(rv)
         if source is None:
-            return table.read(columns, start, end)
-        scanned = scan_source(
-            source,
-            rv,
-            self._config.repo,
-            columns=columns,
-            start_us=start,
-            end_us=end,
-            options=self.options,
-        )
+            return table_pieces(table, window)
+        files = open_source(source, self._config.repo, window, self.options)
+        found = source_pieces(files, source, rv, window, columns)
         # Pushed rows come last: of equal ones they win, as they do once the source is materialized.
-        return chain(scanned, table.read(columns, start, end)) if table.exists else scanned
+        return [*found, *(table_pieces(table, window) if table.exists else ())]
 
     def table(self, rv: RegisteredView) -> OfflineTable:
         """The view's offline table."""

@@ -152,9 +152,12 @@ def _csv_batches(
                 hint="give the files of an input the same columns",
             )
         with reading(given, file.path):
-            for row, batch in file.reader.batches(names, None, _CSV_ROWS):
-                check()
-                yield _typed(given, file, batch, row, schema)
+            row = 0
+            for run in file.reader.runs(None):
+                for batch in run.read(names, _CSV_ROWS, True):
+                    check()
+                    yield _typed(given, file, batch, row, schema)
+                    row += batch.num_rows
 
 
 def _typed(

@@ -20,7 +20,7 @@ import pyarrow.compute as pc
 from fastserve.definitions import BatchSource, FileSource, SQLSource
 from fastserve.errors import InvalidDataError
 from fastserve.offline.cast import cast_column
-from fastserve.offline.files import CSV_NULLS, DataFile, open_files, reading
+from fastserve.offline.files import CSV_NULLS, DataFile, Run, open_files, reading
 from fastserve.offline.options import READ, ReadOptions
 from fastserve.offline.schema import (
     canonical_schema,
@@ -116,23 +116,35 @@ def scan_files(
 ) -> Iterator[pa.RecordBatch]:
     """`scan_source` over files that were opened already."""
     schema = canonical_schema(rv, columns)
+    for scan in file_scans(files, source, rv, columns):
+        with reading(source, scan.file.path):
+            for run in scan.runs(window):
+                row = run.first_row
+                for batch in run.read(scan.in_file(), batch_rows, True):
+                    if batch.num_rows and (made := scan.canonical(batch, row, window, schema)) is not None:
+                        yield made
+                    row += batch.num_rows
+
+
+def file_scans(
+    files: Iterable[DataFile], source: BatchSource, rv: RegisteredView, columns: Sequence[str] | None
+) -> Iterator[FileScan]:
+    """How each file is read.
+
+    Raises:
+        InvalidDataError: a column is missing: in some file, or a feature younger than a file in all.
+    """
     unseen: set[str] | None = None
     for file in files:
-        scan = _FileScan.make(source, rv, file, columns)
+        scan = FileScan.make(source, rv, file, columns)
         unseen = set(scan.absent) if unseen is None else unseen & set(scan.absent)
-        created = scan.created if scan.created in file.reader.schema.names else None
-        prunable = scan.event in file.reader.schema.names and (created is None) == (scan.created is None)
-        prune = window.prune(file.reader.schema, scan.event, created) if prunable else None
-        with reading(source, file.path):
-            for row, batch in file.reader.batches(scan.in_file(), prune, batch_rows):
-                if batch.num_rows and (made := scan.canonical(batch, row, window, schema)) is not None:
-                    yield made
+        yield scan
     for name in sorted(unseen or ()):
         scan.check_has(scan.values[name][0])
 
 
 @dataclass(frozen=True, slots=True)
-class _FileScan:
+class FileScan:
     """How one file's columns become the canonical ones.
 
     Attributes:
@@ -154,7 +166,7 @@ class _FileScan:
     @classmethod
     def make(
         cls, source: BatchSource, rv: RegisteredView, file: DataFile, columns: Sequence[str] | None
-    ) -> _FileScan:
+    ) -> FileScan:
         column_of = {name: column for column, name in source.field_mapping.items()}
         keys = key_types(rv)
         wanted = {**keys, **feature_types(rv, columns)}
@@ -186,13 +198,20 @@ class _FileScan:
 
     def columns(self) -> list[str]:
         """Every column needed, each once."""
-        times = [self.event] if self.created is None else [self.event, self.created]
-        values = (column for name, (column, _) in self.values.items() if name not in self.absent)
-        return list(dict.fromkeys([*times, *values]))
+        return list(dict.fromkeys([*self.time_columns(), *self.columns_of(self.values)]))
 
-    def in_file(self) -> list[str]:
-        """The columns needed that the file itself holds, rather than its path."""
-        return [name for name in self.columns() if name in self.file.reader.schema.names]
+    def time_columns(self) -> list[str]:
+        """The columns with the times."""
+        return [self.event] if self.created is None else [self.event, self.created]
+
+    def columns_of(self, names: Iterable[str]) -> list[str]:
+        """The columns of join keys and features."""
+        return [self.values[name][0] for name in names if name not in self.absent]
+
+    def in_file(self, columns: Iterable[str] | None = None) -> list[str]:
+        """Of these columns, or all needed, those that the file itself holds, rather than its path."""
+        wanted = self.columns() if columns is None else dict.fromkeys(columns)
+        return [name for name in wanted if name in self.file.reader.schema.names]
 
     def check_has(self, column: str) -> None:
         names = self.file.reader.schema.names
@@ -215,30 +234,44 @@ class _FileScan:
     ) -> pa.RecordBatch | None:
         """The wanted rows of a batch; None when there is none."""
         rows = np.arange(first_row, first_row + batch.num_rows)
-        event_column = self.cast(batch, self.event, Timestamp, rows)
-        self.check_no_null(event_column, self.event, rows)
-        event = _int64(event_column)
-        created = event
-        if self.created is not None:
-            created_column = self.cast(batch, self.created, Timestamp, rows)
-            created = _int64(pc.coalesce(created_column, event_column))
+        event, created = self.times(batch, rows)
         kept = window.keeps(event, created)
         if not kept.any():
             return None
         if not kept.all():
             batch, rows, event, created = batch.filter(pa.array(kept)), rows[kept], event[kept], created[kept]
-        found = [
-            self.cast(batch, column, dtype, rows)
-            if name not in self.absent
-            else self.absent[name].take(pa.array(np.zeros(len(rows), np.int64)))
-            for name, (column, dtype) in self.values.items()
-        ]
+        found = [self.column(batch, name, rows) for name in self.values]
         for (column, _), values in zip(list(self.values.values())[: self.n_keys], found, strict=False):
             self.check_no_null(values, column, rows)
         times = [pa.array(values).cast(schema.field("event_timestamp").type) for values in (event, created)]
         layout = pa.repeat(pa.scalar(self.layout_id, pa.int32()), len(rows))
         arrays = [*found[: self.n_keys], *times, *found[self.n_keys :], layout]
         return pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def runs(self, window: Window) -> list[Run]:
+        """The runs of the file that may hold wanted rows."""
+        names = self.file.reader.schema.names
+        created = self.created if self.created in names else None
+        prunable = self.event in names and (created is None) == (self.created is None)
+        return self.file.reader.runs(
+            window.prune(self.file.reader.schema, self.event, created) if prunable else None
+        )
+
+    def times(self, batch: pa.RecordBatch, rows: Ints) -> tuple[Ints, Ints]:
+        """Event and created times, microseconds UTC, [n]."""
+        event_column = self.cast(batch, self.event, Timestamp, rows)
+        self.check_no_null(event_column, self.event, rows)
+        event: Ints = _int64(event_column)
+        if self.created is None:
+            return event, event
+        created_column = self.cast(batch, self.created, Timestamp, rows)
+        return event, _int64(pc.coalesce(created_column, event_column))
+
+    def column(self, batch: pa.RecordBatch, name: str, rows: Ints) -> pa.Array:
+        """The values of a join key or feature."""
+        if name in self.absent:
+            return self.absent[name].take(pa.array(np.zeros(len(rows), np.int64)))
+        return self.cast(batch, *self.values[name], rows)
 
     def cast(self, batch: pa.RecordBatch, column: str, dtype: DType, rows: Ints) -> pa.Array:
         from_text = self.source.format == "csv"

@@ -14,7 +14,7 @@ import pyarrow.dataset as ds
 from fastserve.definitions import FeatureView, TransformSource, batch_source
 from fastserve.definitions.load import load_definitions
 from fastserve.errors import ConfigError, FastserveError, InvalidDataError
-from fastserve.offline.files import Batches, DataFile
+from fastserve.offline.files import Batches, DataFile, Run
 from fastserve.offline.inputs import open_inputs
 from fastserve.offline.options import ReadOptions
 from fastserve.offline.times import run_times
@@ -58,12 +58,12 @@ class _Rows:
         self._table = table
         self.schema = table.schema
 
-    def batches(self, columns: Sequence[str], prune: ds.Expression | None, batch_rows: int) -> Batches:
-        """The columns in row order."""
-        row = 0
-        for batch in self._table.select(list(columns)).to_batches(max_chunksize=batch_rows):
-            yield row, batch
-            row += batch.num_rows
+    def runs(self, prune: ds.Expression | None) -> list[Run]:
+        """All rows in order."""
+        return [Run(0, len(self._table), self._read)]
+
+    def _read(self, columns: Sequence[str], batch_rows: int, threads: bool) -> Batches:
+        yield from self._table.select(list(columns)).to_batches(max_chunksize=batch_rows)
 
 
 def _function(source: TransformSource, repo: Path) -> Callable[..., Any]:

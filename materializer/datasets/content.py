@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,15 +12,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from fastserve.errors import InvalidDataError, RequestError
+from materializer.pit.stow import RANGE_ROWS
 
 PART_ROWS: Final = 131_072
 """Rows of a Parquet row group and of a hashed batch; part of the format: other parts are other bytes."""
+
+assert PART_ROWS == RANGE_ROWS  # a training set comes in such batches
 
 _TEXT: Final = (pa.string(), pa.large_string(), pa.binary(), pa.large_binary())
 
 
 def parts(table: pa.Table) -> Iterator[pa.RecordBatch]:
-    """The rows, `PART_ROWS` at a time, in buffers of their own; what lies under a null is zero."""
+    """The rows, `PART_ROWS` at a time, in buffers of their own; what lies under a null is zero.
+
+    Tables of PART_ROWS rows, the last of fewer, have the parts that all their rows together would have.
+    """
     schema = bare(table.schema)
     for at in range(0, len(table), PART_ROWS):
         part = table.slice(at, PART_ROWS)
@@ -41,11 +47,24 @@ def bare(schema: pa.Schema) -> pa.Schema:
 
 def column_hashes(table: pa.Table) -> dict[str, str]:
     """Column -> SHA-256 of its name and type, then of its Arrow IPC messages, in hex."""
-    digests = {field.name: hashlib.sha256(_header(field)) for field in table.schema}
+    digests = _ColumnDigests(table.schema)
     for part in parts(table):
-        for name in table.column_names:
-            digests[name].update(message(part.column(name), name))
-    return {name: digest.hexdigest() for name, digest in digests.items()}
+        digests.add(part)
+    return digests.hex()
+
+
+class _ColumnDigests:
+    """What `column_hashes` gives, a part at a time."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._digests = {field.name: hashlib.sha256(_header(field)) for field in schema}
+
+    def add(self, part: pa.RecordBatch) -> None:
+        for name, digest in self._digests.items():
+            digest.update(message(part.column(name), name))
+
+    def hex(self) -> dict[str, str]:
+        return {name: digest.hexdigest() for name, digest in self._digests.items()}
 
 
 def table_hash(table: pa.Table) -> str:
@@ -97,10 +116,32 @@ def file_hash(path: Path) -> str:
 
 
 def write_parquet(table: pa.Table, path: Path) -> None:
-    """Write a table; every setting that shapes the bytes is stated here."""
-    schema = bare(table.schema)
+    """Write a table."""
+    with _writer(table.schema, path) as writer:
+        for part in parts(table):
+            writer.write_batch(part, row_group_size=PART_ROWS)
+
+
+def write_hashed(schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: Path) -> dict[str, str]:
+    """Write what `write_parquet` would write of a table of these batches, each of PART_ROWS rows, the last of fewer.
+
+    Returns:
+        The `column_hashes` of that table.
+    """
+    digests = _ColumnDigests(schema)
+    with _writer(schema, path) as writer:
+        for batch in batches:
+            for part in parts(pa.Table.from_batches([batch])):
+                digests.add(part)
+                writer.write_batch(part, row_group_size=PART_ROWS)
+    return digests.hex()
+
+
+def _writer(schema: pa.Schema, path: Path) -> pq.ParquetWriter:
+    """Every setting that shapes the bytes is stated here."""
+    schema = bare(schema)
     text = [field.name for field in schema if field.type in _TEXT]  # a dictionary may take -0.0 for 0.0
-    with pq.ParquetWriter(
+    return pq.ParquetWriter(
         path,
         schema,
         version="2.6",
@@ -110,9 +151,7 @@ def write_parquet(table: pa.Table, path: Path) -> None:
         write_statistics=True,
         data_page_version="1.0",
         store_schema=True,
-    ) as writer:
-        for part in parts(table):
-            writer.write_batch(part, row_group_size=PART_ROWS)
+    )
 
 
 def read_parquet(path: Path) -> pa.Table:

@@ -19,7 +19,7 @@ from fastserve.errors import InvalidDataError, RequestError
 from fastserve.offline.history import History
 from fastserve.registry import RegisteredView, Snapshot, TrainingDataset, UsedView
 from fastserve.timeutil import format_timestamp, now_us, parse_timestamp
-from materializer.datasets.content import column_hashes, file_hash, keep_spine, table_hash, write_parquet
+from materializer.datasets.content import file_hash, keep_spine, table_hash, write_hashed
 from materializer.datasets.manifest import DATA, SPINE, DatasetManifest, installed, read_manifest, software
 from materializer.datasets.origins import Origin, Recorder
 from materializer.datasets.stage import publish, staging
@@ -49,6 +49,7 @@ class DatasetRequest:
         timestamp_column: the labels' time.
         allow_incomplete: make it although the offline table does not cover all labels.
         author: for the record.
+        memory, threads: see `build_training_set`; the data set does not depend on them.
     """
 
     name: str
@@ -59,6 +60,8 @@ class DatasetRequest:
     timestamp_column: str = "event_timestamp"
     allow_incomplete: bool = False
     author: str = ""
+    memory: int | str | None = None
+    threads: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +128,8 @@ def create(
             full_feature_names=request.full_feature_names,
             cutoff=cutoff,
             timestamp_column=request.timestamp_column,
+            threads=request.threads,
+            memory=request.memory,
         )
         origins = recorder.origins()
         manifest = _manifest(request, snapshot, asked, made, origins, folder)
@@ -229,8 +234,7 @@ def _manifest(
     folder: Path,
 ) -> DatasetManifest:
     """Write data.parquet, and describe it."""
-    table = made.to_arrow()
-    write_parquet(table, folder / DATA)
+    columns = write_hashed(made.schema, made.batches(), folder / DATA)
     fields = output_fields(
         [(part, rv.view) for part, rv in asked.parts], full_feature_names=request.full_feature_names
     )
@@ -253,7 +257,7 @@ def _manifest(
         spine_sha256=table_hash(made.spine.table),
         spine_file_sha256=file_hash(folder / SPINE),
         output_sha256=file_hash(folder / DATA),
-        columns=column_hashes(table),
+        columns=columns,
         rows=len(made),
         software=software() | (installed("duckdb") if "query" in {o.kind for o in origins.values()} else {}),
         created_at=format_timestamp(now_us()),

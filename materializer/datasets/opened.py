@@ -113,7 +113,8 @@ def make_dataset(
         raise RequestError(
             f"unknown option {min(unknown)!r}",
             where="create_training_dataset",
-            hint="options: cutoff, full_feature_names, timestamp_column, allow_incomplete, author",
+            hint="options: cutoff, full_feature_names, timestamp_column, allow_incomplete, author, memory, "
+            "threads",
         )
     table = labels
     if isinstance(labels, (str, Path)):

@@ -11,12 +11,10 @@ import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import chain
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from fastserve.config import Config
 from fastserve.definitions import BatchSource, FileSource, SQLSource, TransformSource, batch_source
@@ -25,7 +23,8 @@ from fastserve.offline.delta import OfflineTable, table_state, why_unreadable
 from fastserve.offline.files import ListedFile, delta_uri, list_files
 from fastserve.offline.history import History, visible_range
 from fastserve.offline.options import READ, ReadOptions, Spooled
-from fastserve.offline.source import open_source, scan_files
+from fastserve.offline.pieces import Piece, source_pieces, table_pieces
+from fastserve.offline.source import open_source
 from fastserve.offline.times import uses_as_of
 from fastserve.offline.window import Window
 from materializer.datasets.noted import (
@@ -101,8 +100,8 @@ class Recorder:
         self._listed: dict[int, tuple[FileSource, list[ListedFile]]] = {}
         self._noted: dict[int, NotedInputs] = {}
 
-    def read(self, rv: RegisteredView, columns: Sequence[str], times: Ints) -> Iterator[pa.RecordBatch]:
-        """As `History.read`; every read of a view sees the same version of it."""
+    def pieces(self, rv: RegisteredView, columns: Sequence[str], times: Ints) -> list[Piece]:
+        """As `History.pieces`; every read of a view sees the same version of it."""
         if rv.view_id not in self._origins:
             self._origins[rv.view_id] = self._decide(rv, times)
         only = None
@@ -112,7 +111,7 @@ class Recorder:
         if noted is not None:
             options = replace(options, pins=noted.pins, spooled=noted.spooled)
         origin = self._origins[rv.view_id]
-        return read_origin(origin, rv, columns, times, config=self._config, only=only, options=options)
+        return origin_pieces(origin, rv, columns, times, config=self._config, only=only, options=options)
 
     def _decide(self, rv: RegisteredView, times: Ints) -> Origin:
         source = self._history.source_for(rv, times)
@@ -186,8 +185,8 @@ class Replay:
         self._origins = origins
         self._config = config
 
-    def read(self, rv: RegisteredView, columns: Sequence[str], times: Ints) -> Iterator[pa.RecordBatch]:
-        """As `History.read`."""
+    def pieces(self, rv: RegisteredView, columns: Sequence[str], times: Ints) -> list[Piece]:
+        """As `History.pieces`."""
         origin = self._origins[rv.view_id]
         only = [file.path for file in origin.files]
         options = ReadOptions(
@@ -196,7 +195,7 @@ class Replay:
             pins={noted.name: noted.pin for noted in origin.inputs},
             spooled=partial(self._compare, origin, _view(rv)),
         )
-        return read_origin(origin, rv, columns, times, config=self._config, only=only, options=options)
+        return origin_pieces(origin, rv, columns, times, config=self._config, only=only, options=options)
 
     def _compare(self, origin: Origin, view: str, name: str, read: Spooled) -> None:
         """What PostgreSQL answers now with what it answered then."""
@@ -209,7 +208,7 @@ class Replay:
             self.troubles.append(Trouble("source", where, message, fatal=False))
 
 
-def read_origin(
+def origin_pieces(
     origin: Origin,
     rv: RegisteredView,
     columns: Sequence[str],
@@ -218,24 +217,23 @@ def read_origin(
     config: Config,
     only: Sequence[str] | None = None,
     options: ReadOptions = READ,
-) -> Iterator[pa.RecordBatch]:
+) -> list[Piece]:
     """The rows that labels of these times can see; of files, those of `only`; of inputs, those of `options`."""
     if not len(times) or origin.kind == "nothing":
-        return iter(())
-    start, end = visible_range(times, rv.view.ttl_us)
+        return []
+    window = Window(*visible_range(times, rv.view.ttl_us))
     table = OfflineTable(config.offline_store, config.project, rv)
     if origin.kind == "offline_table":
-        return table.read(columns, start, end, version=origin.version)
+        return table_pieces(table, window, origin.version)
     source = batch_source(rv.view.source)
     if source is None:
         raise InvalidDataError("has no batch source", where=f"FeatureView {rv.view.name!r}")
     wanted = None if only is None else frozenset(only)
-    window = Window(start, end)
     files = open_source(source, config.repo, window, options, only=wanted, version=origin.version)
-    scanned = scan_files(files, source, rv, window, columns=columns)
+    found = source_pieces(files, source, rv, window, columns)
     if origin.pushed_version is None:
-        return scanned
-    return chain(scanned, table.read(columns, start, end, version=origin.pushed_version))  # as History.read
+        return found
+    return [*found, *table_pieces(table, window, origin.pushed_version)]  # as History.pieces
 
 
 def troubles(origin: Origin, rv: RegisteredView, config: Config) -> Iterator[Trouble]:

@@ -1,11 +1,12 @@
 """The point-in-time kernel: which row each label has, and the rows' values; native, or its readable twin.
 
-    find_rows   labels (key, time) and chunks of rows (key, event time, created time)  ->  places
-    gather      places and chunks of a column                                           ->  the labels' values
+    find_rows   labels (key, time) and pieces of rows (key, event time, created time)  ->  places
+    gather      places and chunks of a column                                          ->  the labels' values
 
-A place is ``chunk << 32 | row in the chunk``, or -1: places order as positions in the source do, and chunks stay
-where they lie. `find_rows` reads keys and times alone, once, and keeps nothing of them; how it goes about it is in
-_ext/asof.pyx (natively) and asof_py.py (numpy). `gather` touches only the rows that won.
+A place is ``piece << 32 | row in the piece``, or -1: places order as positions in the source do. `find_rows` reads
+keys and times alone, once, and keeps nothing of them, so that there may be any number of rows; how it goes about it is
+in _ext/asof.pyx (natively) and asof_py.py (numpy). `gather` touches only the rows that won; its chunks are what the
+pieces became.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """`find_rows` on the native kernel: keys to codes (_ext/asof_keys.pyx), codes and times to rows (_ext/asof.pyx).
 
-Labels are cut into parts, an entity being in one. Threads take blocks of rows, turn their keys into codes and deal the
-rows out by part; then they take parts, which look at their rows of some blocks; and so on until there are none.
+Labels are cut into parts, an entity being in one. Each thread reads a piece of the rows, turns keys into codes and
+deals the rows out by part; when enough are dealt out, threads take parts, which look at their rows; and so on until
+there are none. Memory is the labels' and that of the rows dealt out, however many rows there are.
 """
 
 from __future__ import annotations
@@ -17,35 +18,49 @@ from pyarrow import types as is_
 from fastserve._native.asof import LabelTimes, Part, Rows
 from fastserve._native.asof_keys import KeyTable
 from materializer.pit import asof_py
-from materializer.pit.chunks import NONE, Ints, Labels, RowChunk, cores, in_threads, place
+from materializer.pit.chunks import (
+    NONE,
+    Ints,
+    Labels,
+    Piece,
+    RowChunk,
+    Seen,
+    cores,
+    in_threads,
+    place,
+    unseen,
+)
 from materializer.pit.factorize import canonical_key
 
 Codes = npt.NDArray[np.int32]
 Block = tuple[int, RowChunk]  # and the place of its first row
 
 _BLOCK: Final = 1 << 18  # rows that are dealt out to parts by one thread at a time
-_GROUP: Final = 1 << 21  # rows that are dealt out before parts take theirs: 48 MB
+GROUP_ROWS: Final = 1 << 21  # that are dealt out before parts take theirs: 48 MB
 _PART: Final = 1 << 14  # labels: with their best rows half a megabyte
 _MOST_PARTS: Final = 256
 
 
 def find_rows(
     labels: Labels,
-    chunks: Sequence[RowChunk],
+    pieces: Sequence[Piece],
     *,
     ttl_us: int | None = None,
     cutoff: int | Ints | None = None,
     threads: int | None = None,
+    group_rows: int = GROUP_ROWS,
+    seen: Seen = unseen,
 ) -> Ints:
     """See the twin. A cutoff for each label other than its own time is left to the twin."""
     known = isinstance(cutoff, np.ndarray)
     if known and not np.array_equal(labels.times, cutoff):  # type: ignore[arg-type]
-        return asof_py.find_rows(labels, chunks, ttl_us=ttl_us, cutoff=cutoff)
+        return asof_py.find_rows(
+            labels, pieces, ttl_us=ttl_us, cutoff=cutoff, group_rows=group_rows, seen=seen
+        )
     limit = None if known else cast("int | None", cutoff)
     join = _Join(labels, threads or cores(), ttl_us=ttl_us, cutoff=limit, known=known)
     join.each(Part.sort)
-    for group in _groups(chunks):
-        join.take(group)
+    join.read(pieces, group_rows, seen)
     places = np.full(len(labels.times), NONE, np.int64)
     join.each(lambda part: part.winners(places))
     return places
@@ -56,11 +71,12 @@ class _Join:
 
     def __init__(self, labels: Labels, threads: int, **rule: Any) -> None:
         self._threads = threads
-        self._keys = Keys(labels)
+        if labels.coded is None:
+            labels.coded = Keys(labels)
+        self._keys: Keys = labels.coded
         times = np.ascontiguousarray(labels.times)
         self._labels = LabelTimes(self._keys.codes, self._keys.n_codes, times, **rule)
         self._parts = self._labels.parts(_count(len(times), threads))
-        self._dealt: list[Rows] = []  # used again for each group
 
     def each(self, work: Callable[[Part], None]) -> None:
         """`work` on every part."""
@@ -71,21 +87,57 @@ class _Join:
 
         in_threads(some, self._parts, self._threads)
 
-    def take(self, group: Sequence[Block]) -> None:
-        """Offer blocks of rows to the labels."""
-        self._dealt += [Rows(self._labels) for _ in range(len(group) - len(self._dealt))]
-        dealt = self._dealt[: len(group)]
-        in_threads(self._deal, list(zip(dealt, group, strict=True)), self._threads)
+    def read(self, pieces: Sequence[Piece], group_rows: int, seen: Seen) -> None:
+        """Offer all rows to the labels, some group_rows at a time."""
+        shared = iter(enumerate(pieces))  # of a list: next() is one step under the GIL
+        count = max(min(self._threads, len(pieces)), 1)
+        readers = [_Reader(_blocks(shared), self._labels, self._keys) for _ in range(count)]
+
+        def deal(mine: Iterator[_Reader]) -> None:
+            for reader in mine:
+                reader.deal(max(group_rows // count, 1))
 
         def scan(part: Part) -> None:
-            for rows in dealt:
-                part.scan(rows)
+            for reader in readers:
+                for rows in reader.dealt:
+                    part.scan(rows)
 
-        self.each(scan)
+        while not all(reader.done for reader in readers):
+            in_threads(deal, readers, count)
+            self.each(scan)
+            seen(sum(reader.n_rows for reader in readers))
 
-    def _deal(self, mine: Iterator[tuple[Rows, Block]]) -> None:
-        for rows, (first, block) in mine:
+
+class _Reader:
+    """Blocks of rows read by one thread at a time, and dealt out by part.
+
+    Attributes:
+        dealt: the blocks dealt out last.
+        n_rows: how many rows they have.
+        done: there are no more blocks.
+    """
+
+    def __init__(self, blocks: Iterator[Block], labels: LabelTimes, keys: Keys) -> None:
+        self.dealt: list[Rows] = []
+        self.n_rows, self.done = 0, False
+        self._blocks, self._labels, self._keys = blocks, labels, keys
+        self._room: list[Rows] = []  # used again and again
+
+    def deal(self, n_rows: int) -> None:
+        """Deal out so many rows, or a block's more, in place of those before."""
+        self.dealt, self.n_rows = [], 0
+        while self.n_rows < n_rows:
+            found = next(self._blocks, None)
+            if found is None:
+                self.done = True
+                return
+            first, block = found
+            if len(self.dealt) == len(self._room):
+                self._room.append(Rows(self._labels))
+            rows = self._room[len(self.dealt)]
             rows.fill(self._keys.find(block), block.event_ts, block.created_ts, first)
+            self.dealt.append(rows)
+            self.n_rows += len(block.event_ts)
 
 
 def _count(n_labels: int, threads: int) -> int:
@@ -94,29 +146,19 @@ def _count(n_labels: int, threads: int) -> int:
     return -(-max(fit, threads) // threads) * threads
 
 
-def _groups(chunks: Sequence[RowChunk]) -> Iterator[list[Block]]:
-    """Some blocks at a time: so many rows that it is worth to have each part in the cache once more."""
-    group: list[Block] = []
-    rows = 0
-    for block in _blocks(chunks):
-        group.append(block)
-        rows += len(block[1].event_ts)
-        if rows >= _GROUP:
-            yield group
-            group, rows = [], 0
-    if group:
-        yield group
-
-
-def _blocks(chunks: Sequence[RowChunk]) -> Iterator[Block]:
-    """Chunks, long ones in pieces; each with the place of its first row."""
-    for number, chunk in enumerate(chunks):
-        for start in range(0, len(chunk.event_ts), _BLOCK):
-            rows = slice(start, start + _BLOCK)
-            event, created = (
-                np.ascontiguousarray(times[rows]) for times in (chunk.event_ts, chunk.created_ts)
-            )
-            yield place(number, start), RowChunk([column[rows] for column in chunk.keys], event, created)
+def _blocks(pieces: Iterator[tuple[int, Piece]]) -> Iterator[Block]:
+    """The chunks of pieces, long ones in blocks; each with the place of its first row."""
+    for number, piece in pieces:
+        before = 0
+        for chunk in piece:
+            for start in range(0, len(chunk.event_ts), _BLOCK):
+                rows = slice(start, start + _BLOCK)
+                event, created = (
+                    np.ascontiguousarray(times[rows]) for times in (chunk.event_ts, chunk.created_ts)
+                )
+                block = RowChunk([column[rows] for column in chunk.keys], event, created)
+                yield place(number, before + start), block
+            before += len(chunk.event_ts)
 
 
 class Keys:

@@ -15,51 +15,94 @@ The winner has the largest event time, so if the winner is too old for the ttl, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from materializer.pit.chunks import NONE, Ints, Labels, RowChunk
+from materializer.pit.chunks import NONE, Ints, Labels, Piece, RowChunk, Seen, place, unseen
 from materializer.pit.factorize import canonical_key, shared_codes
 
-_MAX: Final = np.iinfo(np.int64).max
+_MIN, _MAX = np.iinfo(np.int64).min, np.iinfo(np.int64).max
+GROUP_ROWS: Final = 1 << 22
 
 
 def find_rows(
     labels: Labels,
-    chunks: Sequence[RowChunk],
+    pieces: Sequence[Piece],
     *,
     ttl_us: int | None = None,
     cutoff: int | Ints | None = None,
     threads: int | None = None,
+    group_rows: int = GROUP_ROWS,
+    seen: Seen = unseen,
 ) -> Ints:
     """The place of each label's row, or -1: int64[n]. See the dispatcher for places, `asof_indices` for the rule.
 
     Args:
         labels: what is asked for.
-        chunks: rows in source order.
+        pieces: rows in source order, read once.
         ttl_us, cutoff: see `asof_indices`.
         threads: at most so many; None: as many as there are cores. The answer does not depend on it.
+        group_rows: how many rows may be held at a time, and those of a chunk. Nor on this.
+        seen: told how many rows have been read.
     """
-    lengths = np.array([len(chunk.event_ts) for chunk in chunks], np.int64)
-    starts, n_rows = np.cumsum(lengths) - lengths, int(lengths.sum())
-    row_keys = [
-        pa.concat_arrays([canonical_key(chunk.keys[i], key_type) for chunk in chunks] or [labels.keys[i][:0]])
-        for i, key_type in enumerate(labels.key_types)
-    ]
-    spine_codes, row_codes = shared_codes(labels.keys, row_keys, len(labels.times), n_rows)
-    event, created = (
-        np.concatenate([getattr(chunk, name) for chunk in chunks] or [np.empty(0, np.int64)])
-        for name in ("event_ts", "created_ts")
-    )
-    found = asof_indices(spine_codes, labels.times, row_codes, event, created, ttl_us=ttl_us, cutoff=cutoff)
-    chunk = (
-        np.searchsorted(starts, found, "right") - 1
-    )  # of several that start there, the last: the one with rows
-    return np.where(found < 0, NONE, chunk << 32 | found - np.append(starts, 0)[chunk])
+    best = _Best(len(labels.times))
+    for places, chunks in _groups(pieces, group_rows):
+        row_keys = [
+            pa.concat_arrays([canonical_key(chunk.keys[i], key_type) for chunk in chunks])
+            for i, key_type in enumerate(labels.key_types)
+        ]
+        spine_codes, row_codes = shared_codes(labels.keys, row_keys, len(labels.times), len(places))
+        event, created = (
+            np.concatenate([getattr(chunk, name) for chunk in chunks]) for name in ("event_ts", "created_ts")
+        )
+        found = asof_indices(
+            spine_codes, labels.times, row_codes, event, created, ttl_us=ttl_us, cutoff=cutoff
+        )
+        best.offer(np.flatnonzero(found >= 0), found[found >= 0], event, created, places)
+        seen(len(places))
+    return best.place
+
+
+class _Best:
+    """Each label's best row so far: of all rows that may be taken, the best of the bests of some is the best."""
+
+    def __init__(self, n: int) -> None:
+        self.event, self.created = np.full(n, _MIN), np.full(n, _MIN)
+        self.place = np.full(n, NONE, np.int64)
+
+    def offer(self, labels: Ints, rows: Ints, event: Ints, created: Ints, places: Ints) -> None:
+        """Rows that some labels have among others than before."""
+        mine = (event[rows], created[rows], places[rows])
+        held = (self.event[labels], self.created[labels], self.place[labels])
+        better = mine[2] > held[2]
+        for new, old in ((mine[1], held[1]), (mine[0], held[0])):
+            better = (new > old) | ((new == old) & better)
+        labels = labels[better]
+        for column, new in zip((self.event, self.created, self.place), mine, strict=True):
+            column[labels] = new[better]
+
+
+def _groups(pieces: Sequence[Piece], group_rows: int) -> Iterator[tuple[Ints, list[RowChunk]]]:
+    """Chunks, some together; and the places of their rows."""
+    places: list[Ints] = []
+    chunks: list[RowChunk] = []
+    held = 0
+    for number, piece in enumerate(pieces):
+        first = place(number)
+        for chunk in piece:
+            places.append(np.arange(first, first + len(chunk.event_ts)))
+            chunks.append(chunk)
+            first += len(chunk.event_ts)
+            held += len(chunk.event_ts)
+            if held >= group_rows:
+                yield np.concatenate(places), chunks
+                places, chunks, held = [], [], 0
+    if chunks:
+        yield np.concatenate(places), chunks
 
 
 def asof_indices(

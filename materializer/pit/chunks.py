@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Final, NamedTuple, TypeVar
+from dataclasses import dataclass
+from typing import Any, Final, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -21,22 +22,25 @@ TAKE_ROWS: Final = 1 << 18
 NONE: Final = -1
 
 
-class Labels(NamedTuple):
-    """What is asked for.
+@dataclass(slots=True)
+class Labels:
+    """What is asked for; one for all views that have the same join keys.
 
     Attributes:
         keys: one array for each join key, as `canonical_key` makes them, [n]; none for a view without entities.
         times: microseconds UTC, [n].
         key_types: what each join key is declared as.
+        coded: the keys as the kernel has them, once it has looked at them.
     """
 
     keys: Sequence[pa.Array]
     times: Ints
     key_types: Sequence[str]
+    coded: Any = None
 
 
 class RowChunk(NamedTuple):
-    """Rows in source order; all but keys without nulls.
+    """Rows of a piece in source order; all but keys without nulls.
 
     Attributes:
         keys: one array for each join key, of any form that `canonical_key` takes, [m].
@@ -60,6 +64,17 @@ class Column(NamedTuple):
     chunks: Sequence[pa.Array]
     kind: pa.DataType
     places: Ints
+
+
+Piece = Iterable[RowChunk]
+"""Rows that one thread reads, once: places count on from each of its chunks to the next."""
+
+Seen = Callable[[int], None]
+"""Told how many more rows have been read."""
+
+
+def unseen(rows: int) -> None:
+    """Nobody is told."""
 
 
 def place(chunk: int, row: int = 0) -> int:

@@ -1,8 +1,13 @@
-"""One view joined to the labels: keys and times to rows, rows to values."""
+"""One view joined to the labels: keys and times to rows, rows to values.
+
+pieces   keys and times of all rows            ->  places: the row of each label         find_rows
+pieces   features of the rows that have a label  ->  found: what became of each piece    winners.py
+places, found                                  ->  values                                answer
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,6 +21,7 @@ from fastserve.offline.schema import (
     feature_types,
     layouts_without,
 )
+from fastserve.types import arrow_type
 from materializer.pit.asof import find_rows, gather
 from materializer.pit.chunks import Column, Ints, Labels, RowChunk, place
 
@@ -33,10 +39,7 @@ def join_view(
     cutoff: int | Ints | None = None,
     threads: int | None = None,
 ) -> dict[str, pa.ChunkedArray]:
-    """The features in force at each label, each of length n and of its declared Arrow type.
-
-    Nulls stay typed nulls, so integers stay integers. The declared default stands where no row is in force, and
-    where the row is older than the field; an explicit null in a row stays null.
+    """The features in force at each label, each of length n and of its declared Arrow type, of rows in memory.
 
     Args:
         keys: join key -> the labels' values, as `canonical_key` makes them, [n].
@@ -49,28 +52,65 @@ def join_view(
     """
     batches = rows.to_batches()
     labels = Labels([keys[name] for name in rv.join_keys], times, list(rv.join_keys.values()))
-    chunks = [
-        RowChunk([batch[name] for name in rv.join_keys], _int64(batch[EVENT_TS]), _int64(batch[CREATED_TS]))
-        for batch in batches
-    ]
-    places = find_rows(labels, chunks, ttl_us=rv.view.ttl_us, cutoff=cutoff, threads=threads)
-    columns = [_column(batches, name, places, rv) for name in features]
+    pieces = [row_chunks([batch], rv) for batch in batches]
+    places = find_rows(labels, pieces, ttl_us=rv.view.ttl_us, cutoff=cutoff, threads=threads)
+    found = [of_age(batch, rv, features) for batch in batches]
+    return answer(places, found, rv, features, threads=threads)
+
+
+def row_chunks(
+    batches: Sequence[pa.RecordBatch] | Iterator[pa.RecordBatch], rv: RegisteredView
+) -> Iterator[RowChunk]:
+    """Keys and times as the kernel takes them."""
+    for batch in batches:
+        keys = [batch[name] for name in rv.join_keys]
+        yield RowChunk(keys, _int64(batch[EVENT_TS]), _int64(batch[CREATED_TS]))
+
+
+def answer(
+    places: Ints,
+    found: Sequence[pa.RecordBatch | None],
+    rv: RegisteredView,
+    features: Sequence[str],
+    *,
+    threads: int | None = None,
+) -> dict[str, pa.ChunkedArray]:
+    """The values at places. Nulls stay typed nulls, so integers stay integers; the declared default stands where no
+    row is in force.
+
+    Args:
+        places: chunk and row, [n].
+        found: the chunks, from `of_age`; None for one that no place is in.
+    """
+    types = feature_types(rv, features)
+    filled = np.where(places < 0, place(len(found)), places)
+    columns = []
+    for name, dtype in types.items():
+        kind = arrow_type(dtype)
+        nothing = pa.nulls(0, kind)
+        chunks = [nothing if batch is None else batch[name] for batch in found]
+        default = default_array(dtype, rv.defaults[name])
+        if default.null_count:
+            columns.append(Column(chunks, kind, places))
+        else:  # the default becomes one more chunk, and is taken like any other value
+            columns.append(Column([*chunks, default], kind, filled))
     return dict(zip(features, gather(columns, threads=threads), strict=True))
 
 
-def _column(batches: Sequence[pa.RecordBatch], name: str, places: Ints, rv: RegisteredView) -> Column:
-    """A feature's chunks, and where in them each label's value is."""
-    default = default_array(feature_types(rv)[name], rv.defaults[name])
-    chunks = [batch[name] for batch in batches]
-    if not default.null_count:  # the default becomes one more chunk, and is taken like any other value
-        older = layouts_without(rv, name)
+def of_age(batch: pa.RecordBatch, rv: RegisteredView, features: Sequence[str]) -> pa.RecordBatch:
+    """Features alone; the declared default where the row is older than the field, an explicit null stays null."""
+    made = []
+    layouts = None
+    for name, dtype in feature_types(rv, features).items():
+        values, default = batch[name], default_array(dtype, rv.defaults[name])
+        older = [] if default.null_count else layouts_without(rv, name)
         if older:
-            written = Column([batch[LAYOUT] for batch in batches], pa.int32(), places)
-            layouts = gather([written])[0].fill_null(-1).to_numpy()
-            places = np.where(np.isin(layouts, older), -1, places)
-        places = np.where(places < 0, place(len(chunks)), places)
-        chunks.append(default)
-    return Column(chunks, default.type, places)
+            layouts = batch[LAYOUT].to_numpy(zero_copy_only=False) if layouts is None else layouts
+            rows = np.where(np.isin(layouts, older), len(values), np.arange(len(values)))
+            if len(values) and (rows == len(values)).any():
+                values = pa.concat_arrays([values, default]).take(pa.array(rows))
+        made.append(values)
+    return pa.RecordBatch.from_arrays(made, names=list(features))
 
 
 def _int64(column: pa.Array) -> Ints:

@@ -24,7 +24,7 @@ import pyarrow.dataset as ds
 
 from fastserve.definitions import SQLSource
 from fastserve.errors import DefinitionError, InvalidDataError
-from fastserve.offline.files import Batches, DataFile
+from fastserve.offline.files import Batches, DataFile, Run
 from fastserve.offline.inputs import open_inputs
 from fastserve.offline.options import ReadOptions
 from fastserve.offline.sql.engine import connected, load_duckdb, lock, quoted
@@ -90,8 +90,11 @@ class _Answer:
         with saying(source):
             self.schema = watched.do(lambda: answer_schema(connection, source, given))
 
-    def batches(self, columns: Sequence[str], prune: ds.Expression | None, batch_rows: int) -> Batches:
-        """The wanted rows of the answer."""
+    def runs(self, prune: ds.Expression | None) -> list[Run]:
+        """The wanted rows of the answer, asked for each time that they are read."""
+        return [Run(0, 0, self._read)]
+
+    def _read(self, columns: Sequence[str], batch_rows: int, threads: bool) -> Batches:
         text, bounds = self._text(columns)
         watched = self._watched
 
@@ -99,14 +102,12 @@ class _Answer:
             answer = self._connection.sql(text, params={**self._given, **bounds})
             return answer.to_arrow_reader(batch_rows)  # executed as it is read
 
-        row = 0
         with saying(self._source):
             reader = watched.do(begin)
             ahead: Future[pa.RecordBatch | None] = watched.start(lambda: _next(reader))
             while (batch := watched.wait(ahead)) is not None:
                 ahead = watched.start(lambda: _next(reader))
-                yield row, batch
-                row += batch.num_rows
+                yield batch
 
     def _text(self, columns: Sequence[str]) -> tuple[str, dict[str, datetime]]:
         """The query with the window's bounds and an order that only equal rows share."""

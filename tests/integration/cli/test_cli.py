@@ -15,7 +15,7 @@ import pyarrow.parquet
 import pytest
 
 from fastserve.cli.get import parse_entities
-from fastserve.cli.training_set import write_table
+from fastserve.cli.training_set import write_rows
 from fastserve.errors import InvalidEntityError, RequestError
 from tests.support import make_repo
 
@@ -160,7 +160,7 @@ def test_join_keys_in_a_csv_spine_have_their_declared_type(tmp_path: Path) -> No
 def test_lists_do_not_fit_into_csv(tmp_path: Path) -> None:
     table = pa.table({"x": [[1, 2]]})
     with pytest.raises(RequestError, match=r"out.csv: cannot be written: .*\n.*write .parquet"):
-        write_table(table, str(tmp_path / "out.csv"))
+        write_rows(table.schema, table.to_batches(), str(tmp_path / "out.csv"))
     assert not list(tmp_path.iterdir())
 
 

@@ -27,7 +27,7 @@ class Kernel(NamedTuple):
         row_codes, events, created = (np.asarray(x, np.int64) for x in rows)
         bounds = [0, *cuts, len(events)]
         keys = _keys(row_codes)
-        chunks = [RowChunk([keys[a:b]], events[a:b], created[a:b]) for a, b in itertools.pairwise(bounds)]
+        chunks = [[RowChunk([keys[a:b]], events[a:b], created[a:b])] for a, b in itertools.pairwise(bounds)]
         places = self.find_rows(Labels([_keys(codes)], times, ["int64"]), chunks, **rule)
         assert places.dtype == np.int64 and len(places) == len(times)
         return indices(places, bounds).tolist()

@@ -24,7 +24,7 @@ def found(kernel, labels, rows, types, *, threads=2):
     for columns in rows:
         m = len(columns[0])
         stamps = np.arange(at, at + m)
-        chunks.append(RowChunk(columns, stamps, stamps))
+        chunks.append([RowChunk(columns, stamps, stamps)])
         starts.append(at)
         at += m
     asked = Labels(canonical, np.full(n, 10**6), types)

@@ -177,6 +177,7 @@ class FeatureStore:
         allow_incomplete: bool = False,
         threads: int | None = None,
         memory: int | str | None = None,
+        progress: bool = False,
     ) -> TrainingSet:
         """Features as of each row's time: N rows in, N rows out, in their order, label columns untouched.
 
@@ -190,26 +191,30 @@ class FeatureStore:
             threads: that join; None for as many as this process has cores. The answer is the same.
             memory: that this process may hold while it joins, ``"1.5GiB"`` or bytes; what does not fit goes to a
                 temporary file, and `batches()` of the answer reads it from there. None for no limit.
+            progress: show a bar on standard error, if that is a terminal.
 
         Raises:
             RequestError: the spine lacks a column, names would collide, or the memory is too little.
             UnknownObjectError: a view, feature or service is not registered.
             IncompleteHistoryError: labels reach outside what is materialized.
         """
+        from materializer.progress import join_bar  # noqa: PLC0415
         from materializer.training import build_training_set, to_spine  # noqa: PLC0415
 
-        return build_training_set(
-            to_spine(entity_df),
-            self.snapshot.resolve(self._projections(features, service)),
-            config=self.config,
-            registry=self.registry,
-            full_feature_names=full_feature_names,
-            cutoff=cutoff,
-            timestamp_column=timestamp_column,
-            allow_incomplete=allow_incomplete,
-            threads=threads,
-            memory=memory,
-        )
+        with join_bar(progress) as watch:
+            return build_training_set(
+                to_spine(entity_df),
+                self.snapshot.resolve(self._projections(features, service)),
+                config=self.config,
+                registry=self.registry,
+                full_feature_names=full_feature_names,
+                cutoff=cutoff,
+                timestamp_column=timestamp_column,
+                allow_incomplete=allow_incomplete,
+                threads=threads,
+                memory=memory,
+                watch=watch,
+            )
 
     def _projections(
         self, features: Features | None, service: str | None
@@ -241,7 +246,8 @@ class FeatureStore:
             name: of the data set; its id is the name and a hash of all it is made of.
             features: references and views; or name a registered service.
             output: the directory to make; by default one under `.fastserve/training` of the repo.
-            options: cutoff, full_feature_names, timestamp_column, allow_incomplete, author, memory, threads.
+            options: cutoff, full_feature_names, timestamp_column, allow_incomplete, author, memory, threads,
+                progress.
 
         Raises:
             RequestError: a wrong name, output or option, or as `get_historical_features`; nothing was written.

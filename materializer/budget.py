@@ -24,7 +24,7 @@ from materializer.pit.stow import RANGE_ROWS
 _UNITS: Final = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9, "t": 10**12,
                  "ki": 2**10, "mi": 2**20, "gi": 2**30, "ti": 2**40}  # fmt: skip
 _MIB: Final = 1 << 20
-_READING: Final = 40 * _MIB
+_READING: Final = 32 * _MIB
 _SLACK: Final = 0.12  # what allocators keep for themselves
 _A_ROW: Final = 24  # bytes dealt out
 _GROUP_ROWS: Final = 1 << 21
@@ -119,7 +119,7 @@ class Budget:
             return cls(threads, max(need.labels, 1), _GROUP_ROWS, None)
         held = resident()
         per_label = _A_LABEL + 8 * need.views + _PER_KEY + 3 * need.key_bytes
-        answering = 4 * RANGE_ROWS * need.row_bytes
+        answering = 3 * RANGE_ROWS * need.row_bytes
         fewest = min(RANGE_ROWS, need.labels)
         least = _READING + _A_ROW * _LEAST_GROUP + answering + _LEAST_FOUND * need.views + fewest * per_label
         room = (memory - held) * (1 - _SLACK)

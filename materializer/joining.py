@@ -23,6 +23,7 @@ from materializer.pit.chunks import NONE, Ints, Labels
 from materializer.pit.join import row_chunks
 from materializer.pit.stow import RANGE_ROWS, Answers, Spool
 from materializer.pit.winners import read_winners
+from materializer.progress import Watch, unwatched
 
 if TYPE_CHECKING:
     from fastserve.registry import RegisteredView
@@ -35,14 +36,21 @@ class RowReader(Protocol):
         """As `History.pieces`."""
 
 
-class Watch(Protocol):
-    """Told how far a join is: of a view's rows so many more were read, of so many in all; 0 where nobody knows."""
+@dataclass(slots=True)
+class _Count:
+    """Rows of a view that have been read, for those who watch."""
 
-    def __call__(self, view: str, phase: str, rows: int, total: int) -> None: ...
+    watch: Watch
+    view: str
+    total: int
+    done: int = 0
 
+    def add(self, rows: int) -> None:
+        self.reach(self.done + rows)
 
-def unwatched(view: str, phase: str, rows: int, total: int) -> None:
-    """Nobody is told."""
+    def reach(self, done: int) -> None:
+        self.done = done
+        self.watch(self.view, done, self.total)
 
 
 @dataclass(slots=True)
@@ -143,18 +151,23 @@ def join_all(
     answers = [Answers(join.rv, list(join.features), n, spool) for join in joins]
     # Listed once, so that all labels see the same rows, whoever writes meanwhile.
     pieces = [history.pieces(join.rv, list(join.features), rule.times) for join in joins]
+    parts = -(-n // budget.labels)
+    counts = [
+        _Count(watch, join.rv.view.name, 2 * parts * sum(piece.n_rows for piece in read))
+        for join, read in zip(joins, pieces, strict=True)
+    ]
     for first in range(0, n, budget.labels):
         stop = min(first + budget.labels, n)
         labels: dict[
             tuple[Any, ...], Labels
         ] = {}  # one for all views with the same keys: they are looked at once
-        for join, made, read in zip(joins, answers, pieces, strict=True):
+        for join, made, read, count in zip(joins, answers, pieces, counts, strict=True):
             if join.same_keys not in labels:
                 keys = [join.keys[name][first:stop] for name in join.rv.join_keys]
                 labels[join.same_keys] = Labels(
                     keys, rule.times[first:stop], list(join.rv.join_keys.values())
                 )
-            _join(join, labels[join.same_keys], rule.of(first, stop), read, budget, made, first, watch)
+            _join(join, labels[join.same_keys], rule.of(first, stop), read, budget, made, first, count)
     return answers
 
 
@@ -166,11 +179,11 @@ def _join(
     budget: Budget,
     made: Answers,
     first: int,
-    watch: Watch,
+    count: _Count,
 ) -> None:
     """One view for some labels."""
     rv, features = join.rv, list(join.features)
-    total = sum(piece.n_rows for piece in pieces)
+    done = count.done + 2 * sum(piece.n_rows for piece in pieces)
     places = find_rows(
         labels,
         [row_chunks(piece.keys(), rv) for piece in pieces],
@@ -178,7 +191,7 @@ def _join(
         cutoff=rule.cutoff,
         threads=budget.threads,
         group_rows=budget.group_rows,
-        seen=lambda rows: watch(rv.view.name, "match", rows, total),
+        seen=count.add,
     )
 
     def stow(found: dict[int, pa.RecordBatch], of: Ints) -> None:
@@ -193,8 +206,9 @@ def _join(
         threads=budget.threads,
         most_bytes=budget.found_bytes,
         full=stow,
-        seen=lambda rows: watch(rv.view.name, "read", rows, total),
+        seen=count.add,
     )
+    count.reach(done)  # of pieces without a row for any label too
     if len(labels.times) < made.n and found:  # other labels come after these
         stow(found, np.flatnonzero(places >= 0))
     elif found:

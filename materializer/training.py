@@ -26,9 +26,10 @@ from fastserve.registry import RegisteredView
 from fastserve.timeutil import parse_timestamp
 from fastserve.types import DType, arrow_type
 from materializer.budget import Budget, Need, parse_memory
-from materializer.joining import Join, Joined, RowReader, Rule, Watch, join_all, unwatched
+from materializer.joining import Join, Joined, RowReader, Rule, join_all
 from materializer.pit.spine import Spine, label_keys, label_times, to_spine
 from materializer.pit.stow import RANGE_ROWS, Spool
+from materializer.progress import Watch, unwatched
 
 if TYPE_CHECKING:
     from fastserve.registry import Registry

@@ -62,6 +62,7 @@ def create_command(repo: str, as_json: bool, name: str, output: str, **options: 
     cutoff = options.pop("cutoff")
     options["cutoff"] = "label_time" if cutoff == "label-time" else _moment(cutoff)
     options["features"] = list(options["features"]) or None
+    options["progress"] = True
     spine = options.pop("spine")
     with FeatureStore(repo) as store:
         summary = (_keep if name else _join)(store, spine, name, output, options)

@@ -24,6 +24,7 @@ from materializer.datasets.manifest import DATA, SPINE, DatasetManifest, install
 from materializer.datasets.origins import Origin, Recorder
 from materializer.datasets.stage import publish, staging
 from materializer.pit.spine import Spine, to_spine
+from materializer.progress import Watch, unwatched
 from materializer.training import TrainingSet, as_of, join_features
 
 if TYPE_CHECKING:
@@ -97,7 +98,13 @@ class _Asked:
 
 
 def create(
-    config: Config, registry: Registry, spine: Any, request: DatasetRequest, *, output: str | Path = ""
+    config: Config,
+    registry: Registry,
+    spine: Any,
+    request: DatasetRequest,
+    *,
+    output: str | Path = "",
+    watch: Watch = unwatched,
 ) -> DatasetManifest:
     """Make a data set and register it; one that is there already, made of the same, is left as it is.
 
@@ -130,6 +137,7 @@ def create(
             timestamp_column=request.timestamp_column,
             threads=request.threads,
             memory=request.memory,
+            watch=watch,
         )
         origins = recorder.origins()
         manifest = _manifest(request, snapshot, asked, made, origins, folder)

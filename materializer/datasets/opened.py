@@ -18,6 +18,7 @@ from materializer.datasets.create import DatasetRequest, create
 from materializer.datasets.labels import read_labels
 from materializer.datasets.manifest import DATA, MANIFEST, DatasetManifest, read_manifest
 from materializer.pit.spine import Spine
+from materializer.progress import join_bar
 from materializer.training import TrainingSet
 
 if TYPE_CHECKING:
@@ -103,23 +104,26 @@ def make_dataset(
     """`create` from a frame or the path of a file, and the data set opened.
 
     Args:
-        fields: of DatasetRequest, by name.
+        fields: of DatasetRequest, by name; and `progress`, whether to show a bar.
 
     Raises:
         RequestError: an unknown field, or as `create`.
     """
+    fields = dict(fields)
+    progress = bool(fields.pop("progress", False))
     unknown = set(fields) - {field.name for field in dataclass_fields(DatasetRequest)}
     if unknown:
         raise RequestError(
             f"unknown option {min(unknown)!r}",
             where="create_training_dataset",
             hint="options: cutoff, full_feature_names, timestamp_column, allow_incomplete, author, memory, "
-            "threads",
+            "threads, progress",
         )
     table = labels
     if isinstance(labels, (str, Path)):
         table = read_labels(str(labels), registry.snapshot().key_columns())
-    manifest = create(config, registry, table, DatasetRequest(**fields), output=output)
+    with join_bar(progress) as watch:
+        manifest = create(config, registry, table, DatasetRequest(**fields), output=output, watch=watch)
     return open_dataset(config, registry, manifest.id)
 
 

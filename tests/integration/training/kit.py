@@ -103,12 +103,12 @@ class Repo:
     def tightly(self, spine: Any, features: Any, **options: Any) -> pa.Table:
         """The same within hardly any memory: a few labels at a time, all values by way of the disk."""
         n = len(to_spine(spine).table)
-        budget = Budget(2, max(4, n // 3), 3, 0)
+        budget = Budget(2, max(4, n // 2 + 1), 3, 0)
         with ExitStack() as patched:
             for module in (stow, joining, training):
                 patched.enter_context(patch.object(module, "RANGE_ROWS", max(3, n // 5)))
             for module, name in ((files, "RUN_BYTES"), (pieces, "KEY_ROWS"), (pieces, "VALUE_ROWS")):
-                patched.enter_context(patch.object(module, name, 2 if n < 50 else 200))
+                patched.enter_context(patch.object(module, name, 2 if n < 50 else 5_000))
             patched.enter_context(patch.object(training.Budget, "of", lambda *_: budget))
             made = self.store.get_historical_features(spine, features, **options, memory="1GiB")
             return pa.Table.from_batches(made.batches(), made.schema)

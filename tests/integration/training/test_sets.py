@@ -21,6 +21,7 @@ from fastserve.errors import (
     UnknownObjectError,
 )
 from fastserve.types import arrow_type, parse_dtype
+from materializer.training import build_training_set, to_spine
 from tests.integration.training.kit import T0, Repo, ts, values, write_source
 from tests.oracles.bits import bits
 
@@ -448,3 +449,40 @@ def test_a_table_that_is_gone_is_not_an_empty_history(repo, tmp_path):
     shutil.rmtree(repo.store.config.offline_store)
     with pytest.raises(IncompleteHistoryError, match="there is no table at"):
         repo.train(pa.table({"u": [1], "event_timestamp": ts([1])}), ["w:v"])
+
+
+def watched(repo, view, watch, **options):
+    spine = to_spine(SPINE.rename_columns(["place", "dest", "event_timestamp", "y"]))
+    parts = repo.store.snapshot.resolve((view["v"],))
+    return build_training_set(
+        spine, parts, config=repo.store.config, registry=repo.store.registry, watch=watch, **options
+    )
+
+
+@pytest.mark.parametrize("memory", [None, "8GiB"])
+def test_who_watches_is_told_of_every_row_twice_and_that_all_is_done(repo, memory):
+    view = repo.view("weather", WEATHER, V, keys={"place": "string"})
+    told = []
+    watched(repo, view, lambda *of: told.append(of), memory=memory)
+    assert told == sorted(told) and told[-1] == ("weather", 2 * len(WEATHER), 2 * len(WEATHER))
+    assert {(name, total) for name, _, total in told} == {("weather", 2 * len(WEATHER))}
+
+
+@pytest.mark.parametrize("format", ["parquet", "csv", "arrow"])
+def test_a_file_that_is_written_to_meanwhile_is_an_error(repo, format):
+    view = repo.view("weather", WEATHER, V, keys={"place": "string"}, backend=format)
+
+    def write_once(*_):
+        if not written:
+            written.append(write_source(repo.folder, "weather", WEATHER.slice(1), format))
+
+    written = []
+    with pytest.raises(InvalidDataError, match=r"changed while it was read|cannot be read"):
+        watched(repo, view, write_once)
+    assert written and watched(repo, view, lambda *_: None).features
+
+
+def test_too_little_memory_is_refused_before_anything_is_read(repo):
+    view = repo.view("weather", WEATHER, V, keys={"place": "string"})
+    with pytest.raises(RequestError, match=r"(?s)is too little: the process holds .* give [\d,]+MiB or more"):
+        watched(repo, view, lambda *_: pytest.fail("it was read"), memory="1MB")

@@ -39,18 +39,26 @@ Exit codes:
 )
 @click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes.")
 @click.option("--again", is_flag=True, help="Do dates that are complete again, too.")
+@click.option("--plan", "only_plan", is_flag=True, help="Say what it would do and take, and do nothing.")
+@click.option("--json", "as_json", is_flag=True, help="The plan as JSON.")
 @click.option("--repo", default=".", metavar="DIR", show_default=True, help="Where fastserve.toml is.")
 @click.option("--now", "now_us", callback=time_option, metavar="TIME", help="Replay: this is the present.")
 @click.pass_context
-def backfill_command(ctx: click.Context, /, repo: str, **options: Any) -> None:
+def backfill_command(
+    ctx: click.Context, /, repo: str, only_plan: bool, as_json: bool, **options: Any
+) -> None:
     """Fill a view's stores date by date, UTC, in parallel; what is complete already is left out.
 
     VIEW is NAME or NAME@vN. The registry keeps for each date and store whether it is complete, and of which files:
     running the same command again does the dates that are missing, whose files changed, or whose rows a store has
     lost. Dates are done newest first.
     """
-    from materializer.backfill import BackfillRequest, backfill  # noqa: PLC0415  (--help must not wait for Arrow)
+    from materializer.backfill import BackfillRequest, backfill, make_plan  # noqa: PLC0415  (--help is quick)
 
+    if only_plan:
+        plan = make_plan(Config.from_repo(repo), BackfillRequest(**options))
+        click.echo(json.dumps(plan.to_dict()) if as_json else str(plan))
+        return
     stop = Stop()
     with stop.on_signals(), progress_bar() as progress:
         summary = backfill(Config.from_repo(repo), BackfillRequest(**options), progress=progress, stop=stop)

@@ -8,7 +8,8 @@ pool.py commit    files of finished dates in one commit of the offline table, th
 
 from __future__ import annotations
 
+from materializer.backfill.plan import BackfillPlan, make_plan
 from materializer.backfill.run import backfill
 from materializer.backfill.values import BackfillRequest, BackfillSummary
 
-__all__ = ["BackfillRequest", "BackfillSummary", "backfill"]
+__all__ = ["BackfillPlan", "BackfillRequest", "BackfillSummary", "backfill", "make_plan"]

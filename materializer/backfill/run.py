@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date
@@ -94,18 +95,24 @@ class Window:
 class Ledger:
     """What the registry says of a view's dates, as far as the stores still bear it out."""
 
-    def __init__(self, config: Config, registry: Registry, online: OnlineSink, chosen: Chosen) -> None:
+    def __init__(
+        self, config: Config, registry: Registry, keeps: Callable[[int], bool], chosen: Chosen
+    ) -> None:
         self._registered = chosen.registered
         self._table = OfflineTable(config.offline_store, config.project, chosen.registered)
         self.states = registry.backfills.dates(chosen.registered.view_id)
         self.lost: set[Target] = set()
         self._rows: dict[str, int] = {}
         for target in chosen.targets:
-            there = online.keeps(chosen.registered.view_id) if target == "online" else self._table.exists
+            there = keeps(chosen.registered.view_id) if target == "online" else self._table.exists
             if not there:
                 self.lost.add(target)
         if "offline" in chosen.targets and "offline" not in self.lost:
             self._rows = rows_by_date(self._table)
+
+    def has(self, target: Target) -> bool:
+        """Whether anything was ever written to a store."""
+        return any(s.target == target and s.rows for s in self.states.values())
 
     def state(self, day: date, target: Target) -> DateState | None:
         """What is noted of a date; None where that is nothing, or where the store lost its rows."""
@@ -178,7 +185,7 @@ class _Run:
         first = start_of(min(found.dates)) if found.dates else window.end_us - 1
         self._about.start_us = first if window.start_us is None else window.start_us
         self._about.end_us = window.end_us - 1
-        ledger = Ledger(self._config, self._registry, self._online, chosen)
+        ledger = Ledger(self._config, self._registry, self._online.keeps, chosen)
         known = self._todo(found, ledger)
         self._about.dates_skipped = len(found.dates) * len(chosen.targets) - len(known)
         if known or not self._is_covered():

@@ -26,6 +26,7 @@ Exit codes:
 @click.option("--repo", default=".", metavar="DIR", show_default=True, help="Where fastserve.toml is.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be done.")
 @click.option("--json", "as_json", is_flag=True, help="One line of JSON instead of a table.")
+@click.option("--order/--no-order", default=True, help="Order large dates by entity.", show_default=True)
 @click.option(
     "--vacuum-after",
     "vacuum_after_us",

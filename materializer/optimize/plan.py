@@ -37,7 +37,7 @@ def make_plan(days: Sequence[Day], ordered: Mapping[str, int], today: date, *, k
     Args:
         ordered: date -> rows when it was ordered last.
         today: dates from then on still grow, and are not ordered.
-        keyed: whether the view has entities.
+        keyed: whether the view has entities, and dates are to be ordered by them.
     """
     order = [day for day in days if keyed and day.day < today and _pays(day, ordered)]
     rest = [day for day in days if day not in order]

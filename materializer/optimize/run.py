@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Final
 from fastserve.config import Config
 from fastserve.errors import AlreadyRunningError, FastserveError, RequestError
 from fastserve.offline.delta import OfflineTable
-from fastserve.offline.inventory import inventory, totals
+from fastserve.offline.inventory import Day, inventory, totals
 from fastserve.offline.retention import kept_from
 from fastserve.offline.rewrite import TARGET_BYTES, Rewrite, rewriting
 from fastserve.registry import RegisteredView, open_registry
 from fastserve.timeutil import DAY_US, format_duration
 from fastserve.timeutil import now_us as wall_clock_us
-from materializer.optimize.plan import grouped, make_plan
+from materializer.optimize.plan import Plan, grouped, make_plan
 from materializer.optimize.report import Report, ViewReport
 from materializer.select import name_of, named
 from materializer.stop import Stop, Stopped
@@ -55,6 +55,7 @@ class Request:
         views: `NAME` or `NAME@vN`; none for all that have an offline table.
         dry_run: only say what would be done.
         vacuum_after_us: files of versions that were replaced longer ago are deleted.
+        order: order large dates by entity; files get about a quarter larger.
         keep_datasets: keep what versions need that recorded training data sets were made from.
         now_us: the present that retention counts from, for a replay; None for the wall clock.
     """
@@ -62,6 +63,7 @@ class Request:
     views: tuple[str, ...] = ()
     dry_run: bool = False
     vacuum_after_us: int = VACUUM_AFTER_US
+    order: bool = True
     keep_datasets: bool = True
     now_us: int | None = None
 
@@ -154,9 +156,7 @@ class _ViewRun:
         first = self._first_day()
         old = [each for each in days if first is not None and each.day < first]
         about.dates_removed, about.rows_removed = len(old), totals(old)[2]
-        plan = make_plan(
-            days[len(old) :], self._ordered(), self._today(), keyed=bool(self._table.rv.join_keys)
-        )
+        plan = self._plan(days[len(old) :])
         about.dates_joined, about.dates_ordered = len(plan.join), len(plan.order)
         about.pinned = self._pinned()
         about.files_deleted, about.bytes_deleted = Rewrite(self._table).vacuum(
@@ -187,9 +187,8 @@ class _ViewRun:
     def _arrange(self, files: Rewrite) -> None:
         """Order and join what pays."""
         ordered = self._ordered()
-        days = inventory(self._table.open())
         keys = sorted(self._table.rv.join_keys)
-        plan = make_plan(days, ordered, self._today(), keyed=bool(keys))
+        plan = self._plan(inventory(self._table.open()))
         for day in plan.order:
             self._stop.check()
             if files.order(day.day, keys):
@@ -200,6 +199,10 @@ class _ViewRun:
             self._stop.check()
             if files.compact(group, 2, TARGET_BYTES):
                 self._about.dates_joined += len(group)
+
+    def _plan(self, days: Sequence[Day]) -> Plan:
+        keyed = self._request.order and bool(self._table.rv.join_keys)
+        return make_plan(days, self._ordered(), self._today(), keyed=keyed)
 
     def _ordered(self) -> dict[str, int]:
         return dict(self._registry.upkeep(self._view_id).ordered)

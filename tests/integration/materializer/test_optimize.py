@@ -137,6 +137,8 @@ def test_large_dates_are_ordered_by_entity_once(filled: Repo, monkeypatch: pytes
     filled.write([row(3, user % 40) for user in range(200, 0, -7)], "9.parquet")
     filled.materialize(NOW, start_us=T0, end_us=NOW)
     before = filled.offline_table()
+    dry = {"dry_run": True}
+    assert (done(filled, order=False, **dry).dates_ordered, done(filled, **dry).dates_ordered) == (0, 1)
     view = done(filled)
     assert (view.dates_ordered, view.dates_joined) == (1, N_DAYS - 1)
     assert filled.offline_table() == before

@@ -48,6 +48,7 @@ def run_tasks(
         return
     waiting, deaths = deque(tasks), 0
     while waiting:
+        stop.check()  # a signal to all processes ends the workers first
         before = len(waiting)
         yield from _until_broken(spec, waiting, min(workers, len(tasks)), stop, taken)
         deaths = deaths + 1 if len(waiting) == before else 1

@@ -58,6 +58,7 @@ class Origin:
         code_sha256: of the text of a query or transform.
         as_of_us: the present it was asked for, microseconds UTC, if its answer may depend on it.
         inputs: of a query or transform, in the order declared.
+        incomplete: how far the backfill of the dates was that labels see, if it was not complete: ``3 of 12 dates``.
     """
 
     kind: Kind
@@ -71,6 +72,7 @@ class Origin:
     code_sha256: str = ""
     as_of_us: int | None = None
     inputs: tuple[InputOrigin, ...] = ()
+    incomplete: str = ""
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; what does not apply is left out."""
@@ -124,8 +126,14 @@ class Recorder:
             return replace(origin, pushed_version=version, pushed_table_id=table_id)
         if not table.exists:
             return Origin(kind="nothing", uri=table.uri)
+        found = self._history.backfill(
+            rv, times
+        )  # before the version: what it lacks is noted rather than forgotten
+        incomplete = "" if found is None else f"{found.done} of {found.total} dates"
         table_id, version = table_state(table.uri)
-        return Origin(kind="offline_table", uri=table.uri, version=version, table_id=table_id)
+        return Origin(
+            kind="offline_table", uri=table.uri, version=version, table_id=table_id, incomplete=incomplete
+        )
 
     def _of_source(self, source: BatchSource, rv: RegisteredView) -> Origin:
         if not isinstance(source, FileSource):

@@ -188,6 +188,9 @@ def test_training_waits_for_the_backfill_of_what_it_sees(repo_with_ttl: Repo) ->
             store.get_historical_features(early, ["stats:amount"])
         assert "materializer backfill stats" in caught.value.hint
         assert len(store.get_historical_features(early, ["stats:amount"], allow_incomplete=True)) == 1
+        options = {"allow_incomplete": True, "output": repo.path / "early"}
+        made = store.create_training_dataset(early, "early", ["stats:amount"], **options)
+        assert made.manifest.views[0]["origin"]["incomplete"] == "0 of 3 dates"
         run(repo)
         whole = store.get_historical_features(early, ["stats:amount"]).to_arrow()
     assert whole["amount"].null_count == 0

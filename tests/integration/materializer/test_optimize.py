@@ -19,9 +19,13 @@ from fastserve.offline.inventory import inventory
 from fastserve.offline.rewrite import Rewrite
 from fastserve.registry import Interval
 from fastserve.registry.upkeep import missing_before
+from materializer.backfill.run import backfill
+from materializer.backfill.values import BackfillRequest
 from materializer.optimize import plan as plans
 from materializer.optimize.report import Report, ViewReport
 from materializer.optimize.run import Request, optimize, pinned_versions
+from materializer.reconcile.request import Request as ReconcileRequest
+from materializer.reconcile.run import reconcile
 from materializer.refresh import RefreshRequest, refresh
 from materializer.training import build_training_set
 from tests.integration.materializer.repo import DAY, HOUR, T0, USER, Repo, stats_view
@@ -329,6 +333,26 @@ def test_a_refresh_does_without_what_was_removed(kept: Repo) -> None:
     assert done(kept).dates_removed == 9
     summary = refresh(kept.config, RefreshRequest(view="stats", now_us=NOW))
     assert summary.error is None and kept.read_online(["u1"], NOW)[0][0]
+
+
+def test_a_backfill_writes_nothing_back(kept: Repo) -> None:
+    done(kept)
+    request = BackfillRequest(view="stats", start_us=T0, end_us=NOW, now_us=NOW, again=True)
+    summary = backfill(kept.config, request)
+    assert (summary.status, summary.error) == ("ok", None)
+    assert days(kept) == [7, 8, 9, 10, 11]
+    check_labels(kept, first=9)
+
+
+def test_what_was_removed_is_no_difference_of_what_is_served(kept: Repo) -> None:
+    define(kept, ttl="2d", retention="3d")
+    kept.write([row(4, 9)], "old.parquet")  # online its row answers nothing, and history has it no more
+    define(kept, ttl="2d")
+    kept.materialize(NOW, start_us=T0, end_us=NOW)
+    define(kept, ttl="2d", retention="3d")
+    done(kept)
+    report = reconcile(kept.config, ReconcileRequest(views=("stats",), sample=None, now_us=NOW))
+    assert report.status == "equal", report.to_dict()
 
 
 # ---- what the registry knows ---------------------------------------------------------------------

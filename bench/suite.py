@@ -43,6 +43,7 @@ BENCHES: Final = (
     Bench(
         "bulk_load", "rows a second from Arrow batches into Redis beside `redis-cli --pipe` of ready bytes", 2
     ),
+    Bench("feature_statistics", "what statistics at materialization add to a run", 4),
     Bench("pit", "the point-in-time join beside DuckDB, polars and pandas, plain and tuned by hand", 20),
     Bench("memory", "bytes of Redis an entity takes, beside Feast's layout", 1),
     Bench("abuse", "when an abusive client is cut off, and what a good one beside it notices", 12),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import numpy as np
@@ -31,7 +31,7 @@ def feast_value(value: Any, kind: DType, *, item: bool = False) -> Any:
     if isinstance(value, float) and not math.isfinite(value):
         return named(value) if item or not math.isnan(value) else None
     if isinstance(value, datetime):
-        return math.floor((value - datetime(1970, 1, 1, tzinfo=value.tzinfo)).total_seconds())
+        return (value - datetime(1970, 1, 1, tzinfo=value.tzinfo)) // timedelta(seconds=1)  # a float would round
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
 

@@ -233,14 +233,11 @@ class ParquetReader:
         return self._fragment.metadata
 
     def runs(self, prune: ds.Expression | None) -> list[Run]:
-        groups = [self._fragment.metadata.row_group(i) for i in range(self._fragment.metadata.num_row_groups)]
-        first_rows = [0, *accumulate(group.num_rows for group in groups)]
-        kept = list(range(len(groups)))
-        if prune is not None:
-            kept = [g.id for g in self._fragment.subset(prune, schema=self.schema).row_groups]
+        metadata = self._fragment.metadata
+        first_rows = [0, *accumulate(metadata.row_group(i).num_rows for i in range(metadata.num_row_groups))]
         return [
             Run(first_rows[run[0]], first_rows[run[-1] + 1] - first_rows[run[0]], partial(self._read, run))
-            for run in _runs(kept, [group.total_byte_size for group in groups])
+            for run in runs_of(self._fragment, prune, self.schema)
         ]
 
     def _read(self, run: list[int], columns: Sequence[str], batch_rows: int, threads: bool) -> Batches:
@@ -252,6 +249,17 @@ class ParquetReader:
             batch_readahead=4 if threads else 0,
             use_threads=threads,
         )
+
+
+def runs_of(
+    fragment: ds.ParquetFileFragment, prune: ds.Expression | None, schema: pa.Schema
+) -> list[list[int]]:
+    """The row groups of a Parquet file as runs, without those that cannot match `prune`."""
+    groups = [fragment.metadata.row_group(i) for i in range(fragment.metadata.num_row_groups)]
+    kept = list(range(len(groups)))
+    if prune is not None:
+        kept = [group.id for group in fragment.subset(prune, schema=schema).row_groups]
+    return _runs(kept, [group.total_byte_size for group in groups])
 
 
 def _runs(numbers: Sequence[int], sizes: Sequence[int]) -> list[list[int]]:

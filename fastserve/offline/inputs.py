@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
@@ -23,7 +24,15 @@ from deltalake import DeltaTable
 from fastserve.definitions import FileInput, Input, PostgresInput
 from fastserve.errors import InvalidDataError
 from fastserve.offline.cast import cast_column
-from fastserve.offline.files import CSV_NULLS, delta_uri, open_files, path_columns, reading, source_paths
+from fastserve.offline.files import (
+    CSV_NULLS,
+    delta_uri,
+    open_files,
+    path_columns,
+    reading,
+    runs_of,
+    source_paths,
+)
 from fastserve.offline.options import Pin, ReadOptions, Spooled
 from fastserve.offline.watched import Cancel
 from fastserve.types import arrow_type, parse_dtype
@@ -31,6 +40,7 @@ from fastserve.types import arrow_type, parse_dtype
 Table: TypeAlias = ds.Dataset | pa.Table
 
 _CSV_ROWS: Final = 65_536
+_SCAN_ROWS: Final = 65_536
 
 
 def open_inputs(
@@ -89,7 +99,8 @@ def _open_files(given: FileInput, repo: Path, directory: Path, pin: Pin, check: 
 def _dataset(given: FileInput, repo: Path, pin: Pin) -> ds.Dataset:
     with reading(given, given.path):
         if given.format == "delta":
-            return DeltaTable(delta_uri(given, repo), version=pin.version).to_pyarrow_dataset()
+            made = DeltaTable(delta_uri(given, repo), version=pin.version).to_pyarrow_dataset()
+            return _Bounded.of(made, made.schema)
         filesystem, root, paths = source_paths(given, repo, pin.files)
         named = path_columns(root, paths)
         parts = (
@@ -100,7 +111,54 @@ def _dataset(given: FileInput, repo: Path, pin: Pin) -> ds.Dataset:
             paths, format=kind, filesystem=filesystem, partitioning=parts, partition_base_dir=root
         )
         schemas = [made.schema, *(fragment.physical_schema for fragment in made.get_fragments())]
-        return made.replace_schema(pa.unify_schemas(schemas))  # a column may be in later files only
+        return _Bounded.of(made, pa.unify_schemas(schemas))  # a column may be in later files only
+
+
+class _Bounded(ds.FileSystemDataset):  # type: ignore[misc]  # pyarrow has no types
+    """A data set that is scanned part by part: Arrow keeps what it read of a scan until the scan ends."""
+
+    @classmethod
+    def of(cls, made: ds.Dataset, schema: pa.Schema) -> _Bounded:
+        """The same data set, with perhaps more columns."""
+        fragments = sorted(made.get_fragments(), key=lambda fragment: str(fragment.path))
+        bounded: _Bounded = cls(fragments, schema, made.format, made.filesystem)
+        return bounded
+
+    def scanner(self, **options: Any) -> _Scan:
+        """As DuckDB asks for it: columns, and a filter."""
+        return _Scan(self, options)
+
+
+@dataclass(frozen=True, slots=True)
+class _Scan:
+    """What DuckDB needs of a scanner."""
+
+    dataset: ds.Dataset
+    options: Mapping[str, Any]
+
+    def to_reader(self) -> pa.RecordBatchReader:
+        """The rows by file and place in the file."""
+        whole = self._of(self.dataset)
+        return pa.RecordBatchReader.from_batches(whole.projected_schema, self._batches())
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
+        for fragment in self.dataset.get_fragments(self.options.get("filter")):
+            for part in self._parts(fragment):
+                yield from self._of(part, self.dataset.schema).to_batches()
+
+    def _parts(self, fragment: ds.Fragment) -> Iterator[ds.Fragment]:
+        """A Parquet file by runs of row groups; other files as they are."""
+        if not isinstance(fragment, ds.ParquetFileFragment):
+            yield fragment
+            return
+        for run in runs_of(fragment, self.options.get("filter"), self.dataset.schema):
+            yield fragment.subset(row_group_ids=run)
+
+    def _of(self, data: Any, *schema: pa.Schema) -> ds.Scanner:
+        few = {"batch_size": _SCAN_ROWS, "batch_readahead": 4, "fragment_readahead": 1}
+        make = ds.Scanner.from_fragment if schema else ds.Scanner.from_dataset
+        named = {"schema": schema[0]} if schema else {}
+        return make(data, **named, **few, **self.options)
 
 
 # ---- spooling ------------------------------------------------------------------------------------

@@ -43,7 +43,10 @@ def open_transform(
 
         def opened() -> dict[str, pa.Table]:
             found = open_inputs(source.inputs, repo, Path(folder), options, texts, watched.cancel)
-            return {n: t.to_table() if isinstance(t, ds.Dataset) else t for n, t in found.items()}
+            return {
+                n: t if isinstance(t, pa.Table) else t.scanner().to_reader().read_all()
+                for n, t in found.items()
+            }
 
         tables = watched.do(opened)
     table = _called(function, source, {**tables, **{name: times[name] for name in source.arguments}})

@@ -11,7 +11,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from fastserve.config import FILE_NAME, Config
+from fastserve.config import Config
 from fastserve.definitions import (
     Definition,
     Entity,
@@ -81,16 +81,9 @@ class FeatureStore:
         Raises:
             ConfigError: a file cannot be imported, or none declares anything.
         """
-        from fastserve.definitions.load import load_definitions  # noqa: PLC0415
+        from fastserve.definitions.load import load_repo  # noqa: PLC0415
 
-        objects = load_definitions(self.config.repo)
-        if not objects:
-            raise ConfigError(
-                "no definitions found",
-                where=str(self.config.repo),
-                hint=f"declare entities and views in a .py file beside {FILE_NAME}",
-            )
-        return objects
+        return load_repo(self.config.repo)
 
     def plan(self, objects: Iterable[Definition] | None = None, *, prune: bool = False) -> Plan:
         """What `apply` would change; `str(plan)` is a readable diff."""
@@ -111,12 +104,10 @@ class FeatureStore:
         return self.registry.apply(self._checked(objects), prune=prune, author=author)
 
     def _checked(self, objects: Iterable[Definition] | None) -> Sequence[Definition]:
-        """The definitions, whose queries are sound."""
         from fastserve.offline.sources import check_sources  # noqa: PLC0415
 
         found = self.load() if objects is None else tuple(objects)
-        check_sources(found, self.registry, self.config)
-        return found
+        return check_sources(found, self.registry, self.config)
 
     # ---- what is registered -----------------------------------------------------------------
 

@@ -15,6 +15,22 @@ from fastserve.definitions.source import BatchSource
 from fastserve.errors import ConfigError
 
 
+def load_repo(repo: Path) -> tuple[Definition, ...]:
+    """`load_definitions`, of which there must be some.
+
+    Raises:
+        ConfigError: as `load_definitions`, or no file declares anything.
+    """
+    objects = load_definitions(repo)
+    if not objects:
+        raise ConfigError(
+            "no definitions found",
+            where=str(repo),
+            hint="declare entities and views in a .py file beside fastserve.toml",
+        )
+    return objects
+
+
 def load_definitions(repo: Path, *, exclude: tuple[str, ...] = ()) -> tuple[Definition, ...]:
     """Every definition in the ``*.py`` files directly in `repo`.
 

@@ -22,8 +22,8 @@ from fastserve.registry.runs import (
     Target,
     coalesce,
 )
-from fastserve.registry.schema import cursors, intervals, meta, partitions, runs, views
-from fastserve.timeutil import now_us
+from fastserve.registry.schema import backfill_dates, cursors, intervals, meta, partitions, runs, views
+from fastserve.timeutil import DAY_US, MAX_US, format_timestamp, now_us
 
 if TYPE_CHECKING:
     from fastserve.statistics import ViewStatistics
@@ -254,6 +254,7 @@ def _record(connection: sa.Connection, done: Iterable[Interval], at: Iterable[Cu
     touched = set()
     for interval in done:
         _insert_interval(connection, interval)
+        _settle(connection, interval)
         touched.add((interval.view_id, interval.target))
     for view_id, target in touched:
         _compact(connection, view_id, target)
@@ -261,6 +262,20 @@ def _record(connection: sa.Connection, done: Iterable[Interval], at: Iterable[Cu
         key = {"view_id": cursor.view_id, "target": cursor.target}
         values = {"event_hw_us": cursor.event_hw_us, "created_hw_us": cursor.created_hw_us}
         upsert(connection, cursors, key, values)
+
+
+def _settle(connection: sa.Connection, interval: Interval) -> None:
+    """Dates that wait for a backfill, and are written now, wait no longer; the next backfill reads them again."""
+    waits = [
+        backfill_dates.c.view_id == interval.view_id,
+        backfill_dates.c.target == interval.target,
+        backfill_dates.c.status == "pending",
+        backfill_dates.c.until_us <= interval.end_us,
+    ]
+    if interval.start_us is not None:
+        first = -(-interval.start_us // DAY_US) * DAY_US  # the first date that it covers from its midnight on
+        waits.append(backfill_dates.c.date >= format_timestamp(min(first, MAX_US))[:10])
+    connection.execute(sa.update(backfill_dates).where(*waits).values(status="complete", source=""))
 
 
 def record_intervals(connection: sa.Connection, done: Iterable[Interval]) -> None:

@@ -196,6 +196,26 @@ def test_training_waits_for_the_backfill_of_what_it_sees(repo_with_ttl: Repo) ->
     assert whole["amount"].null_count == 0
 
 
+def test_a_run_over_dates_that_wait_settles_them(filled: Repo) -> None:
+    stop = Stop()
+
+    def look(view: str, phase: str, done: int, total: int | None) -> None:
+        stop.signum = 15
+
+    backfill(filled.config, BackfillRequest(view="stats", now_us=NOW), progress=look, stop=stop)
+    view_id = filled.view().view_id
+    with filled.registry() as registry:
+        before = registry.backfills.incomplete(view_id)
+        filled.materialize(NOW, start_us=T0 + 1)  # not the whole first date
+        after = registry.backfills.incomplete(view_id)
+        assert before is not None and after is not None
+        assert before.total - before.done > 1 and after.first == after.last == "2013-01-01"
+        filled.materialize(NOW, start_us=T0)
+        assert registry.backfills.incomplete(view_id) is None
+    again = run(filled)
+    assert again.rows_offline_new == 0 and again.dates_done + again.dates_unchanged > 0
+
+
 def label(us: int) -> pa.Table:
     time = pa.array([us], pa.int64()).cast(pa.timestamp("us", "UTC"))
     user = next(row["user"] for row in reversed(rows_of()) if row["event_timestamp"] <= us - HOUR)

@@ -45,6 +45,11 @@ BENCHES: Final = (
     ),
     Bench("feature_statistics", "what statistics at materialization add to a run", 4),
     Bench("pit", "the point-in-time join beside DuckDB, polars and pandas, plain and tuned by hand", 20),
+    Bench(
+        "pit_bounded",
+        "training sets from files, in 1.5 GiB of memory, beside DuckDB and polars streaming",
+        25,
+    ),
     Bench("memory", "bytes of Redis an entity takes, beside Feast's layout", 1),
     Bench("abuse", "when an abusive client is cut off, and what a good one beside it notices", 12),
     Bench("soak", "ten million requests: resident memory, p99 of the last tenth over the first", 8),

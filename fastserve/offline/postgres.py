@@ -38,11 +38,11 @@ def read_postgres(
         InvalidDataError: no connection, or what the server says of a query.
     """
     with _connected(url_env) as connection:
+        with connection.cursor() as cursor, _saying(f"PostgreSQL of ${url_env}"):
+            _begin(cursor, times)
         for name, given in inputs.items():
             where = f"input {name!r}, PostgreSQL of ${url_env}"
             with connection.cursor() as cursor, _saying(where):
-                if given is next(iter(inputs.values())):
-                    _begin(cursor, times)
                 with cancel.by(cursor.adbc_cancel):
                     cursor.execute(_query(given))
                     yield name, _rows(cursor, where)

@@ -115,6 +115,15 @@ def test_it_is_read_only(tmp_path: Path, url: str) -> None:
         read(tmp_path, source)
 
 
+def test_it_cannot_leave_its_select(tmp_path: Path, url: str) -> None:
+    """The driver asks by COPY (…) TO STDOUT; a parenthesis in the text must not close that one."""
+    program = f"SELECT * FROM pays) TO PROGRAM 'touch /tmp/{tmp_path.name}' --"
+    source = SQLSource(QUERY, {"pays": PostgresInput("WAREHOUSE", query=program)})
+    with pytest.raises(InvalidDataError, match="syntax error"):
+        read(tmp_path, source)
+    assert not Path(f"/tmp/{tmp_path.name}").exists()
+
+
 def test_failures_say_what_and_hide_the_password(
     tmp_path: Path, url: str, server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:

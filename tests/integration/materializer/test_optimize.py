@@ -27,6 +27,7 @@ from materializer.optimize.run import Request, optimize, pinned_versions
 from materializer.reconcile.request import Request as ReconcileRequest
 from materializer.reconcile.run import reconcile
 from materializer.refresh import RefreshRequest, refresh
+from materializer.stop import Stop
 from materializer.training import build_training_set
 from tests.integration.materializer.repo import DAY, HOUR, T0, USER, Repo, stats_view
 
@@ -185,6 +186,32 @@ def test_the_command(filled: Repo) -> None:
     assert code == 2 and "did you mean 'stats'" in shown["error"]["hint"]
     code, shown, _ = filled.cli("--vacuum-after", "1m", command="optimize")
     assert code == 2 and shown["error"]["where"] == "--vacuum-after"
+
+
+def test_a_stopped_optimization_ends_between_two_commits(
+    filled: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(plans, "COMMIT_DAYS", 5)
+    stop = _StopAfter(2)
+    [view] = optimize(filled.config, Request(now_us=NOW), stop=stop).views
+    assert (view.status, view.dates_joined) == ("stopped", 10)
+    assert sum(len(day.sizes) for day in inventory(table(filled).open())) == 10 + 2 * 3
+    assert optimize(filled.config, Request(now_us=NOW), stop=stop).views[0].status == "not_run"
+    assert done(filled).dates_joined == 2
+
+
+class _StopAfter(Stop):
+    """Asked to stop by SIGTERM at the n-th look after the first."""
+
+    def __init__(self, looks: int) -> None:
+        super().__init__()
+        self._looks = looks
+
+    def check(self) -> None:
+        self._looks -= 1
+        if self._looks < 0:
+            self.signum = 15
+        super().check()
 
 
 def test_the_status_is_that_of_the_worst_view() -> None:

@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -141,6 +142,15 @@ def check_same(repo: Repo, undisturbed: Repo) -> None:
                 found.append((spans, registry.get_cursor(view_id, target)))
                 assert registry.unfinished_run(view_id) is None
         assert found[0] == found[1]
+    assert noted(repo) == noted(undisturbed)
+
+
+def noted(repo: Repo) -> Any:
+    """The view's statistics: every row counted, and none twice."""
+    with repo.registry() as registry:
+        found = registry.statistics(repo.view().view_id)
+    assert found is not None and found.rows == N_DAYS * 24
+    return found.to_dict()
 
 
 def test_partitions_of_a_killed_run_that_changed_are_done_again(source: Repo, tmp_path: Path) -> None:

@@ -30,8 +30,8 @@ def feast_value(value: Any, kind: DType, *, item: bool = False) -> Any:
         return [feast_value(one, kind, item=True) for one in value]
     if isinstance(value, float) and not math.isfinite(value):
         return named(value) if item or not math.isnan(value) else None
-    if isinstance(value, datetime):
-        return (value - datetime(1970, 1, 1, tzinfo=value.tzinfo)) // timedelta(seconds=1)  # a float would round
+    if isinstance(value, datetime):  # in whole numbers: a float would round
+        return (value - datetime(1970, 1, 1, tzinfo=value.tzinfo)) // timedelta(seconds=1)
     return base64.b64encode(value).decode() if isinstance(value, bytes) else value
 
 

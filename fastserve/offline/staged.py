@@ -175,7 +175,9 @@ def _write(delta: DeltaTable, day: date, chunks: Iterable[pa.RecordBatch]) -> Ad
     path = f"{EVENT_DATE}={day.isoformat()}/part-00000-{uuid.uuid4()}-c000.zstd.parquet"
     stats, schema = _Stats(), pa.schema([field for field in dataset.schema if field.name != EVENT_DATE])
     with dataset.filesystem.open_output_stream(path) as stream:
-        with pq.ParquetWriter(stream, schema, compression="zstd") as writer:
+        whole = [f.name for f in schema if not (pa.types.is_floating(f.type) or pa.types.is_nested(f.type))]
+        dictionary: Any = whole  # of floats one may take a NaN, or a zero, for another
+        with pq.ParquetWriter(stream, schema, compression="zstd", use_dictionary=dictionary) as writer:
             for chunk in chunks:
                 columns = [
                     chunk.column(field.name).cast(field.type)

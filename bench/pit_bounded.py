@@ -51,19 +51,13 @@ def main(arguments: Sequence[str] = ()) -> int:
     few = measured(min(FEW_ROWS, rows), (OURS,))[OURS]["s"]
     views = measured(min(VIEW_ROWS, rows), ("three views",))["three views"]["s"]
     labels = min(VIEW_ROWS, rows) // A_LABEL
-    table = Table("90 files", {"time": "s", "over_fastserve": "x", "cpu": "s", "peak": "GiB"})
-    for system, of in figures.items():
-        peak = Figure(tuple(value / GIB for value in of["peak"].rounds))
-        table.add(
-            system, time=of["s"], over_fastserve=of["s"].over(figures[OURS]["s"]), cpu=of["cpu"], peak=peak
-        )
     fastest = min(COMPARED[2:], key=lambda system: figures[system]["s"].median)
     ratio = figures[fastest]["s"].over(figures[OURS]["s"]).median
     growth = figures[OURS]["s"].median / rows / (few.median / min(FEW_ROWS, rows))
     save(
         "pit_bounded",
         "Training sets in bounded memory",
-        [table],
+        [table_of(figures)],
         targets=[
             Target(
                 f"training set under {MEMORY}: times the faster other ({fastest})", ratio, at_least=2, reach=3
@@ -86,15 +80,31 @@ def main(arguments: Sequence[str] = ()) -> int:
                 reach=2_000_000,
             ),
         ],
-        notes=[
-            f"{rows // A_LABEL:,} labels, {rows:,} rows of {FEATURES} float64 in {DAYS} files, {rows // AN_ENTITY:,} "
-            "entities; from files to a file; the others without a limit of memory, which they do not keep to.",
-            "Peak: all that the process held, libraries included; VmHWM.",
-            f"Three views: {labels:,} labels, each view over {min(VIEW_ROWS, rows):,} rows, no budget.",
-        ],
+        notes=notes_of(rows, labels),
         versions={name: version(name) for name in ("duckdb", "polars")},
     )
     return 0
+
+
+def table_of(figures: dict[str, dict[str, Figure]]) -> Table:
+    """Time, processor and memory of each system."""
+    table = Table("90 files", {"time": "s", "over_fastserve": "x", "cpu": "s", "peak": "GiB"})
+    for system, of in figures.items():
+        peak = Figure(tuple(value / GIB for value in of["peak"].rounds))
+        table.add(
+            system, time=of["s"], over_fastserve=of["s"].over(figures[OURS]["s"]), cpu=of["cpu"], peak=peak
+        )
+    return table
+
+
+def notes_of(rows: int, labels: int) -> list[str]:
+    """What the figures are of."""
+    return [
+        f"{rows // A_LABEL:,} labels, {rows:,} rows of {FEATURES} float64 in {DAYS} files, {rows // AN_ENTITY:,} "
+        "entities; from files to a file; the others without a limit of memory, which they do not keep to.",
+        "Peak: all that the process held, libraries included; VmHWM.",
+        f"Three views: {labels:,} labels, each view over {min(VIEW_ROWS, rows):,} rows, no budget.",
+    ]
 
 
 def measured(rows: int, systems: Sequence[str]) -> dict[str, dict[str, Figure]]:

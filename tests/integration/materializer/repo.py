@@ -113,16 +113,19 @@ class Repo:
         """A file of the source; names sort into the source's order."""
         pq.write_table(table_of(rows), self.path / "data" / name, row_group_size=row_group)
 
-    def start(self, *args: str, command: str = "run") -> subprocess.Popen[str]:
-        """`materializer run`, or another of its commands, in a process of its own."""
-        words = [sys.executable, "-m", "materializer.cli", command, "--repo", str(self.path), *args]
+    def start(self, *args: str, command: str = "run", peak: Path | None = None) -> subprocess.Popen[str]:
+        """`materializer run`, or another of its commands, in a process of its own; its peak memory into a file."""
+        noted = [] if peak is None else ["tests.peak", str(peak)]
+        words = [sys.executable, "-m", *noted, "materializer.cli", command, "--repo", str(self.path), *args]
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         pipe = subprocess.PIPE
         return subprocess.Popen(words, stdout=pipe, stderr=pipe, text=True, env=env, cwd=self.path)
 
-    def cli(self, *args: str, command: str = "run") -> tuple[int, dict[str, Any], str]:
+    def cli(
+        self, *args: str, command: str = "run", peak: Path | None = None
+    ) -> tuple[int, dict[str, Any], str]:
         """Run it to the end: exit code, the one line of standard output, standard error."""
-        process = self.start(*args, command=command)
+        process = self.start(*args, command=command, peak=peak)
         out, err = process.communicate(timeout=120)
         lines = out.splitlines()
         assert len(lines) == 1, (out, err)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -14,14 +15,16 @@ import pytest
 
 from fastserve import Entity, FeatureStore, FeatureView, Field, FileSource
 from tests.integration.training.kit import T0
+from tests.servers import ROOT
 
 FILES, ROWS, FEATURES, LABELS = 8, 250_000, 24, 800_000
 MIB = 1 << 20
 ASK = """
-import hashlib, json, resource, sys
+import hashlib, json, sys
 import pyarrow as pa, pyarrow.compute, pyarrow.parquet as pq
 from fastserve import FeatureStore
 from materializer.budget import resident
+from tests.peak import peak_bytes
 more = json.loads(sys.argv[1])
 with FeatureStore(".") as store:
     labels = pq.read_table("labels.parquet")
@@ -35,7 +38,7 @@ with FeatureStore(".") as store:
         for column in batch.columns:
             numbers = column.cast("float64" if pa.types.is_floating(column.type) else "int64")
             digest.update(numbers.fill_null(-1).to_numpy(zero_copy_only=False).tobytes())
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss << 10
+    peak = peak_bytes()
     spooled = getattr(made.features, "spooled_bytes", 0)
     print(json.dumps({"peak": peak, "budget": options.get("memory"), "spooled": spooled,
                       "digest": digest.hexdigest(), "rows": len(made)}))
@@ -69,9 +72,8 @@ def stamps(draw: np.random.Generator, start: int, stop: int, n: int) -> pa.Array
 
 
 def ask(folder: Path, more: int | None) -> dict:
-    done = subprocess.run(
-        [sys.executable, "-c", ASK, json.dumps(more)], cwd=folder, capture_output=True, text=True, check=False
-    )
+    words, env = [sys.executable, "-c", ASK, json.dumps(more)], {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
 

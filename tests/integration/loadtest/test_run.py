@@ -78,7 +78,7 @@ def test_evenly_spaced_arrivals_are_as_many_as_asked_for(url: str, tmp_path: Pat
 
 
 def test_a_closed_loop_waits_for_its_answers(url: str, tmp_path: Path) -> None:
-    code, report, text = run(command(url, "--users", "2", "--batch", "5"), tmp_path, attempts=1)
+    code, report, text = run(command(url, "--users", "2", "--batch", "5"), tmp_path, verdict=False)
     assert code in (0, NO_VERDICT), text  # two users without a pause may well be all that a core can do
     assert report["errors"] == {}
     assert report["ok"] > 0

@@ -30,7 +30,7 @@ from typing import TypeVar
 import pyarrow as pa
 
 from fastserve.config import Config
-from fastserve.errors import AlreadyRunningError, FastserveError, StoreError
+from fastserve.errors import FastserveError, StoreError
 from fastserve.offline.delta import OfflineTable
 from fastserve.offline.latest import timestamps
 from fastserve.offline.options import ReadOptions
@@ -46,7 +46,7 @@ from materializer.select import Chosen, Target, choose
 from materializer.sets import SetsWriter
 from materializer.spill import Spill, grouped
 from materializer.statistics import Collector
-from materializer.stop import Stop, Stopped
+from materializer.stop import Stop, Stopped, told_in
 from materializer.summary import Summary, ViewSummary
 from materializer.window import Window, check_bounds, explicit, incremental
 from materializer.write import OnlineSink
@@ -166,19 +166,11 @@ def _one_view(context: _Context, chosen: Chosen) -> ViewSummary:
     if context.stop.signum:
         return about
     started = time.monotonic()
-    try:
-        with context.registry.lock_view(chosen.registered.view_id):
+    view_id = chosen.registered.view_id
+    with told_in(about, partial(context.registry.backfills.running, view_id)):
+        with context.registry.lock_view(view_id):
             _ViewRun(context, chosen, about).run()
         about.status = "ok"
-    except AlreadyRunningError as error:
-        about.status = "already_running"
-        about.error = context.registry.backfills.running(chosen.registered.view_id, error)
-    except Stopped:
-        about.status = "stopped"
-    except Exception as error:
-        about.status, about.error = "failed", error
-        if not isinstance(error, FastserveError):
-            log.exception("view %s failed", chosen.name)
     about.seconds = time.monotonic() - started
     return about
 

@@ -13,9 +13,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date
+from functools import partial
 
 from fastserve.config import Config
-from fastserve.errors import AlreadyRunningError, FastserveError, RequestError
+from fastserve.errors import FastserveError, RequestError
 from fastserve.offline.delta import OfflineTable
 from fastserve.offline.retention import written_from
 from fastserve.offline.staged import Staged, commit, prepare, rows_by_date
@@ -28,7 +29,7 @@ from materializer.backfill.values import BackfillRequest, BackfillSummary
 from materializer.backfill.work import Spec, Task, Worker, Written, options_of, salt_of, tasks_of
 from materializer.progress import Progress, silent
 from materializer.select import Chosen, Target, choose
-from materializer.stop import Stop, Stopped
+from materializer.stop import Stop, told_in
 from materializer.window import check_bounds
 from materializer.write import OnlineSink
 
@@ -59,20 +60,12 @@ def backfill(
         [chosen] = choose(snapshot, [request.view], request.target)
         view_id = chosen.registered.view_id
         about = BackfillSummary(chosen.name, workers=request.workers)
-        try:
-            with (
-                registry.lock_view(view_id),
-                OnlineSink(config.online_store, snapshot.registry_id) as online,
-            ):
-                _Run(config, registry, online, chosen, request, about, progress, stop).run()
-        except AlreadyRunningError as error:
-            about.status, about.error = "already_running", registry.backfills.running(view_id, error)
-        except Stopped:
-            about.status = "stopped"
-        except Exception as error:
-            about.status, about.error = "failed", error
-            if not isinstance(error, FastserveError):
-                log.exception("the backfill of view %s failed", chosen.name)
+        with (
+            told_in(about, partial(registry.backfills.running, view_id)),
+            registry.lock_view(view_id),
+            OnlineSink(config.online_store, snapshot.registry_id) as online,
+        ):
+            _Run(config, registry, online, chosen, request, about, progress, stop).run()
     about.seconds = time.monotonic() - started
     return about
 

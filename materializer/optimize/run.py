@@ -12,7 +12,6 @@ is left.
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from datetime import date, timedelta
 from typing import TYPE_CHECKING, Final
 
 from fastserve.config import Config
-from fastserve.errors import AlreadyRunningError, FastserveError, RequestError
+from fastserve.errors import AlreadyRunningError, RequestError
 from fastserve.offline.delta import OfflineTable
 from fastserve.offline.inventory import Day, inventory, totals
 from fastserve.offline.retention import kept_from
@@ -31,14 +30,12 @@ from fastserve.timeutil import now_us as wall_clock_us
 from materializer.optimize.plan import Plan, grouped, make_plan
 from materializer.optimize.report import Report, ViewReport
 from materializer.select import name_of, named
-from materializer.stop import Stop, Stopped
+from materializer.stop import Stop, told_in
 
 if TYPE_CHECKING:
     from fastserve.registry import Registry
 
 __all__ = ["Report", "Request", "optimize"]
-
-log = logging.getLogger(__name__)
 
 VACUUM_AFTER_US: Final = 7 * DAY_US
 LEAST_VACUUM_US: Final = 3_600_000_000
@@ -100,7 +97,7 @@ def _one_view(registry: Registry, table: OfflineTable, request: Request, stop: S
     if stop.signum:
         return about
     started = time.monotonic()
-    try:
+    with told_in(about):
         run = _ViewRun(registry, table, request, stop, about)
         if request.dry_run:
             run.look()
@@ -108,14 +105,6 @@ def _one_view(registry: Registry, table: OfflineTable, request: Request, stop: S
             with rewriting(registry, table) as files:
                 run.run(files)
         about.status = "already_running" if about.error else "ok"
-    except AlreadyRunningError as error:
-        about.status, about.error = "already_running", error
-    except Stopped:
-        about.status = "stopped"
-    except Exception as error:
-        about.status, about.error = "failed", error
-        if not isinstance(error, FastserveError):
-            log.exception("view %s failed", about.view)
     about.seconds = time.monotonic() - started
     return about
 

@@ -24,7 +24,7 @@ from typing import Any, Final
 
 from fastserve.config import Config
 from fastserve.definitions import batch_source
-from fastserve.errors import AlreadyRunningError, FastserveError, RegistryError, UnknownObjectError
+from fastserve.errors import AlreadyRunningError, RegistryError, UnknownObjectError
 from fastserve.offline.delta import OfflineTable
 from fastserve.offline.online_rows import kept_us
 from fastserve.online import OnlineStore, open_store
@@ -43,7 +43,7 @@ from materializer.reconcile.tally import Tally
 from materializer.reconcile.truth import Truth, moved_on
 from materializer.run import off_loop
 from materializer.select import find_view, name_of
-from materializer.stop import Stop, Stopped
+from materializer.stop import Stop, told_in
 from materializer.write import new_event_loop
 
 log = logging.getLogger(__name__)
@@ -128,17 +128,9 @@ async def _one_view(context: _Context, store: OnlineStore, rv: RegisteredView) -
     if context.stop.signum:
         return about
     started = time.monotonic()
-    try:
+    with told_in(about):
         await _compare(context, store, rv, about)
         about.settle()
-    except AlreadyRunningError as error:
-        about.status, about.error = "already_running", error
-    except Stopped:
-        about.status = "stopped"
-    except Exception as error:
-        about.status, about.error = "failed", error
-        if not isinstance(error, FastserveError):
-            log.exception("view %s failed", about.view)
     about.seconds = time.monotonic() - started
     if about.status in ("equal", "repaired", "different"):
         _note(context.registry, rv, about)

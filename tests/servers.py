@@ -195,7 +195,7 @@ class RedisServer:
 def start_redis(
     tmp_path: Path, *, tls: bool = False, password: str | None = None, options: tuple[str, ...] = ()
 ) -> RedisServer:
-    """Start redis-server and wait until it accepts connections. The caller stops it.
+    """Start redis-server and wait until it answers. The caller stops it.
 
     Args:
         tmp_path: where its directory goes.
@@ -234,13 +234,24 @@ def _launch_redis(command: list[str], port: int, directory: Path) -> subprocess.
             break
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
-            return process
+            if _has_loaded(directory / "s"):
+                return process
         except OSError:
-            time.sleep(0.01)
+            pass
+        time.sleep(0.01)
     process.kill()
     process.wait()
     log = directory / "log"
     raise RuntimeError(f"redis-server did not start: {log.read_text() if log.exists() else ''}")
+
+
+def _has_loaded(sock: Path) -> bool:
+    """Whether it answers commands: it accepts connections before that, and says LOADING."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(_START_SECONDS)
+        probe.connect(str(sock))
+        probe.sendall(b"PING\r\n")
+        return probe.recv(64).startswith((b"+PONG", b"-NOAUTH"))
 
 
 _SELF_SIGNED = (

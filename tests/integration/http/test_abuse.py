@@ -156,14 +156,14 @@ async def test_waiting_for_the_handler_is_not_idle(serve, impl):
         waiting.append(asyncio.get_running_loop().create_future())
         return waiting[-1]
 
-    times = {"header_timeout_s": 0.05, "body_timeout_s": 0.05, "idle_timeout_s": 0.05}
-    server = await serve(slow, impl, write_timeout_s=0.05, **times)
+    times = {"header_timeout_s": 0.25, "body_timeout_s": 0.25, "idle_timeout_s": 0.25}
+    server = await serve(slow, impl, write_timeout_s=0.25, **times)
     async with await H2Client.connect(server) as h2, await Raw.connect(server) as h1:
         await h2.request(1)
         await h1.send(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
         await eventually(lambda: len(waiting) == 2)
         start = asyncio.get_running_loop().time()
-        await eventually(lambda: asyncio.get_running_loop().time() - start > 0.2)
+        await eventually(lambda: asyncio.get_running_loop().time() - start > 0.5)
         for future in waiting:
             future.set_result(Response(200, "a/b", b"slow"))
         await h2.until(lambda: 1 in h2.ended)

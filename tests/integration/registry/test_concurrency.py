@@ -16,7 +16,7 @@ from fastserve.registry import open_registry
 from tests.integration.registry.conftest import Worker
 from tests.integration.registry.objects import USER, view
 
-PROCESSES, APPLIES = 8, 25
+PROCESSES, APPLIES = 8, 10
 
 
 def _release(processes: list[subprocess.Popen[str]], said: str = "ready") -> None:

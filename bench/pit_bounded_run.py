@@ -13,7 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from bench.pit_run import resident
+from bench.peak import resident
 
 MEMORY: Final = "1.5GiB"
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import gc
 import hashlib
 import json
-import re
 import sys
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from bench.peak import resident
 from bench.pit_engines import SYSTEMS, Columns
 
 
@@ -49,13 +49,6 @@ def mapped(path: Path) -> pa.Table:
                 if buffer is not None:
                     np.frombuffer(buffer, np.uint8)[::4096].sum()
     return table
-
-
-def resident(name: str) -> int:
-    """VmRSS or VmHWM, bytes."""
-    found = re.search(rf"{name}:\s+(\d+) kB", Path("/proc/self/status").read_text())
-    assert found
-    return int(found[1]) * 1024
 
 
 def digest(columns: Columns) -> str:

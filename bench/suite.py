@@ -43,6 +43,11 @@ BENCHES: Final = (
     Bench(
         "bulk_load", "rows a second from Arrow batches into Redis beside `redis-cli --pipe` of ready bytes", 2
     ),
+    Bench(
+        "materialize",
+        "`materializer run` from Parquet to Redis beside `redis-cli --pipe` and `feast materialize`",
+        5,
+    ),
     Bench("feature_statistics", "what statistics at materialization add to a run", 4),
     Bench("pit", "the point-in-time join beside DuckDB, polars and pandas, plain and tuned by hand", 20),
     Bench(
@@ -50,6 +55,7 @@ BENCHES: Final = (
         "training sets from files, in 1.5 GiB of memory, beside DuckDB and polars streaming",
         25,
     ),
+    Bench("feast_training", "training sets beside Feast's file store, 1M labels x 1M rows", 5),
     Bench("memory", "bytes of Redis an entity takes, beside Feast's layout", 1),
     Bench("abuse", "when an abusive client is cut off, and what a good one beside it notices", 12),
     Bench("soak", "ten million requests: resident memory, p99 of the last tenth over the first", 8),

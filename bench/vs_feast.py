@@ -7,8 +7,6 @@ environment of its own (FASTSERVE_FEAST_VENV; `make feast-conformance` makes one
 from __future__ import annotations
 
 import json
-import os
-import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,11 +16,11 @@ from typing import Final
 
 import numpy as np
 
+from bench import feast_peer
 from bench.measure import Figure, alternate
 from bench.processes import SERVER_CORE, h2load, running
 from bench.record import Table, Target, save
 from bench.scale import scaled
-from bench.suite import FEAST
 from bench.world import (
     ARROW,
     FEATURES,
@@ -39,7 +37,6 @@ from bench.world import (
     world,
 )
 
-VENV: Final = FEAST.parents[1].absolute()
 ENTITIES: Final = scaled(1_000, 100)
 SIZES: Final = scaled((1, 10, 100), (100,))
 FEAST_PATH: Final = "/get-online-features"
@@ -112,13 +109,11 @@ def feast(made: World, folder: Path) -> Iterator[Server]:
     frame.to_parquet(folder / "data.parquet")
     (folder / "feature_store.yaml").write_text(_FEATURE_STORE.format(port=made.redis_port))
     (folder / "definitions.py").write_text(_DEFINITIONS)
-    env = {"FEAST_USAGE": "False", "PATH": f"{VENV}/bin:{os.environ['PATH']}"}
-    quiet = {"cwd": folder, "check": True, "env": os.environ | env, "capture_output": True}
-    subprocess.run([f"{VENV}/bin/feast", "apply"], **quiet)  # type: ignore[call-overload]
-    subprocess.run([f"{VENV}/bin/python", "-c", _LOAD], **quiet)  # type: ignore[call-overload]
+    feast_peer.apply(folder)
+    feast_peer.python(_LOAD, folder)
     port = free_port()
     command = [
-        f"{VENV}/bin/feast",
+        f"{feast_peer.VENV}/bin/feast",
         "serve",
         "-h",
         "127.0.0.1",
@@ -129,7 +124,9 @@ def feast(made: World, folder: Path) -> Iterator[Server]:
         "--no-access-log",
     ]
     command += ["--registry_ttl_sec", "3600"]
-    with running(command, core=SERVER_CORE, ready=b"startup complete", env=env, cwd=str(folder)) as started:
+    with running(
+        command, core=SERVER_CORE, ready=b"startup complete", env=feast_peer.ENV, cwd=str(folder)
+    ) as started:
         yield Server(port, started.process.pid)
 
 
@@ -186,11 +183,13 @@ def report(found: dict[str, dict[str, list[float]]]) -> None:
             ("Arrow", "Arrow", 300, 700), ("tensor", "tensor", 300, 700),
         )
     ]  # fmt: skip
-    version = subprocess.run(
-        [f"{VENV}/bin/pip", "show", "feast"], capture_output=True, text=True, check=True
-    ).stdout
-    versions = {"feast": version.splitlines()[1].split()[1]}
-    save("vs_feast", "Against Feast's feature server", [table], targets=targets, versions=versions)
+    save(
+        "vs_feast",
+        "Against Feast's feature server",
+        [table],
+        targets=targets,
+        versions=feast_peer.versions(),
+    )
 
 
 if __name__ == "__main__":

@@ -115,7 +115,7 @@ class Repo:
 
     def start(self, *args: str, command: str = "run", peak: Path | None = None) -> subprocess.Popen[str]:
         """`materializer run`, or another of its commands, in a process of its own; its peak memory into a file."""
-        noted = [] if peak is None else ["tests.peak", str(peak)]
+        noted = [] if peak is None else ["bench.peak", str(peak)]
         words = [sys.executable, "-m", *noted, "materializer.cli", command, "--repo", str(self.path), *args]
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         pipe = subprocess.PIPE

@@ -24,7 +24,7 @@ import hashlib, json, sys
 import pyarrow as pa, pyarrow.compute, pyarrow.parquet as pq
 from fastserve import FeatureStore
 from materializer.budget import resident
-from tests.peak import peak_bytes
+from bench.peak import resident as held
 more = json.loads(sys.argv[1])
 with FeatureStore(".") as store:
     labels = pq.read_table("labels.parquet")
@@ -38,7 +38,7 @@ with FeatureStore(".") as store:
         for column in batch.columns:
             numbers = column.cast("float64" if pa.types.is_floating(column.type) else "int64")
             digest.update(numbers.fill_null(-1).to_numpy(zero_copy_only=False).tobytes())
-    peak = peak_bytes()
+    peak = held("VmHWM")
     spooled = getattr(made.features, "spooled_bytes", 0)
     print(json.dumps({"peak": peak, "budget": options.get("memory"), "spooled": spooled,
                       "digest": digest.hexdigest(), "rows": len(made)}))

@@ -13,7 +13,7 @@ ASAN = FASTSERVE_SANITIZED=1 PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR) \
 	ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=1:malloc_context_size=8:quarantine_size_mb=64 \
 	UBSAN_OPTIONS=print_stacktrace=1
 
-.PHONY: demo test build debug sanitize fuzz lint docs feast-conformance loadtest bench bench-smoke clean serve-dev
+.PHONY: demo test build debug sanitize fuzz lint docs feast-conformance spark loadtest bench bench-smoke clean serve-dev
 
 demo: .venv/.example  ## the flights example, end to end, on embedded stores
 	$(BIN)/python examples/flights/demo.py
@@ -65,6 +65,9 @@ $(FASTSERVE_FEAST_VENV)/.feast:  # some 600 MB; redis: for bench.vs_feast
 	$(PYTHON) -m venv $(FASTSERVE_FEAST_VENV)
 	$(FASTSERVE_FEAST_VENV)/bin/python -m pip install -q --disable-pip-version-check 'feast[redis]==0.67.*'
 	@touch $@
+
+spark: .venv/.test .venv/.spark  ## --engine spark on a cluster of two executors, one of them killed
+	$(BIN)/python -m pytest -m spark tests/spark $(ARGS)
 
 RATE ?= 300
 loadtest: .venv/.loadtest  ## its own data, Redis and server; fails unless p99 < 10 ms and 0 errors at RATE requests/s

@@ -9,6 +9,10 @@
     [limits]                                          # of `fastserve serve`; fastserve.http.limits has all of them
     max_connections = 20_000                          # or FASTSERVE_LIMITS="max_connections=20000 idle_timeout_s=300"
 
+    [spark]                                           # of --engine spark; what is not said here Spark's own files say
+    master = "spark://host:7077"
+    spark.executor.memory = "4g"
+
 Relative paths are relative to the repo directory, wherever the command is started.
 """
 
@@ -42,6 +46,7 @@ class Config:
         offline_store: root of the Delta tables, absolute.
         sql_memory: what DuckDB may take for the query of a source before it spills to TMPDIR.
         limits: of the server's front end: name -> number, or its text; not looked at any closer.
+        spark: of --engine spark: `spark.*` -> its text; the master is `spark.master`.
     """
 
     repo: Path
@@ -51,6 +56,7 @@ class Config:
     offline_store: str = ".fastserve/offline"
     sql_memory: str = SQL_MEMORY
     limits: Mapping[str, Any] = field(default_factory=dict)
+    spark: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def from_repo(cls, repo: str | Path = ".", environ: Mapping[str, str] | None = None) -> Config:
@@ -73,7 +79,8 @@ class Config:
             raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"is not valid TOML: {error}", where=str(path)) from None
-        limits = _table(data, path)
+        limits = _table(data, "limits", path)
+        spark = _spark(_table(data, "spark", path), path)
         values = _checked(data, path)
         env = os.environ if environ is None else environ
         for name in _settings():
@@ -89,7 +96,7 @@ class Config:
                 where=str(path),
                 hint='add a line like project = "flights" (letters, digits, _)',
             )
-        return cls(repo=root, limits=limits, **_absolute(values, root))
+        return cls(repo=root, limits=limits, spark=spark, **_absolute(values, root))
 
 
 def name_values(texts: Iterable[str], where: str) -> dict[str, str]:
@@ -111,24 +118,53 @@ def name_values(texts: Iterable[str], where: str) -> dict[str, str]:
 
 def _settings() -> list[str]:
     """Those that are one text each."""
-    return [f.name for f in fields(Config) if f.name not in ("repo", "limits")]
+    return [f.name for f in fields(Config) if f.name not in ("repo", "limits", "spark")]
 
 
-def _table(data: dict[str, Any], path: Path) -> dict[str, Any]:
-    """`[limits]`, taken out of what the file says."""
-    found = data.pop("limits", {})
+def _table(data: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
+    """A table, taken out of what the file says."""
+    found = data.pop(name, {})
     if not isinstance(found, dict):
         raise ConfigError(
-            "'limits' is no table", where=str(path), hint="write [limits], and a line for each below it"
+            f"{name!r} is no table", where=str(path), hint=f"write [{name}], and a line for each below it"
         )
     return found
+
+
+def _spark(table: dict[str, Any], path: Path) -> dict[str, str]:
+    """`[spark]` as Spark's own configuration has it: dotted names, texts."""
+    found = {}
+    for name, value in _flat(table, ""):
+        if name == "master":
+            name = "spark.master"
+        if not name.startswith("spark.") or isinstance(value, list):
+            raise ConfigError(
+                f"{name!r} is no setting of Spark",
+                where=f"{path} [spark]",
+                hint='master = "URL", and settings with their whole name: spark.executor.memory = "4g"',
+            )
+        found[name] = str(value).lower() if isinstance(value, bool) else str(value)
+    return found
+
+
+def _flat(table: dict[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
+    """TOML reads a dotted name as tables in tables."""
+    for name, value in table.items():
+        if isinstance(value, dict):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def _checked(data: dict[str, Any], path: Path) -> dict[str, str]:
     for name, value in data.items():
         if name not in _settings():
             near = get_close_matches(name, _settings(), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"settings: {', '.join(_settings())}, [limits]"
+            hint = (
+                f"did you mean {near[0]!r}?"
+                if near
+                else f"settings: {', '.join(_settings())}, [limits], [spark]"
+            )
             raise ConfigError(f"unknown setting {name!r}", where=str(path), hint=hint)
         if not isinstance(value, str):
             raise ConfigError(

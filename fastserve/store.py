@@ -6,7 +6,6 @@ It holds no logic of its own, and only the three handles a repo has: config, reg
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from datetime import date
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -20,27 +19,23 @@ from fastserve.definitions import (
     FeatureViewProjection,
     merge_refs,
 )
-from fastserve.errors import ConfigError, RequestError
+from fastserve.errors import ConfigError
+from fastserve.materializing import Materializing, Moment, moment_us
 from fastserve.registry import ApplyResult, Plan, Registry, Snapshot, open_registry
-from fastserve.timeutil import now_us, parse_duration, parse_timestamp
+from fastserve.timeutil import now_us
 
 if TYPE_CHECKING:
     from fastserve.registry import RegisteredView, TrainingDataset
     from fastserve.serving.push import PushResult
     from fastserve.serving.sdk import OnlineFeatures
     from fastserve.statistics import ViewStatistics
-    from materializer.backfill import BackfillSummary
     from materializer.datasets import Dataset, Report
-    from materializer.reconcile.report import Report as ReconcileReport
-    from materializer.refresh import SetsSummary
-    from materializer.run import Summary
     from materializer.training import TrainingSet
 
 Features: TypeAlias = FeatureService | str | Sequence[str | FeatureView | FeatureViewProjection]
-Moment: TypeAlias = str | date | int
 
 
-class FeatureStore:
+class FeatureStore(Materializing):
     """One repo: its definitions, its registry and its stores.
 
     Args:
@@ -150,8 +145,8 @@ class FeatureStore:
 
         return self.registry.statistics(
             view_named(self.snapshot, view).view_id,
-            None if start is None else _us(start, "start"),
-            None if end is None else _us(end, "end") + 1,
+            None if start is None else moment_us(start, "start"),
+            None if end is None else moment_us(end, "end") + 1,
         )
 
     # ---- training ---------------------------------------------------------------------------
@@ -291,7 +286,7 @@ class FeatureStore:
             entity_rows,
             service=service or (features.name if isinstance(features, FeatureService) else ""),
             full_feature_names=full_feature_names,
-            now_us=now_us() if now is None else _us(now, "now"),
+            now_us=now_us() if now is None else moment_us(now, "now"),
         )
 
     # ---- writing ----------------------------------------------------------------------------
@@ -332,169 +327,3 @@ class FeatureStore:
         from fastserve.serving.sdk import push_once  # noqa: PLC0415
 
         return push_once(self.config, self.registry, views, df, to)
-
-    # ---- materialization --------------------------------------------------------------------
-
-    def materialize(
-        self,
-        start: Moment | None = None,
-        end: Moment | None = None,
-        views: Sequence[str] = (),
-        *,
-        target: str | None = None,
-        now: Moment | None = None,
-    ) -> Summary:
-        """Fill the stores with the rows of [start, end]; see `materializer run`."""
-        from materializer.run import materialize  # noqa: PLC0415
-
-        return materialize(
-            self.config,
-            views=tuple(views),
-            start_us=None if start is None else _us(start, "start"),
-            end_us=None if end is None else _us(end, "end"),
-            target=target,
-            now_us=None if now is None else _us(now, "now"),
-        )
-
-    def materialize_incremental(
-        self, views: Sequence[str] = (), *, target: str | None = None, now: Moment | None = None
-    ) -> Summary:
-        """Fill the stores with what is new since the last run, late rows and corrections included."""
-        from materializer.run import materialize  # noqa: PLC0415
-
-        return materialize(
-            self.config,
-            views=tuple(views),
-            incremental=True,
-            target=target,
-            now_us=None if now is None else _us(now, "now"),
-        )
-
-    def backfill(
-        self,
-        view: str,
-        start: Moment | None = None,
-        end: Moment | None = None,
-        *,
-        target: str | None = None,
-        workers: int = 1,
-        again: bool = False,
-        now: Moment | None = None,
-    ) -> BackfillSummary:
-        """Fill a view's stores with the dates of [start, end] that are not complete; see `materializer backfill`.
-
-        Args:
-            start, end: both dates are filled whole; None for the source's first, and for today.
-            workers: processes; with more than one, a script calls this under ``if __name__ == "__main__":``.
-            again: do dates that are complete again.
-
-        Raises:
-            RequestError: an unknown view or target; nothing was changed. What goes wrong after that is the
-                summary's `error`.
-        """
-        from materializer.backfill import BackfillRequest, backfill  # noqa: PLC0415
-
-        request = BackfillRequest(
-            view=view,
-            start_us=None if start is None else _us(start, "start"),
-            end_us=None if end is None else _us(end, "end"),
-            target=target,
-            workers=workers,
-            again=again,
-            now_us=None if now is None else _us(now, "now"),
-        )
-        return backfill(self.config, request)
-
-    def refresh(
-        self,
-        view: str,
-        *,
-        keep: str = "1h",
-        carry: bool | None = None,
-        allow_fewer: bool = False,
-        now: Moment | None = None,
-    ) -> SetsSummary:
-        """Build a view's online rows anew beside those served, and switch to them at once.
-
-        Args:
-            keep: how long the rows before are kept for a `rollback`; a minute at least.
-            carry: whether rows that only the served set has are taken over; None: of views with a push source.
-            allow_fewer: switch even to less than half as many rows.
-
-        Raises:
-            RequestError: an unknown view, or its last switch is less than a minute ago; nothing was changed. What goes
-                wrong after that is the summary's `error`.
-        """
-        from materializer.refresh import RefreshRequest, refresh  # noqa: PLC0415
-
-        request = RefreshRequest(
-            view=view,
-            keep_us=_duration_us(keep, "keep"),
-            carry=carry,
-            allow_fewer=allow_fewer,
-            now_us=None if now is None else _us(now, "now"),
-        )
-        return refresh(self.config, request)
-
-    def rollback(self, view: str, *, keep: str = "1h") -> SetsSummary:
-        """Serve the rows before a view's last refresh again, with every push and run since.
-
-        Args:
-            keep: how long those served until now are kept, to take the rollback back.
-
-        Raises:
-            RequestError: an unknown view, or there are no rows to go back to.
-        """
-        from materializer.refresh import rollback  # noqa: PLC0415
-
-        return rollback(self.config, view, keep_us=_duration_us(keep, "keep"))
-
-    def reconcile(
-        self,
-        views: Sequence[str] = (),
-        *,
-        sample: int | None = 10_000,
-        grace: str = "1h",
-        now: Moment | None = None,
-        **options: Any,
-    ) -> ReconcileReport:
-        """Compare online rows with what their history says now; `print(report)`. See `materializer reconcile`.
-
-        Args:
-            views: `name` or `name@v2`; none for all that are online and have a history.
-            sample: so many keys, drawn at random; None for all, and those that only the online store has.
-            grace: how long after its creation a row may be online without being in history.
-            options: seed, repair, prune, ignore (kinds of differences).
-
-        Raises:
-            RequestError: an unknown view, or options that make no sense.
-            StoreError: an embedded online store cannot be opened.
-        """
-        from materializer.reconcile.request import Request  # noqa: PLC0415
-        from materializer.reconcile.run import reconcile  # noqa: PLC0415
-
-        options |= {"views": tuple(views), "ignore": tuple(options.get("ignore", ()))}
-        options |= {
-            "grace_us": _duration_us(grace, "grace"),
-            "now_us": None if now is None else _us(now, "now"),
-        }
-        return reconcile(self.config, Request(sample=sample, **options))
-
-
-def _duration_us(text: str, argument: str) -> int:
-    try:
-        return parse_duration(text)
-    except (ValueError, OverflowError) as error:
-        raise RequestError(str(error), where=argument) from None
-
-
-def _us(moment: Moment, argument: str) -> int:
-    """Microseconds of a time given as an argument.
-
-    Raises:
-        RequestError: it is no time; names the argument.
-    """
-    try:
-        return parse_timestamp(moment)
-    except ValueError as error:
-        raise RequestError(str(error), where=argument) from None

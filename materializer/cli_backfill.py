@@ -8,7 +8,7 @@ from typing import Any, Final
 import click
 
 from fastserve.config import Config
-from materializer.options import SIGNAL_BASE, time_option
+from materializer.options import SIGNAL_BASE, engine_options, time_option
 from materializer.progress import progress_bar
 from materializer.stop import Stop
 
@@ -37,7 +37,12 @@ Exit codes:
 @click.option(
     "--target", type=click.Choice(["online", "offline", "both"]), help="Default: as the view declares."
 )
-@click.option("--workers", type=click.IntRange(1, 256), default=1, show_default=True, help="Processes.")
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 1024),
+    help="So many tasks at once. Default: 1, and with Spark one a core.",
+)
+@engine_options
 @click.option("--again", is_flag=True, help="Do dates that are complete again, too.")
 @click.option("--plan", "only_plan", is_flag=True, help="Say what it would do and take, and do nothing.")
 @click.option("--json", "as_json", is_flag=True, help="The plan as JSON.")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Final
+from typing import Any, Final, TypeVar
 
 import click
 
 from fastserve.errors import RequestError
 from fastserve.timeutil import parse_duration, parse_timestamp
+
+F = TypeVar("F", bound=Callable[..., Any])
 
 SIGNAL_BASE: Final = 128
 """Exit status of a command that a signal stopped, less the signal's number."""
@@ -22,6 +24,24 @@ def time_option(ctx: click.Context, param: click.Parameter, value: str | None) -
 def duration_option(ctx: click.Context, param: click.Parameter, value: str) -> int:
     """A duration as microseconds."""
     return _parsed(parse_duration, param, value)
+
+
+def engine_options(command: F) -> F:
+    """Where the work is done: `engine` and `master`, as materializer.engine.open_engine takes them."""
+    master = click.option(
+        "--master",
+        metavar="URL",
+        help="Spark's: local[*], spark://HOST:PORT, yarn, k8s://…; default: [spark] of fastserve.toml, then Spark's own"
+        " configuration.",
+    )
+    engine = click.option(
+        "--engine",
+        type=click.Choice(["local", "spark"]),
+        default="local",
+        show_default=True,
+        help="Where the work is done: on this machine, or by the workers of a Spark cluster.",
+    )
+    return engine(master(command))
 
 
 def _parsed(parse: Callable[[str], int], param: click.Parameter, value: str) -> int:

@@ -2,8 +2,8 @@
 
 survey    which dates the source has, from its files' footers                      survey.py
 ledger    which of them are not complete as they are now                           fastserve/registry/backfills.py
-work      per few dates: scan, digest, write what changed                          work.py, in the processes of
-pool.py commit    files of finished dates in one commit of the offline table, then the ledger
+work      per few dates: scan, digest, write what changed                          work.py, wherever an engine runs it
+commit    files of finished dates in one commit of the offline table, then the ledger
 """
 
 from __future__ import annotations

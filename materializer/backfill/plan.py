@@ -37,11 +37,10 @@ from fastserve.timeutil import now_us as wall_clock_us
 from materializer.backfill.run import Ledger, Window, source_state
 from materializer.backfill.sizes import lmdb_bytes, redis_bytes
 from materializer.backfill.survey import Survey, date_of, start_of, survey
-from materializer.backfill.values import BackfillRequest
+from materializer.backfill.values import BackfillRequest, check_request
 from materializer.backfill.work import Spec, Task, Worker, options_of, salt_of
 from materializer.select import Chosen, Target, choose
 from materializer.stop import Stop
-from materializer.window import check_bounds
 
 SAMPLE_ROWS: Final = 5_000_000
 SIZED_ROWS: Final = 4_096
@@ -119,9 +118,7 @@ def make_plan(config: Config, request: BackfillRequest) -> BackfillPlan:
         ConfigError, StoreError: the online store is another registry's, or does not answer.
         InvalidDataError: the source cannot be read.
     """
-    check_bounds(request.start_us, request.end_us)
-    if request.workers < 1:
-        raise RequestError(f"{request.workers} workers", where="--workers", hint="1 or more")
+    check_request(request)
     with open_registry(config.registry, config.project) as registry:
         snapshot = registry.snapshot()
         [chosen] = choose(snapshot, [request.view], request.target)
@@ -182,7 +179,7 @@ class _Planner:
             view=self._chosen.name,
             start_us=first if window.start_us is None else window.start_us,
             end_us=window.end_us - 1,
-            workers=self._request.workers,
+            workers=self._request.workers or 1,
             dates=len(found.dates),
             rows=round(sum(about.rows for about in found.dates.values())),
             source_bytes=round(sum(about.n_bytes for about in found.dates.values())),
@@ -281,7 +278,10 @@ class _Planner:
         if any(pace is None for pace in paces.values()):
             paces, basis = dict(self._measured(found, list(rows))), "sample"
         seconds = sum(rows[target] * (paces[target] or 0.0) for target in rows)
-        return seconds / min(self._request.workers, os.cpu_count() or 1), basis
+        workers = self._request.workers or 1
+        return seconds / (
+            workers if self._request.engine == "spark" else min(workers, os.cpu_count() or 1)
+        ), basis
 
     def _pace(self, target: Target) -> float | None:
         """Seconds a row that earlier backfills took; None where there were none."""
@@ -300,7 +300,8 @@ class _Planner:
             )
             if "offline" in targets:
                 prepare(OfflineTable(scratch.offline_store, scratch.project, self._view))
-            spec = Spec(scratch, self._chosen.name, self._chosen.option, self._now_us, salt_of(self._view))
+            salt = salt_of(self._view)
+            spec = Spec(scratch, self._chosen.name, self._chosen.option, self._now_us, salt, "plan")
             end = min(start_of(day) + DAY_US, self._window.end_us)
             task = Task((day,), {(day, target): "" for target in targets}, start_of(day), end)
             with Worker(spec, Stop()) as worker:

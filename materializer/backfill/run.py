@@ -14,23 +14,23 @@ from contextlib import suppress
 from dataclasses import replace
 from datetime import date
 from functools import partial
+from uuid import uuid4
 
 from fastserve.config import Config
-from fastserve.errors import FastserveError, RequestError
+from fastserve.errors import FastserveError
 from fastserve.offline.delta import OfflineTable
 from fastserve.offline.retention import written_from
 from fastserve.offline.staged import Staged, commit, prepare, rows_by_date
 from fastserve.registry import Backfill, Cursor, DateState, Interval, Registry, open_registry, uncovered
 from fastserve.timeutil import DAY_US
 from fastserve.timeutil import now_us as wall_clock_us
-from materializer.backfill.pool import run_tasks
 from materializer.backfill.survey import Survey, date_of, start_of, survey
-from materializer.backfill.values import BackfillRequest, BackfillSummary
-from materializer.backfill.work import Spec, Task, Worker, Written, options_of, salt_of, tasks_of
+from materializer.backfill.values import BackfillRequest, BackfillSummary, check_request
+from materializer.backfill.work import Spec, Task, Worker, Written, do, options_of, salt_of, tasks_of
+from materializer.engine import Engine, open_engine, run_tasks
 from materializer.progress import Progress, silent
 from materializer.select import Chosen, Target, choose
 from materializer.stop import Stop, told_in
-from materializer.window import check_bounds
 from materializer.write import OnlineSink
 
 log = logging.getLogger(__name__)
@@ -51,15 +51,13 @@ def backfill(
         RegistryError: the registry cannot be read.
     """
     started = time.monotonic()
-    check_bounds(request.start_us, request.end_us)
-    if request.workers < 1:
-        raise RequestError(f"{request.workers} workers", where="--workers", hint="1 or more")
+    check_request(request)
     stop = stop or Stop()
     with open_registry(config.registry, config.project) as registry:
         snapshot = registry.snapshot()
         [chosen] = choose(snapshot, [request.view], request.target)
         view_id = chosen.registered.view_id
-        about = BackfillSummary(chosen.name, workers=request.workers)
+        about = BackfillSummary(chosen.name, workers=request.workers or 1)
         with (
             told_in(about, partial(registry.backfills.running, view_id)),
             registry.lock_view(view_id),
@@ -157,7 +155,7 @@ class _Run:
         self._window = Window(request, self._now_us, floor_us)
         self._table = OfflineTable(config.offline_store, config.project, chosen.registered)
         self._salt = salt_of(chosen.registered)
-        self._spec = Spec(config, chosen.name, chosen.option, self._now_us, self._salt)
+        self._spec = Spec(config, chosen.name, chosen.option, self._now_us, self._salt, uuid4().hex)
         self._held: dict[tuple[str, str], DateState] = {}  # what is noted, and still true
 
     def run(self) -> None:
@@ -207,6 +205,25 @@ class _Run:
         )
 
     def _fill(self, found: Survey, ledger: Ledger, known: dict[Key, str]) -> None:
+        with self._engine(known) as engine:
+            self._about.workers = self._request.workers or engine.slots
+            self._fill_with(engine, found, ledger, known)
+
+    def _engine(self, known: dict[Key, str]) -> Engine:
+        """What will do the work; nothing was written yet. Without two dates to do, this process will."""
+        request, n_dates = self._request, len({day for day, _ in known})
+        if not n_dates or (n_dates == 1 and request.engine == "local"):
+            return open_engine(self._config, self._stop)
+        return open_engine(
+            self._config,
+            self._stop,
+            engine=request.engine,
+            master=request.master,
+            workers=request.workers,
+            uses={"registry", *(target for _, target in known)},
+        )
+
+    def _fill_with(self, engine: Engine, found: Survey, ledger: Ledger, known: dict[Key, str]) -> None:
         view = self._chosen.registered.view
         if self._window.is_cut and "offline" in self._chosen.targets:
             assert self._window.start_us is not None and view.retention_us is not None
@@ -214,7 +231,7 @@ class _Run:
         self._forget_lost(ledger)
         asked = Backfill(
             0, self._view_id, self._chosen.option, self._about.start_us or 0, self._window.end_us,
-            self._request.workers, "running", 0, None, "", 0, "",
+            self._about.workers, "running", 0, None, "", 0, "",
         )  # fmt: skip
         todo = [self._state(day, target, status="pending") for day, target in known]
         gone = [
@@ -229,7 +246,7 @@ class _Run:
                 self._online.mark(self._view_id)
             if any(target == "offline" for _, target in known):
                 prepare(self._table)
-            self._work(found, known)
+            self._work(engine, found, known)
             self._registry.backfills.finish(self._backfill, self._intervals(found))
         except BaseException as error:
             with suppress(FastserveError):  # the first failure is the one to tell
@@ -257,14 +274,15 @@ class _Run:
         base = self._held.get(key) or DateState(view_id=self._view_id, target=target, date=key[0])
         return replace(base, until_us=self._window.until(day), **values)  # type: ignore[arg-type]
 
-    def _work(self, found: Survey, known: dict[Key, str]) -> None:
+    def _work(self, engine: Engine, found: Survey, known: dict[Key, str]) -> None:
         rows = {day: about.rows for day, about in found.dates.items()}
-        share = sum(rows[day] for day in {day for day, _ in known}) / (self._request.workers * 4)
+        share = sum(rows[day] for day in {day for day, _ in known}) / (self._about.workers * 4)
         size = share * 2 if found.scattered else min(TASK_ROWS, max(share, 1))
         ends = (self._about.start_us or 0, self._window.end_us)
         tasks = tasks_of(known, rows, ends, size)
         total = len(known)
-        for task, written in run_tasks(self._spec, tasks, self._request.workers, self._stop, self._taken):
+        work, where = partial(do, self._spec), f"view {self._spec.view}"
+        for task, written in run_tasks(engine, work, tasks, self._stop, taken=self._taken, where=where):
             self._note(task, written)
             done = self._about.dates_done + self._about.dates_unchanged
             self._progress(self._chosen.name, "scan", self._about.rows_read, None)

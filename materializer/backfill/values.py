@@ -5,8 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import Any, Final, Literal
 
+from fastserve.errors import RequestError
 from fastserve.timeutil import format_timestamp
+from materializer.engine import check_engine
 from materializer.summary import EXIT_ALREADY_RUNNING, EXIT_FAILED, EXIT_OK, error_dict
+from materializer.window import check_bounds
 
 _SHOWN_BY_HAND: Final = ("view", "status", "start_us", "end_us", "seconds", "error")
 
@@ -20,18 +23,34 @@ class BackfillRequest:
         start_us, end_us: event times, microseconds UTC; the dates of both are backfilled whole. None for the first
             date of the source, and for the present.
         target: `online`, `offline` or `both`; None for what the view declares.
-        workers: processes that read and write; 1 for this one.
+        workers: so many read and write at once, in processes of their own if more than one; None for 1, or for as many
+            as Spark has cores.
         again: do dates that are complete again.
         now_us: the present, for a replay; None for the wall clock.
+        engine, master: where the work is done, see materializer.engine.open_engine.
     """
 
     view: str
     start_us: int | None = None
     end_us: int | None = None
     target: str | None = None
-    workers: int = 1
+    workers: int | None = None
     again: bool = False
     now_us: int | None = None
+    engine: str = "local"
+    master: str | None = None
+
+
+def check_request(request: BackfillRequest) -> None:
+    """Look at it before anything is done.
+
+    Raises:
+        RequestError: a start after the end, no worker, no such engine.
+    """
+    check_bounds(request.start_us, request.end_us)
+    if request.workers is not None and request.workers < 1:
+        raise RequestError(f"{request.workers} workers", where="--workers", hint="1 or more")
+    check_engine(request.engine, request.master)
 
 
 @dataclass(slots=True)

@@ -27,6 +27,7 @@ from fastserve.registry import RegisteredView, open_registry
 from fastserve.timeutil import DAY_US
 from materializer.backfill.digest import rows_digest
 from materializer.backfill.survey import start_of
+from materializer.engine import inside
 from materializer.select import Target, choose
 from materializer.sets import SetsWriter
 from materializer.spill import Spill
@@ -38,13 +39,19 @@ TASK_DATES: Final = 32
 
 @dataclass(frozen=True, slots=True)
 class Spec:
-    """What all tasks of a backfill share; `salt` is that of the view as the backfill began."""
+    """What all tasks of a backfill share.
+
+    Attributes:
+        salt: that of the view as the backfill began.
+        token: no other backfill has it.
+    """
 
     config: Config
     view: str
     target: str
     now_us: int
     salt: str
+    token: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +100,11 @@ def options_of(config: Config, now_us: int) -> ReadOptions:
 def salt_of(registered: RegisteredView) -> str:
     """What else decides the rows that are written, beside those of the source."""
     return f"layout {registered.layout.layout_id}, ttl {registered.view.ttl_us}"
+
+
+def do(spec: Spec, task: Task) -> list[Written]:
+    """Do a task wherever an engine runs it; a process keeps its Worker from task to task. Raises as Worker.do."""
+    return inside.keep(spec.token, lambda: Worker(spec, inside.stop())).do(task)
 
 
 class Worker:

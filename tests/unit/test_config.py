@@ -68,10 +68,30 @@ def test_limits_are_a_table_and_the_environment_wins(tmp_path: Path) -> None:
     assert "NAME=VALUE" in caught.value.hint
 
 
+def test_settings_of_spark_may_be_written_as_spark_writes_them(tmp_path: Path) -> None:
+    write(
+        tmp_path,
+        'project = "p"\n[spark]\nmaster = "spark://h:7077"\nspark.executor.memory = "4g"\n"spark.executor.cores" = 2\n'
+        "spark.ui.enabled = false",
+    )
+    assert Config.from_repo(tmp_path, {}).spark == {
+        "spark.master": "spark://h:7077",
+        "spark.executor.memory": "4g",
+        "spark.executor.cores": "2",
+        "spark.ui.enabled": "false",
+    }
+    for wrong in ('executor.memory = "4g"', "spark.jars = ['a']"):
+        write(tmp_path, f'project = "p"\n[spark]\n{wrong}')
+        with pytest.raises(ConfigError, match="is no setting of Spark") as caught:
+            Config.from_repo(tmp_path, {})
+        assert "[spark]" in caught.value.where
+
+
 @pytest.mark.parametrize(
     ("text", "message", "hint"),
     [
         ('project = "p"\nlimits = 5', "'limits' is no table", "write [limits]"),
+        ('project = "p"\nspark = "yarn"', "'spark' is no table", "write [spark]"),
         ("project = ", "is not valid TOML", ""),
         ('project = "p"\nregstry = "x"', "unknown setting 'regstry'", "did you mean 'registry'?"),
         ('project = "p"\nzzz = "x"', "unknown setting 'zzz'", "settings: project, registry"),

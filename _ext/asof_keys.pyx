@@ -1,4 +1,5 @@
-"""Keys of labels as small numbers, and which of them rows have; materializer/pit/asof_py.py is the twin.
+"""Keys of labels as small numbers, and which of them rows have; materializer/pit/asof_py.py is the twin, and of
+`text_hashes`, by which keys are dealt out to shards, materializer/shards/hashing_py.py.
 
 A KeyTable is filled with the keys of all labels once, and then asked for those of rows, by many threads:
 
@@ -88,6 +89,34 @@ cdef inline bint is_present(const Keys* keys, int64_t i) noexcept nogil:
     return keys.present == NULL or bit(keys.present, keys.offset + i)
 
 
+cdef object point_at(array, bint text, Keys* keys):
+    """Point at an array's memory; what is returned keeps it alive."""
+    cdef const ArrowArray* memory
+    allowed = (pa.large_string(), pa.large_binary()) if text else (pa.int64(),)
+    if array.type not in allowed:
+        raise TypeError(f"keys are {array.type}, not {' or '.join(map(str, allowed))}")
+    _, held = array.__arrow_c_array__()
+    memory = <const ArrowArray*> PyCapsule_GetPointer(held, "arrow_array")
+    keys.offset = memory.offset
+    keys.present = <const uint8_t*> memory.buffers[0] if memory.null_count else NULL
+    keys.values = <const int64_t*> memory.buffers[1] + memory.offset if memory.length else NULL
+    keys.data = <const char*> memory.buffers[2] if text else NULL
+    return held
+
+
+def text_hashes(array):
+    """See materializer/shards/hashing_py.py."""
+    cdef Keys keys
+    cdef Py_ssize_t i, n = len(array)
+    _held = point_at(array, True, &keys)
+    hashes = np.empty(n, np.uint64)
+    cdef uint64_t[::1] out = hashes
+    with nogil:
+        for i in range(n):
+            out[i] = fs_hash(0, keys.data + keys.values[i], keys.values[i + 1] - keys.values[i])
+    return hashes
+
+
 @cython.final
 cdef class KeyTable:
     """See the module's docstring.
@@ -124,7 +153,7 @@ cdef class KeyTable:
         if n > MOST:
             raise ValueError(f"{n:,} labels; at most {MOST:,} at a time")
         self.filled = True
-        _held = self.point_at(array, &keys)
+        _held = point_at(array, self.text, &keys)
         codes = np.empty(n, np.int32)
         cdef int32_t[::1] out = codes
         if not self.text:
@@ -147,7 +176,7 @@ cdef class KeyTable:
         cdef Py_ssize_t first = 0, n = len(array)
         if not self.filled:
             raise ValueError("a KeyTable is filled first")
-        _held = self.point_at(array, &keys)
+        _held = point_at(array, self.text, &keys)
         codes = np.empty(n, np.int32)
         if not n:
             return codes
@@ -164,20 +193,6 @@ cdef class KeyTable:
                     self.find_ints(&keys, first, min(first + BLOCK, n), out)
                 first += BLOCK
         return codes
-
-    cdef object point_at(self, array, Keys* keys):
-        """Point at an array's memory; what is returned keeps it alive."""
-        cdef const ArrowArray* memory
-        allowed = (pa.large_string(), pa.large_binary()) if self.text else (pa.int64(),)
-        if array.type not in allowed:
-            raise TypeError(f"keys are {array.type}, not {' or '.join(map(str, allowed))}")
-        _, held = array.__arrow_c_array__()
-        memory = <const ArrowArray*> PyCapsule_GetPointer(held, "arrow_array")
-        keys.offset = memory.offset
-        keys.present = <const uint8_t*> memory.buffers[0] if memory.null_count else NULL
-        keys.values = <const int64_t*> memory.buffers[1] + memory.offset if memory.length else NULL
-        keys.data = <const char*> memory.buffers[2] if self.text else NULL
-        return held
 
     cdef void choose(self, const Keys* keys, Py_ssize_t n) noexcept:
         """Direct, if all keys lie within a range not much longer than they are many."""

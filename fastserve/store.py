@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from fastserve.serving.sdk import OnlineFeatures
     from fastserve.statistics import ViewStatistics
     from materializer.datasets import Dataset, Report
+    from materializer.engine import Engine
     from materializer.training import TrainingSet
 
 Features: TypeAlias = FeatureService | str | Sequence[str | FeatureView | FeatureViewProjection]
@@ -163,6 +164,9 @@ class FeatureStore(Materializing):
         allow_incomplete: bool = False,
         threads: int | None = None,
         memory: int | str | None = None,
+        engine: str | Engine = "local",
+        master: str | None = None,
+        work: str = "",
         progress: bool = False,
     ) -> TrainingSet:
         """Features as of each row's time: N rows in, N rows out, in their order, label columns untouched.
@@ -177,6 +181,9 @@ class FeatureStore(Materializing):
             threads: that join; None for as many as this process has cores. The answer is the same.
             memory: that this process may hold while it joins, ``"1.5GiB"`` or bytes; what does not fit goes to a
                 temporary file, and `batches()` of the answer reads it from there. None for no limit.
+            engine, master: ``"spark"`` and the URL of its master, to join by tasks on a cluster, each of which may
+                hold as much memory. The answer is the same; see docs/spark.md.
+            work: path or URL that all its workers see, for what tasks hand on; by default beside the offline tables.
             progress: show a bar on standard error, if that is a terminal.
 
         Raises:
@@ -185,9 +192,10 @@ class FeatureStore(Materializing):
             IncompleteHistoryError: labels reach outside what is materialized.
         """
         from materializer.progress import join_bar  # noqa: PLC0415
+        from materializer.shards.opening import open_shards  # noqa: PLC0415
         from materializer.training import build_training_set, to_spine  # noqa: PLC0415
 
-        with join_bar(progress) as watch:
+        with open_shards(self.config, engine, master, work) as shards, join_bar(progress) as watch:
             return build_training_set(
                 to_spine(entity_df),
                 self.snapshot.resolve(self._projections(features, service)),
@@ -199,6 +207,7 @@ class FeatureStore(Materializing):
                 allow_incomplete=allow_incomplete,
                 threads=threads,
                 memory=memory,
+                shards=shards,
                 watch=watch,
             )
 
@@ -233,7 +242,7 @@ class FeatureStore(Materializing):
             features: references and views; or name a registered service.
             output: the directory to make; by default one under `.fastserve/training` of the repo.
             options: cutoff, full_feature_names, timestamp_column, allow_incomplete, author, memory, threads,
-                progress.
+                engine, master, work, progress.
 
         Raises:
             RequestError: a wrong name, output or option, or as `get_historical_features`; nothing was written.

@@ -36,8 +36,17 @@ class RowReader(Protocol):
         """As `History.pieces`."""
 
 
+class Ranged(Protocol):
+    """The values of one view for n labels, some labels at a time; stow.py and shards/answers.py have them."""
+
+    rv: RegisteredView
+
+    def of_range(self, start: int, stop: int, threads: int | None = None) -> dict[str, pa.ChunkedArray]:
+        """Feature -> the values of labels start … stop - 1."""
+
+
 @dataclass(slots=True)
-class _Count:
+class Count:
     """Rows of a view that have been read, for those who watch."""
 
     watch: Watch
@@ -86,7 +95,7 @@ class Rule:
 class Joined(Mapping[str, pa.ChunkedArray]):
     """The features of n labels by output name: all at once, kept from then on, or a range of labels at a time."""
 
-    def __init__(self, n: int, names: Mapping[str, tuple[Answers, str]], spool: Spool, threads: int) -> None:
+    def __init__(self, n: int, names: Mapping[str, tuple[Ranged, str]], spool: Spool, threads: int) -> None:
         self.n = n
         self._names = dict(names)
         self._spool = spool
@@ -153,7 +162,7 @@ def join_all(
     pieces = [history.pieces(join.rv, list(join.features), rule.times) for join in joins]
     parts = -(-n // budget.labels)
     counts = [
-        _Count(watch, join.rv.view.name, 2 * parts * sum(piece.n_rows for piece in read))
+        Count(watch, join.rv.view.name, 2 * parts * sum(piece.n_rows for piece in read))
         for join, read in zip(joins, pieces, strict=True)
     ]
     for first in range(0, n, budget.labels):
@@ -179,7 +188,7 @@ def _join(
     budget: Budget,
     made: Answers,
     first: int,
-    count: _Count,
+    count: Count,
 ) -> None:
     """One view for some labels."""
     rv, features = join.rv, list(join.features)

@@ -26,10 +26,12 @@ from fastserve.registry import RegisteredView
 from fastserve.timeutil import parse_timestamp
 from fastserve.types import DType, arrow_type
 from materializer.budget import Budget, Need, parse_memory
-from materializer.joining import Join, Joined, RowReader, Rule, join_all
+from materializer.joining import Join, Joined, Ranged, RowReader, Rule, join_all
 from materializer.pit.spine import Spine, label_keys, label_times, to_spine
 from materializer.pit.stow import RANGE_ROWS, Spool
 from materializer.progress import Watch, unwatched
+from materializer.shards.join import Shards, join_sharded
+from materializer.shards.plan import Limits
 
 if TYPE_CHECKING:
     from fastserve.registry import Registry
@@ -138,6 +140,7 @@ def build_training_set(  # noqa: PLR0913  (a call names each)
     allow_incomplete: bool = False,
     threads: int | None = None,
     memory: int | str | None = None,
+    shards: Shards | None = None,
     watch: Watch = unwatched,
 ) -> TrainingSet:
     """Join features to labels, point in time.
@@ -155,6 +158,7 @@ def build_training_set(  # noqa: PLR0913  (a call names each)
         threads: that join; None: as many as there are cores. The answer does not depend on it.
         memory: that the process may hold, what it holds already included: bytes or text like ``1.5GiB``; None for
             no limit. Nor does the answer depend on this.
+        shards: join by tasks, on the engine there; each may hold as much memory. Nor on this.
         watch: told how far it is.
 
     Raises:
@@ -178,6 +182,7 @@ def build_training_set(  # noqa: PLR0913  (a call names each)
         timestamp_column=timestamp_column,
         threads=threads,
         memory=memory,
+        shards=shards,
         watch=watch,
     )
 
@@ -192,6 +197,7 @@ def join_features(  # noqa: PLR0913  (a call names each)
     timestamp_column: str = "event_timestamp",
     threads: int | None = None,
     memory: int | str | None = None,
+    shards: Shards | None = None,
     watch: Watch = unwatched,
 ) -> TrainingSet:
     """`build_training_set` on rows from any reader: a history, or the record of one."""
@@ -203,10 +209,15 @@ def join_features(  # noqa: PLR0913  (a call names each)
     times = label_times(spine.table, timestamp_column)
     rule = Rule(times, _cutoff(cutoff, times))
     joins = _joins(spine.table, parts)
-    budget = Budget.of(limit, _need(joins.values(), len(times)), threads)
+    need = _need(joins.values(), len(times))
+    budget = Budget.of(limit, need, threads)
     spool = Spool()
-    made = join_all(list(joins.values()), rule, history, budget, spool, watch)
-    answers = dict(zip(joins, made, strict=True))
+    made: Sequence[Ranged]
+    if shards is None:
+        made = join_all(list(joins.values()), rule, history, budget, spool, watch)
+    else:
+        made = join_sharded(list(joins.values()), rule, history, shards, Limits.of(limit, need), watch)
+    answers: dict[tuple[Any, ...], Ranged] = dict(zip(joins, made, strict=True))
     values = [(answers[_same(part, rv)], feature) for part, rv in parts for feature in part.features]
     features = Joined(len(times), dict(zip(names, values, strict=True)), spool, budget.threads)
     if limit is None:

@@ -3,6 +3,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+def text_hashes(array: Any) -> npt.NDArray[np.uint64]: ...
+
 class KeyTable:
     text: bool
     n_codes: int

@@ -100,12 +100,17 @@ def open_files(
             continue
         with reading(source, path):
             reader = _READERS[source.format](filesystem, path)
-        yield DataFile(path, reader, _hive(path[len(root) :]), partial(_changed, filesystem, info))
+        changed = partial(_changed, filesystem, path, _state(info))
+        yield DataFile(path, reader, _hive(path[len(root) :]), changed)
 
 
-def _changed(filesystem: pa.fs.FileSystem, info: pa.fs.FileInfo) -> bool:
-    now = filesystem.get_file_info(info.path)
-    return (now.type, now.size, now.mtime_ns) != (info.type, info.size, info.mtime_ns)
+def _changed(filesystem: pa.fs.FileSystem, path: str, before: tuple[bool, int, int | None]) -> bool:
+    return _state(filesystem.get_file_info(path)) != before
+
+
+def _state(info: pa.fs.FileInfo) -> tuple[bool, int, int | None]:
+    """What changes when somebody writes to a file: unlike a FileInfo it can be sent to another process."""
+    return info.is_file, info.size, info.mtime_ns
 
 
 @dataclass(frozen=True, slots=True)

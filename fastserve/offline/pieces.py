@@ -2,7 +2,8 @@
 
 A piece is rows that follow one another in one file: a run of row groups, or the file. Pieces stand in source order,
 and a row is known by the number of its piece and its place within: both stay the same however often one reads. A
-piece is for one thread at a time; different ones share nothing that is written.
+piece is for one thread at a time; different ones share nothing that is written. One that is `portable` can be pickled
+and read by another process, which sees the same files.
 """
 
 from __future__ import annotations
@@ -43,6 +44,10 @@ class Piece(Protocol):
     def n_rows(self) -> int:
         """How many; 0 where that is known only once they are read."""
 
+    @property
+    def portable(self) -> bool:
+        """Whether other processes can read it; the answer of a query is kept by the process that asked."""
+
     def keys(self) -> Iterator[pa.RecordBatch]:
         """Join keys, event and created time of all rows, no row left out.
 
@@ -62,6 +67,17 @@ class Piece(Protocol):
             OfflineStoreError: the table cannot be read.
         """
 
+    def rows(self, columns: Sequence[str], batch_rows: int = VALUE_ROWS) -> Iterator[pa.RecordBatch]:
+        """Whole rows in `canonical_schema(rv, columns)`; of a source those of the window asked for alone.
+
+        Args:
+            batch_rows: read at a time; of them, a batch has those that are wanted.
+
+        Raises:
+            InvalidDataError: as `keys` and `take`, of any row of the window.
+            OfflineStoreError: the table cannot be read.
+        """
+
 
 @dataclass(frozen=True, slots=True)
 class SourcePiece:
@@ -75,6 +91,10 @@ class SourcePiece:
     @property
     def n_rows(self) -> int:
         return self.run.n_rows
+
+    @property
+    def portable(self) -> bool:
+        return not isinstance(self.scan.file.reader, Kept)
 
     def keys(self) -> Iterator[pa.RecordBatch]:
         scan, row = self.scan, self.run.first_row
@@ -110,15 +130,27 @@ class SourcePiece:
         with reading(scan.source, scan.file.path):
             wanted = scan.in_file(scan.columns_of(columns)) or scan.in_file(scan.time_columns())
             taken = _taken(self.run.read(wanted, VALUE_ROWS, False), rows, made)
-            short = sum(batch.num_rows for batch in taken) < len(rows)
-            changed = scan.file.changed()
-        if short or changed:
+            self._check_same(sum(batch.num_rows for batch in taken) >= len(rows))
+        return pa.concat_batches(taken)
+
+    def rows(self, columns: Sequence[str], batch_rows: int = VALUE_ROWS) -> Iterator[pa.RecordBatch]:
+        scan, row = self.scan, self.run.first_row
+        schema = canonical_schema(self.rv, columns)
+        with reading(scan.source, scan.file.path):
+            for batch in self.run.read(scan.in_file(), batch_rows, False):
+                if batch.num_rows and (made := scan.canonical(batch, row, self.window, schema)) is not None:
+                    yield made
+                row += batch.num_rows
+            self._check_same(row - self.run.first_row >= self.n_rows)
+
+    def _check_same(self, complete: bool) -> None:
+        """Raise for a file that somebody wrote to since it was listed."""
+        if not complete or self.scan.file.changed():
             raise InvalidDataError(
                 "changed while it was read",
-                where=f"source {scan.source.name!r}, file {scan.file.path!r}",
-                hint="make the training set again when nobody writes to the source",
+                where=f"source {self.scan.source.name!r}, file {self.scan.file.path!r}",
+                hint="read it again when nobody writes to the source",
             )
-        return pa.concat_batches(taken)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,6 +166,10 @@ class TablePiece:
     def n_rows(self) -> int:
         return self.run.n_rows
 
+    @property
+    def portable(self) -> bool:
+        return True
+
     def keys(self) -> Iterator[pa.RecordBatch]:
         schema = pa.schema([field for field in canonical_schema(self.rv, []) if field.name != LAYOUT])
         with tended(self.uri):
@@ -148,6 +184,13 @@ class TablePiece:
             return pa.concat_batches(
                 _taken(batches, rows, lambda batch, _: conformed(batch, schema, self.rv))
             )
+
+    def rows(self, columns: Sequence[str], batch_rows: int = VALUE_ROWS) -> Iterator[pa.RecordBatch]:
+        schema = canonical_schema(self.rv, columns)
+        present = [name for name in schema.names if name in self.stored.names]
+        with tended(self.uri):
+            for batch in self.run.read(present, batch_rows, False):
+                yield conformed(batch, schema, self.rv)
 
 
 class Kept:

@@ -23,8 +23,10 @@ from materializer.datasets.content import file_hash, keep_spine, table_hash, wri
 from materializer.datasets.manifest import DATA, SPINE, DatasetManifest, installed, read_manifest, software
 from materializer.datasets.origins import Origin, Recorder
 from materializer.datasets.stage import publish, staging
+from materializer.engine import Engine
 from materializer.pit.spine import Spine, to_spine
 from materializer.progress import Watch, unwatched
+from materializer.shards.opening import open_shards
 from materializer.training import TrainingSet, as_of, join_features
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class DatasetRequest:
         allow_incomplete: make it although the offline table does not cover all labels.
         author: for the record.
         memory, threads: see `build_training_set`; the data set does not depend on them.
+        engine, master, work: see `open_shards`; nor on these.
     """
 
     name: str
@@ -63,6 +66,9 @@ class DatasetRequest:
     author: str = ""
     memory: int | str | None = None
     threads: int | None = None
+    engine: str | Engine = "local"
+    master: str | None = None
+    work: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,17 +134,19 @@ def create(
     with staging(parent) as folder:
         kept = Spine(keep_spine(labels, folder / SPINE))
         recorder = Recorder(_history(config, registry, request, cutoff), config)
-        made = join_features(
-            kept,
-            asked.parts,
-            recorder,
-            full_feature_names=request.full_feature_names,
-            cutoff=cutoff,
-            timestamp_column=request.timestamp_column,
-            threads=request.threads,
-            memory=request.memory,
-            watch=watch,
-        )
+        with open_shards(config, request.engine, request.master, request.work) as shards:
+            made = join_features(
+                kept,
+                asked.parts,
+                recorder,
+                full_feature_names=request.full_feature_names,
+                cutoff=cutoff,
+                timestamp_column=request.timestamp_column,
+                threads=request.threads,
+                memory=request.memory,
+                shards=shards,
+                watch=watch,
+            )
         origins = recorder.origins()
         manifest = _manifest(request, snapshot, asked, made, origins, folder)
         manifest.write(folder)
@@ -168,7 +176,7 @@ def _check(request: DatasetRequest) -> None:
             where="name",
             hint="use letters, digits and _, starting with a letter or _, at most 128 characters",
         )
-    for attribute in ("service", "timestamp_column", "author"):
+    for attribute in ("service", "timestamp_column", "author", "work"):
         value = getattr(request, attribute)
         if not isinstance(value, str):
             raise RequestError(f"is a {type(value).__name__}, not text", where=attribute)

@@ -117,7 +117,7 @@ def make_dataset(
             f"unknown option {min(unknown)!r}",
             where="create_training_dataset",
             hint="options: cutoff, full_feature_names, timestamp_column, allow_incomplete, author, memory, "
-            "threads, progress",
+            "threads, engine, master, work, progress",
         )
     table = labels
     if isinstance(labels, (str, Path)):

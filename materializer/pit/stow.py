@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 RANGE_ROWS: Final = 1 << 17
 """Labels that are answered together."""
 
-_LABEL: Final = "label"
+_LABEL: Final = ""  # the name of no feature
 
 
 class Spool:

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from fastserve._native.asof import LabelTimes, Part, Rows
-from fastserve._native.asof_keys import KeyTable
+from fastserve._native.asof_keys import KeyTable, text_hashes
 from fastserve._native.gather import Places, Source
 from tests.isolated.meter import run
 
@@ -27,10 +27,12 @@ def keys(i: int) -> None:
         table = KeyTable(text)
         table.add(array)
         table.find(array)
+    text_hashes(WORDS)
     if i % 8 == 0:
         refused(lambda: table.add(NUMBERS), ValueError)
         refused(lambda: table.find(WORDS), TypeError)
         refused(lambda: KeyTable(False).find(NUMBERS), ValueError)
+        refused(lambda: text_hashes(NUMBERS), TypeError)
 
 
 def joins(i: int) -> None:

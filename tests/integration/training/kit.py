@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -20,7 +20,10 @@ from fastserve.timeutil import parse_timestamp
 from materializer import joining, training
 from materializer.budget import Budget
 from materializer.pit import stow
+from materializer.shards import join, plan
+from materializer.shards.plan import Limits
 from materializer.training import TrainingSet, to_spine
+from tests.carried import Carried
 from tests.oracles.bits import bits
 
 UTC_US = pa.timestamp("us", "UTC")
@@ -98,20 +101,48 @@ class Repo:
             assert bits(table[name]) == bits(before[name]), name
         table.validate(full=True)
         assert_same(table, self.tightly(spine, features, **options))
+        assert_same(table, self.in_shards(spine, features, **options))
         return made
 
     def tightly(self, spine: Any, features: Any, **options: Any) -> pa.Table:
         """The same within hardly any memory: a few labels at a time, all values by way of the disk."""
         n = len(to_spine(spine).table)
-        budget = Budget(2, max(4, n // 2 + 1), 3, 0)
-        with ExitStack() as patched:
-            for module in (stow, joining, training):
-                patched.enter_context(patch.object(module, "RANGE_ROWS", max(3, n // 5)))
-            for module, name in ((files, "RUN_BYTES"), (pieces, "KEY_ROWS"), (pieces, "VALUE_ROWS")):
-                patched.enter_context(patch.object(module, name, 2 if n < 50 else 5_000))
-            patched.enter_context(patch.object(training.Budget, "of", lambda *_: budget))
+        with small_steps(n):
             made = self.store.get_historical_features(spine, features, **options, memory="1GiB")
             return pa.Table.from_batches(made.batches(), made.schema)
+
+    def in_shards(self, spine: Any, features: Any, **options: Any) -> pa.Table:
+        """The same by tasks, as on a cluster: few rows in each, shards cut by time, all that is handed on pickled."""
+        n = len(to_spine(spine).table)
+        few = 2 if n < 50 else 5_000
+        with small_steps(n) as patched, Carried() as engine:
+            for name in ("DEAL_ROWS", "SHARD_ROWS"):
+                patched.enter_context(patch.object(plan, name, few))
+            patched.enter_context(patch.object(join, "RANGE_ROWS", max(2, n // 3)))
+            patched.enter_context(
+                patch.object(training.Limits, "of", lambda *_: Limits(few, 2 * few, 64 * few))
+            )
+            made = self.store.get_historical_features(
+                spine, features, **options, memory="1GiB", engine=engine, work=str(self.folder / "work")
+            )
+            table = pa.Table.from_batches(made.batches(), made.schema)
+            assert_same(table, made.to_arrow())
+        del made  # with it goes what was handed on
+        assert not list((self.folder / "work").iterdir())
+        return table
+
+
+@contextmanager
+def small_steps(n: int) -> Iterator[ExitStack]:
+    """Within, n labels are joined some at a time, in ranges of a few, with pieces of a row or two."""
+    budget = Budget(2, max(4, n // 2 + 1), 3, 0)
+    with ExitStack() as patched:
+        for module in (stow, joining, training):
+            patched.enter_context(patch.object(module, "RANGE_ROWS", max(3, n // 5)))
+        for module, name in ((files, "RUN_BYTES"), (pieces, "KEY_ROWS"), (pieces, "VALUE_ROWS")):
+            patched.enter_context(patch.object(module, name, 2 if n < 50 else 5_000))
+        patched.enter_context(patch.object(training.Budget, "of", lambda *_: budget))
+        yield patched
 
 
 def assert_same(one: pa.Table, other: pa.Table) -> None:

@@ -81,6 +81,14 @@ def test_15_a_view_without_entities_holds_for_every_label(repo):
     assert values(repo.train(spine, ["rate:v"])) == [None, 1, 2]
 
 
+def test_16_a_feature_may_be_named_as_anything_of_ours(repo):
+    names = ["label", "position", "key0"]
+    rows = {"u": [1, 2, 3], "ts": ts([1, 1, 1]), **{name: [i, 7, 9] for i, name in enumerate(names)}}
+    repo.view("w", pa.table(rows), [Field(name, "int64") for name in names])
+    made = repo.train(pa.table({"u": [3, 4, 1], "event_timestamp": ts([9] * 3)}), [f"w:{n}" for n in names])
+    assert [values(made, name) for name in names] == [[9, None, i] for i in range(3)]
+
+
 @pytest.mark.parametrize("backend", ["parquet", "csv", "offline"])
 def test_16_source_columns_have_names_of_their_own(backend, repo):
     rows = pa.table({"uid": [1], "ts": ts([1]), "created": ts([4]), "val ue": [7]})
@@ -155,7 +163,7 @@ def test_a_view_asked_for_twice_is_read_once_and_a_mapping_to_itself_is_none(rep
     assert values(made, "weather__v") == values(made, "again__v") == [10, 20, 11, None]
     assert values(made, "weather__w") == bits(pa.array([1.5, 2.5, None, None]))
     assert values(made, "there__v") == [20, 11, None, 11]
-    assert scans == 2 * [["w", "v"], ["v"]]  # train makes it twice
+    assert scans == 3 * [["w", "v"], ["v"]]  # train makes it three times
 
 
 def test_23_a_service_is_its_list_and_order_is_as_asked(repo):

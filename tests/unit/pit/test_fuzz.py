@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import itertools
 import os
+from dataclasses import dataclass
 from datetime import timedelta
 
 import numpy as np
@@ -15,6 +16,7 @@ import pyarrow as pa
 
 from fastserve import FeatureView, Field
 from fastserve.offline.schema import TIMESTAMP, canonical_schema
+from fastserve.registry import RegisteredView
 from fastserve.types import arrow_type, parse_dtype
 from materializer.pit import join
 from materializer.pit.factorize import canonical_key
@@ -77,15 +79,32 @@ def random_keys(rng, keys, n, nulls):
     return made
 
 
-def one_table(rng, keys, n, m):
-    """One random join: what `join_view` answers, and what the rule says."""
+@dataclass(frozen=True)
+class Table:
+    """A random join: rows in the canonical schema, labels, and the rule."""
+
+    rv: RegisteredView
+    rows: pa.Table
+    columns: dict[str, pa.Array]
+    row_keys: dict[str, pa.Array]
+    label_keys: dict[str, pa.Array]
+    keys: dict[str, pa.Array]
+    times: np.ndarray
+    event: np.ndarray
+    created: np.ndarray
+    ttl: int | None
+    cutoff: int | np.ndarray | None
+
+
+def random_table(rng, keys, n, m, kinds=4):
+    """m rows and n labels; of the kinds of cutoff, none, one, each label's time and anything, the first few."""
     ttl = [None, 1, 3, 8][rng.integers(0, 4)]
     schema = [Field(name, dtype) for name, dtype in FEATURES.items()]
     view = FeatureView("v", schema=schema, ttl=None if ttl is None else timedelta(microseconds=ttl))
     rv = registered(view, keys)
     times = rng.integers(0, 10, n)
     event, created = rng.integers(0, 10, m), rng.integers(0, 12, m)
-    kind = rng.integers(0, 4)
+    kind = rng.integers(0, kinds)
     cutoff = [None, int(rng.integers(0, 12)), times, rng.integers(0, 12, n)][kind]
     row_keys, label_keys = random_keys(rng, rv.join_keys, m, 0.0), random_keys(rng, rv.join_keys, n, 0.05)
     columns = {name: random_column(rng, parse_dtype(t), m, 0.15) for name, t in FEATURES.items()}
@@ -95,12 +114,18 @@ def one_table(rng, keys, n, m):
         [*row_keys.values(), *stamps, *columns.values(), layout], schema=canonical_schema(rv)
     )
     keyed = {name: canonical_key(values, keys[name]) for name, values in label_keys.items()}
-    rows = in_chunks(rng, rows)
-    got = join_view(keyed, times, rows, rv, list(FEATURES), cutoff=cutoff, threads=int(rng.integers(1, 4)))
-    labels = list(zip(tuples(label_keys, n), times.tolist(), strict=True))
-    history = list(zip(tuples(row_keys, m), event.tolist(), created.tolist(), strict=True))
-    cutoffs = None if cutoff is None else np.broadcast_to(cutoff, n).tolist()
-    return columns, got, naive_pit(labels, history, ttl=ttl, cutoffs=cutoffs)
+    return Table(rv, rows, columns, row_keys, label_keys, keyed, times, event, created, ttl, cutoff)
+
+
+def one_table(rng, keys, n, m):
+    """One random join: what `join_view` answers, and what the rule says."""
+    made = random_table(rng, keys, n, m)
+    rows, threads = in_chunks(rng, made.rows), int(rng.integers(1, 4))
+    got = join_view(made.keys, made.times, rows, made.rv, list(FEATURES), cutoff=made.cutoff, threads=threads)
+    labels = list(zip(tuples(made.label_keys, n), made.times.tolist(), strict=True))
+    history = list(zip(tuples(made.row_keys, m), made.event.tolist(), made.created.tolist(), strict=True))
+    cutoffs = None if made.cutoff is None else np.broadcast_to(made.cutoff, n).tolist()
+    return made.columns, got, naive_pit(labels, history, ttl=made.ttl, cutoffs=cutoffs)
 
 
 def in_chunks(rng, table):

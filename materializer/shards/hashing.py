@@ -1,0 +1,49 @@
+"""The hash of composite join keys by which rows and labels are dealt out: equal keys have equal hashes everywhere."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from pyarrow import types as is_
+
+if TYPE_CHECKING or os.environ.get("FASTSERVE_NO_EXTENSIONS") == "1":
+    from materializer.shards.hashing_py import text_hashes
+else:
+    try:
+        from fastserve._native.asof_keys import text_hashes
+    except ImportError:
+        from materializer.shards.hashing_py import text_hashes
+
+Hashes = npt.NDArray[np.uint64]
+
+_STEPS: Final = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))  # SplitMix64's last steps
+
+
+def key_hashes(keys: Sequence[pa.Array], n: int) -> Hashes:
+    """uint64[n]; of a key with a null it is anything, and of no keys at all it is one for all.
+
+    Args:
+        keys: one array for each join key, as `canonical_key` makes them, [n].
+    """
+    hashed = np.zeros(n, np.uint64)
+    for column in keys:
+        hashed ^= text_hashes(column) if _is_text(column) else _words(column)
+        for shift, factor in _STEPS:
+            hashed ^= hashed >> np.uint64(shift)
+            hashed *= np.uint64(factor)
+    return hashed
+
+
+def _is_text(column: pa.Array) -> bool:
+    return bool(is_.is_large_string(column.type) or is_.is_large_binary(column.type))
+
+
+def _words(column: pa.Array) -> Hashes:
+    whole = column.cast(pa.int64())
+    values: npt.NDArray[np.int64] = (whole.fill_null(0) if whole.null_count else whole).to_numpy()
+    return values.view(np.uint64)

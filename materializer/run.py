@@ -19,7 +19,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -40,6 +40,7 @@ from fastserve.offline.source import scan_source
 from fastserve.registry import Cursor, Interval, Partition, Registry, RunStatistics, open_registry
 from fastserve.timeutil import MIN_US
 from fastserve.timeutil import now_us as wall_clock_us
+from materializer.aside import Aside
 from materializer.progress import Progress, silent
 from materializer.reclaim import reclaim_due
 from materializer.select import Chosen, Target, choose
@@ -299,6 +300,23 @@ class _ViewRun:
         a later run, which finds it by its created time.
         """
         newest: int | None = None
+        with Aside(ahead=2) as aside:
+            for batch in self._batches(window):
+                if batch.num_rows:
+                    newest = max(
+                        int(timestamps(batch, CREATED_TS).max()), MIN_US if newest is None else newest
+                    )
+                spill.add(batch)
+                if collector is not None:
+                    aside.do(partial(collector.add, batch))
+                self._about.rows_read = spill.n_rows
+                self._context.progress(self._chosen.name, "scan", spill.n_rows, None)
+            aside.finish()
+        spill.flush()
+        return newest
+
+    def _batches(self, window: Window) -> Iterator[pa.RecordBatch]:
+        """The window's rows that are known by now, and kept."""
         batches = scan_source(
             self._chosen.source,
             self._registered,
@@ -312,21 +330,10 @@ class _ViewRun:
         )
         for batch in batches:
             self._context.stop.check()
-            created = timestamps(batch, CREATED_TS)
-            known = created <= self._context.now_us
+            known = timestamps(batch, CREATED_TS) <= self._context.now_us
             if window.floor_us is not None:
                 known &= timestamps(batch, EVENT_TS) >= window.floor_us
-            if not known.all():
-                batch, created = batch.filter(pa.array(known)), created[known]
-            spill.add(batch)
-            if collector is not None:
-                collector.add(batch)
-            if len(created):
-                newest = max(int(created.max()), newest if newest is not None else MIN_US)
-            self._about.rows_read = spill.n_rows
-            self._context.progress(self._chosen.name, "scan", spill.n_rows, None)
-        spill.flush()
-        return newest
+            yield batch if known.all() else batch.filter(pa.array(known))
 
     def _write(self, run_id: int, spill: Spill, finished: dict[tuple[str, str], str]) -> None:
         """Write every date that no killed run finished, newest first, a few small dates at a time."""

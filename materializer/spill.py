@@ -8,8 +8,8 @@ are a date's, in source order:
     index  01-01: messages 1, 3   01-02: message 0   01-03: message 2
 
 Rows are held up to `buffer_bytes` before they are written, so that a source in random order too gives few and
-large messages. The file lies in the directory for temporary files (TMPDIR) and takes about as many bytes as the
-rows take in Arrow.
+large messages; a thread writes them while the next are read. The file lies in the directory for temporary files
+(TMPDIR) and takes about as many bytes as the rows take in Arrow.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import date, timedelta
+from functools import partial
 from itertools import pairwise
-from typing import IO, Final
+from typing import IO, Final, Protocol, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -29,8 +30,10 @@ import pyarrow as pa
 from fastserve.offline.latest import timestamps
 from fastserve.offline.schema import EVENT_TS
 from fastserve.timeutil import DAY_US
+from materializer.aside import Aside
 
-BUFFER_BYTES: Final = 32 << 20
+BUFFER_BYTES: Final = 16 << 20  # held, and as much again while the thread writes it
+MESSAGE_BYTES: Final = 1 << 20
 CHUNK_BYTES: Final = 16 << 20
 GROUP_ROWS: Final = 100_000
 GROUP_DATES: Final = 64
@@ -42,7 +45,7 @@ class _Message:
     """Where one record-batch message lies in the file."""
 
     offset: int
-    n_bytes: int
+    nbytes: int
 
 
 @dataclass(slots=True)
@@ -75,6 +78,7 @@ class Spill:
         self._held: dict[int, list[pa.RecordBatch]] = {}
         self._held_bytes = 0
         self._size = 0
+        self._writing = Aside()
         self._file: IO[bytes] = tempfile.TemporaryFile(prefix="fastserve-spill-")
 
     def __enter__(self) -> Spill:
@@ -82,13 +86,14 @@ class Spill:
 
     def __exit__(self, *exc: object) -> None:
         self._held.clear()
+        self._writing.__exit__()
         self._file.close()
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take the next rows of the scan.
 
         Raises:
-            OSError: when the disk is full.
+            OSError: the disk is full; of rows added before, too.
         """
         if not batch.num_rows:
             return
@@ -102,14 +107,16 @@ class Spill:
         self.n_rows += batch.num_rows
         self._held_bytes += batch.nbytes
         if self._held_bytes >= self._buffer_bytes:
-            self.flush()
+            self._write_held()
 
     def flush(self) -> None:
-        """Write what is held; call it after the last batch, before reading."""
-        for day, batches in sorted(self._held.items()):
-            self._append(_EPOCH + timedelta(days=day), _joined(batches))
-        self._held.clear()
-        self._held_bytes = 0
+        """Write what is held; call it after the last batch, before reading.
+
+        Raises:
+            OSError: as `add`.
+        """
+        self._write_held()
+        self._writing.finish()
         self._file.flush()
 
     def dates(self) -> list[date]:
@@ -130,9 +137,19 @@ class Spill:
         Args:
             last_first: the last chunk of the source comes first.
         """
-        groups = _grouped(self._partitions[day].messages)
+        groups = _grouped(self._partitions[day].messages, CHUNK_BYTES)
         for group in reversed(groups) if last_first else groups:
             yield _joined([self._read(message) for message in group])
+
+    def _write_held(self) -> None:
+        held, self._held, self._held_bytes = self._held, {}, 0
+        self._writing.do(partial(self._write, held))
+
+    def _write(self, held: dict[int, list[pa.RecordBatch]]) -> None:
+        """On the thread: nothing else touches the partitions and the file until it is done."""
+        for day, batches in sorted(held.items()):
+            for group in _grouped(batches, MESSAGE_BYTES):
+                self._append(_EPOCH + timedelta(days=day), _joined(group))
 
     def _append(self, day: date, batch: pa.RecordBatch) -> None:
         data = batch.serialize()
@@ -147,7 +164,7 @@ class Spill:
         self._size += data.size
 
     def _read(self, message: _Message) -> pa.RecordBatch:
-        data = os.pread(self._file.fileno(), message.n_bytes, message.offset)
+        data = os.pread(self._file.fileno(), message.nbytes, message.offset)
         return pa.ipc.read_record_batch(pa.py_buffer(data), self._schema)
 
 
@@ -165,16 +182,24 @@ def grouped(spill: Spill) -> Iterator[list[date]]:
         yield days
 
 
-def _grouped(messages: Sequence[_Message]) -> list[list[_Message]]:
-    """Neighbouring messages, joined up to CHUNK_BYTES; the grouping depends on nothing but their sizes."""
-    groups: list[list[_Message]] = []
-    size = CHUNK_BYTES
-    for message in messages:
-        if size + message.n_bytes > CHUNK_BYTES:
+class _Sized(Protocol):
+    @property
+    def nbytes(self) -> int: ...
+
+
+_T = TypeVar("_T", bound=_Sized)
+
+
+def _grouped(parts: Sequence[_T], n_bytes: int) -> list[list[_T]]:
+    """Neighbours together, up to so many bytes; which, depends on nothing but their sizes."""
+    groups: list[list[_T]] = []
+    size = n_bytes
+    for part in parts:
+        if size + part.nbytes > n_bytes:
             groups.append([])
             size = 0
-        groups[-1].append(message)
-        size += message.n_bytes
+        groups[-1].append(part)
+        size += part.nbytes
     return groups
 
 

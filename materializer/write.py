@@ -5,7 +5,7 @@ newer date already wrote need not be sent at all. Within a date the last chunk o
 rows of equal order the first one written stays, and that has to be the one at the last position.
 
 While the store takes one batch the next is encoded, and no more than two are on their way: a slow store slows the run
-down, and memory stays where it is.
+down, and memory stays where it is. While it takes one chunk, a thread reads the next and finds its latest rows.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 import pyarrow as pa
 
 from fastserve.batch import KeySet, ReadBatch
-from fastserve.offline.online_rows import Lifetimes, OnlineRows
+from fastserve.offline.online_rows import Lifetimes, OnlineRows, Survivors
 from fastserve.online import OnlineStore, open_store
 from fastserve.online.claim import claim, keeps_view, mark_view
 from fastserve.online.live import RowSets, look, move
@@ -137,11 +137,16 @@ class ViewWriter:
             Stopped: between two batches.
             StoreError: the store failed; part of the date may be written.
         """
-        puts = _Puts(store)
+        puts, loop = _Puts(store), asyncio.get_running_loop()
+        survivors = (self._rows.survivors(chunk, self._now_us) for chunk in chunks)
+        ahead: asyncio.Future[Survivors | None] | None = None
         try:
-            for chunk in chunks:
+            found = next(survivors, None)
+            while found is not None:
                 self._stop.check()
-                rows, lifetimes = self._rows.survivors(chunk, self._now_us)
+                rows, lifetimes = found
+                if rows.num_rows > PUT_ROWS:
+                    ahead = loop.run_in_executor(None, next, survivors, None)
                 # Batches on their way may land in either order, and a key may come again in a row of equal order;
                 # within a chunk it does not.
                 await puts.finish()
@@ -149,9 +154,13 @@ class ViewWriter:
                     self._stop.check()
                     part = rows.slice(start, PUT_ROWS)
                     await self._put(puts, part, None if lifetimes is None else lifetimes[start:][:PUT_ROWS])
+                found = await ahead if ahead is not None else next(survivors, None)
+                ahead = None
             await puts.finish()
         finally:
             await puts.settle()
+            if ahead is not None:  # what it reads may be closed once this is left
+                await asyncio.gather(ahead, return_exceptions=True)
         self._seen.next_round()
         return puts.written
 

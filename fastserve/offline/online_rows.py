@@ -20,6 +20,7 @@ from fastserve.registry import RegisteredView
 from fastserve.timeutil import DAY_US
 
 Lifetimes: TypeAlias = npt.NDArray[np.int64] | None
+Survivors: TypeAlias = tuple[pa.RecordBatch, Lifetimes]
 
 _MAX_EXTRA_US: Final = 1 << 61  # keeps sums of times within int64, whatever the ttl
 
@@ -39,7 +40,7 @@ class OnlineRows:
         self._rows = RowEncoder(layout)
         self._ttl_us = registered.view.ttl_us
 
-    def survivors(self, batch: pa.RecordBatch, now_us: int) -> tuple[pa.RecordBatch, Lifetimes]:
+    def survivors(self, batch: pa.RecordBatch, now_us: int) -> Survivors:
         """The rows worth writing: the latest of each key, if its lifetime is not over.
 
         Args:

@@ -56,13 +56,15 @@ class Moments:
         if not len(values):
             return cls(rows, nulls)
         with np.errstate(over="ignore", invalid="ignore"):
-            total = values.sum(dtype=np.float64)
-            if math.isfinite(total):  # then so are all values: no NaN, no infinity
-                return _finite(cls(rows, nulls), values, float(total))
-            finite = values[np.isfinite(values)]
-            nans = int(np.isnan(values).sum())
-            counts = cls(rows, nulls, nans, len(values) - nans - len(finite))
-            return _finite(counts, finite, float(finite.sum(dtype=np.float64)))
+            wide = values.astype(np.float64)  # once: sums of narrower numbers cost more than this copy
+            total, nans, infinities = float(wide.sum()), 0, 0
+            if not math.isfinite(total):  # else so are all values: no NaN, no infinity
+                finite = np.isfinite(wide)
+                nans = int(np.isnan(wide).sum())
+                infinities = len(wide) - nans - int(finite.sum())
+                values, wide = values[finite], wide[finite]
+                total = float(wide.sum())
+            return _finite(cls(rows, nulls, nans, infinities), values, wide, total)
 
     def merged(self, other: Moments) -> Moments:
         """Of both columns, one after the other."""
@@ -88,22 +90,23 @@ class Moments:
         return asdict(self)
 
 
-def _finite(counts: Moments, values: Values, total: float) -> Moments:
-    if not len(values):
+def _finite(counts: Moments, values: Values, wide: npt.NDArray[np.float64], total: float) -> Moments:
+    """Of finite values; `wide` has the same, and is used up."""
+    n = len(values)
+    if not n:
         return counts
     # The sum of finite values can overflow, that of their shares cannot.
-    mean = total / len(values) if math.isfinite(total) else float((values / len(values)).sum())
-    apart = values - mean if values.dtype == np.float64 else values.astype(np.float64) - mean
-    low, high = values.min().item(), values.max().item()
+    mean = total / n if math.isfinite(total) else float((wide / n).sum())
+    wide -= mean
     return Moments(
         counts.rows,
         counts.nulls,
         counts.nans,
         counts.infinities,
-        low,
-        high,
+        values.min().item(),
+        values.max().item(),
         mean,
-        float(np.dot(apart, apart)),
+        float(np.dot(wide, wide)),
     )
 
 

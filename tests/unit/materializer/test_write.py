@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Iterator
 from types import MappingProxyType
 from typing import Any
 
@@ -11,6 +14,7 @@ import pytest
 from fastserve.codec.layout import Layout
 from fastserve.codec.rows import read_header
 from fastserve.definitions import FeatureView, Field
+from fastserve.errors import StoreUnavailableError
 from fastserve.online.base import Lifetimes
 from fastserve.online.memory import MemoryStore
 from fastserve.registry import RegisteredView
@@ -106,3 +110,44 @@ async def test_stop_is_looked_at_before_every_batch() -> None:
     with pytest.raises(Stopped):
         await writer_of(stop=stop).write(store, [chunk((1, 5, 0))])
     assert store.puts == []
+
+
+async def test_the_next_chunk_is_read_while_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("materializer.write.PUT_ROWS", 1)
+    second_is_read = threading.Event()
+
+    class Slow(Watched):
+        async def put_many(self, keys: Any, rows: Any, lifetimes_us: Lifetimes = None) -> int:
+            assert await asyncio.to_thread(second_is_read.wait, 10), "it reads only what it has room for"
+            return await super().put_many(keys, rows, lifetimes_us)
+
+    def chunks() -> Iterator[pa.RecordBatch]:
+        yield chunk((1, 5, 0), (2, 5, 0))
+        second_is_read.set()
+        yield chunk((3, 5, 0))
+
+    store = Slow()
+    assert await writer_of().write(store, chunks()) == 3
+    assert [keys for keys, _ in store.puts] == [[b"7:1"], [b"7:2"], [b"7:3"]]
+
+
+async def test_it_is_not_left_before_what_it_reads_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("materializer.write.PUT_ROWS", 1)
+    began, go_on, read = threading.Event(), threading.Event(), list[str]()
+
+    class Down(Watched):
+        async def put_many(self, keys: Any, rows: Any, lifetimes_us: Lifetimes = None) -> int:
+            assert await asyncio.to_thread(began.wait, 10)
+            asyncio.get_running_loop().call_later(0.01, go_on.set)
+            raise StoreUnavailableError("down")
+
+    def chunks() -> Iterator[pa.RecordBatch]:
+        yield chunk((1, 5, 0), (2, 5, 0))
+        began.set()
+        assert go_on.wait(10)
+        read.append("second")
+        yield chunk((3, 5, 0))
+
+    with pytest.raises(StoreUnavailableError):
+        await writer_of().write(Down(), chunks())
+    assert read == ["second"]

@@ -30,8 +30,9 @@ _A_ROW: Final = 24  # bytes dealt out
 _GROUP_ROWS: Final = 1 << 21
 _LEAST_GROUP: Final = 1 << 17
 _LEAST_FOUND: Final = 8 * _MIB
-_A_LABEL: Final = 112  # bytes without its keys: codes, times, order, best row, places
-_PER_KEY: Final = 56  # of bytes a label's keys take: held, hashed, counted
+_LABELS: Final = 0.75  # of what is left: labels that do not fit in one go read the rows once more
+_A_LABEL: Final = 48  # bytes without its keys and places: code, time, order, best row
+_PER_KEY: Final = 24  # bytes a label's keys take beside themselves: hashed, counted
 
 
 def parse_memory(text: str | int | None, where: str = "memory") -> int | None:
@@ -118,7 +119,7 @@ class Budget:
         if memory is None:
             return cls(threads, max(need.labels, 1), _GROUP_ROWS, None)
         held = resident()
-        per_label = _A_LABEL + 8 * need.views + _PER_KEY + 3 * need.key_bytes
+        per_label = _A_LABEL + 8 * need.views + _PER_KEY + need.key_bytes
         answering = 3 * RANGE_ROWS * need.row_bytes
         fewest = min(RANGE_ROWS, need.labels)
         least = _READING + _A_ROW * _LEAST_GROUP + answering + _LEAST_FOUND * need.views + fewest * per_label
@@ -133,6 +134,6 @@ class Budget:
         threads = max(1, min(threads, int((room - least) // (2 * _READING)) + 1))
         group = int(min(_GROUP_ROWS, max(_LEAST_GROUP, room / 8 / _A_ROW)))
         rest = room - threads * _READING - group * _A_ROW - answering
-        labels = max(fewest, min(need.labels, int(0.6 * rest / per_label) // RANGE_ROWS * RANGE_ROWS))
+        labels = max(fewest, min(need.labels, int(_LABELS * rest / per_label) // RANGE_ROWS * RANGE_ROWS))
         found = max((rest - labels * per_label) / 2 / need.views, _LEAST_FOUND)
         return cls(threads, max(labels, 1), group, int(found))

@@ -27,6 +27,7 @@ from fastserve.timeutil import parse_timestamp
 from fastserve.types import DType, arrow_type
 from materializer.budget import Budget, Need, parse_memory
 from materializer.joining import Join, Joined, Ranged, RowReader, Rule, join_all
+from materializer.pit.chunks import ahead
 from materializer.pit.spine import Spine, label_keys, label_times, to_spine
 from materializer.pit.stow import RANGE_ROWS, Spool
 from materializer.progress import Watch, unwatched
@@ -66,7 +67,13 @@ class TrainingSet:
         return table
 
     def batches(self) -> Iterator[pa.RecordBatch]:
-        """The rows of `to_arrow`, 131,072 at a time, in order; what is not in memory is read for it and let go."""
+        """The rows of `to_arrow`, 131,072 at a time, in order; what is not in memory is read for it and let go.
+
+        While some are used, the next are put together in another thread.
+        """
+        return ahead(self._batches())
+
+    def _batches(self) -> Iterator[pa.RecordBatch]:
         start, schema = 0, self.schema
         for made in self._ranges():
             rows = len(next(iter(made.values())))

@@ -174,12 +174,14 @@ def verify_command(repo: str, as_json: bool, dataset: str) -> None:
 def write_rows(schema: Any, batches: Iterable[Any], path: str) -> None:
     """Write beside the target and rename: a reader never sees half a file."""
     import pyarrow as pa  # noqa: PLC0415
-    from pyarrow import csv, parquet  # noqa: PLC0415
+    from pyarrow import csv  # noqa: PLC0415
+
+    from materializer.datasets.content import parquet_writer  # noqa: PLC0415
 
     part = Path(path).with_name(f".{Path(path).name}.part")
     try:
-        writer = csv.CSVWriter if path.endswith(".csv") else parquet.ParquetWriter
-        with writer(part, schema) as to:
+        is_csv = path.endswith(".csv")
+        with csv.CSVWriter(part, schema) if is_csv else parquet_writer(part, schema, "snappy") as to:
             for batch in batches:
                 to.write_batch(batch)
         part.replace(path)

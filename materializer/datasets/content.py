@@ -117,7 +117,7 @@ def file_hash(path: Path) -> str:
 
 def write_parquet(table: pa.Table, path: Path) -> None:
     """Write a table."""
-    with _writer(table.schema, path) as writer:
+    with parquet_writer(path, table.schema) as writer:
         for part in parts(table):
             writer.write_batch(part, row_group_size=PART_ROWS)
 
@@ -129,7 +129,7 @@ def write_hashed(schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: Pat
         The `column_hashes` of that table.
     """
     digests = _ColumnDigests(schema)
-    with _writer(schema, path) as writer:
+    with parquet_writer(path, schema) as writer:
         for batch in batches:
             for part in parts(pa.Table.from_batches([batch])):
                 digests.add(part)
@@ -137,16 +137,17 @@ def write_hashed(schema: pa.Schema, batches: Iterable[pa.RecordBatch], path: Pat
     return digests.hex()
 
 
-def _writer(schema: pa.Schema, path: Path) -> pq.ParquetWriter:
-    """Every setting that shapes the bytes is stated here."""
+def parquet_writer(path: Path, schema: pa.Schema, compression: str = "zstd") -> pq.ParquetWriter:
+    """Writes a training set; every setting that shapes the bytes is stated here."""
     schema = bare(schema)
-    text = [field.name for field in schema if field.type in _TEXT]  # a dictionary may take -0.0 for 0.0
+    # Of numbers a dictionary costs more than all else that is written, and a dictionary may take -0.0 for 0.0.
+    text = [field.name for field in schema if field.type in _TEXT]
     return pq.ParquetWriter(
         path,
         schema,
         version="2.6",
-        compression="zstd",
-        compression_level=3,
+        compression=compression,
+        compression_level=3 if compression == "zstd" else None,
         use_dictionary=text or False,
         write_statistics=True,
         data_page_version="1.0",

@@ -87,6 +87,16 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
+def ahead(items: Iterator[Made]) -> Iterator[Made]:
+    """The items; while one is used, a thread makes the next."""
+    none: Any = object()
+    with ThreadPoolExecutor(1, "fastserve-ahead") as pool:
+        coming = pool.submit(next, items, none)
+        while (item := coming.result()) is not none:
+            coming = pool.submit(next, items, none)
+            yield item
+
+
 def in_threads(work: Callable[[Iterator[Job]], Made], jobs: Sequence[Job], threads: int) -> list[Made]:
     """`work` in up to `threads` threads, each of which takes jobs from one iterator until there are none."""
     shared = iter(jobs)  # of a list: one thread at a time, for next() is one step under the GIL

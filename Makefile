@@ -2,10 +2,9 @@
 PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml setup.py $(filter-out %.c %.html,$(wildcard _ext/*))
-NATIVE := tests/unit/codec tests/unit/pit tests/unit/http tests/unit/client tests/integration/http
-SANITIZED := tests/fuzz tests/unit/api/test_native_answers.py tests/unit/api/test_shapes.py tests/unit/batch \
-	tests/unit/cache tests/unit/codec tests/unit/http tests/unit/client tests/unit/pit tests/unit/online/test_fetcher.py \
-	tests/unit/online/test_resp_write.py $(addprefix tests/integration/http/test_,abuse.py clients.py h1.py lifecycle.py) \
+NATIVE := $(addprefix tests/unit/,api/test_hits.py api/test_native_answers.py api/test_shapes.py batch cache client codec \
+	http online/test_fetcher.py online/test_resp_write.py pit)
+SANITIZED := tests/fuzz $(NATIVE) $(addprefix tests/integration/http/test_,abuse.py clients.py h1.py lifecycle.py) \
 	$(addprefix tests/integration/online/test_,redis.py redis_writes.py)
 # A sanitizer's own library comes before all others; it must find the one of C++ exceptions, which pyarrow throws.
 ASAN = FASTSERVE_SANITIZED=1 PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR) \
@@ -19,30 +18,33 @@ demo: .venv/.example  ## the flights example, end to end, on embedded stores
 	$(BIN)/python examples/flights/demo.py
 
 JOBS ?= 2
-PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile
+# In their order: first whole files of seconds, last tests/unit, so that neither process waits long for the other.
+PYTEST = $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder
 test: .venv/.test  ## all tests, against a real redis-server, PostgreSQL and HTTP/2 clients; JOBS=0: in one process
 	$(PYTEST) $(ARGS)
 
 build: .venv/.dev  ## natives in place
-	$(BIN)/python setup.py -q build_ext -j2 --inplace
+	$(BIN)/python setup.py -q build_ext --inplace
 
-debug: .venv/.dev  ## natives with -O0 -g, line tracing and FS_DEBUG checks, and the tests that exercise them
-	$(MAKE) -s clean-native
+IN_PLACE := fastserve/_native/*.so tests/fuzz/*.so
+BUILD_AGAIN = rm -f $(IN_PLACE); $(MAKE) -s build  # from build/: nothing is compiled
+
+debug: .venv/.dev  ## natives with -O0 -g and line tracing, and the unit tests of them
+	rm -f $(IN_PLACE)
 	FASTSERVE_DEBUG=1 $(BIN)/python setup.py -q build_ext --inplace
-	$(PYTEST) $(NATIVE) $(ARGS); status=$$?; $(MAKE) -s clean-native build; exit $$status
+	FASTSERVE_NATIVES_ONLY=1 $(PYTEST) $(NATIVE) $(ARGS); status=$$?; $(BUILD_AGAIN); exit $$status
 
 sanitize: .venv/.dev  ## natives with AddressSanitizer and UBSan, and the tests that exercise them
-	$(MAKE) -s clean-native
-	FASTSERVE_SANITIZE=1 $(BIN)/python setup.py -q build_ext -j2 --inplace
-	$(ASAN) $(PYTEST) -p no:cacheprovider --capture=sys $(SANITIZED) $(ARGS); status=$$?; \
-		$(MAKE) -s clean-native build; exit $$status
+	rm -f $(IN_PLACE)
+	FASTSERVE_SANITIZE=1 $(BIN)/python setup.py -q build_ext --inplace
+	$(ASAN) $(PYTEST) -p no:cacheprovider --capture=sys $(SANITIZED) $(ARGS); status=$$?; $(BUILD_AGAIN); exit $$status
 
 FUZZ_SECONDS ?= 20
 fuzz: .venv/.fuzz build/fuzz/driver  ## libFuzzer, FUZZ_SECONDS for each target from the kept corpus; see tests/fuzz
 	$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS) $(ARGS)
 
 build/fuzz/driver: tests/fuzz/driver.c tests/fuzz/tokens.pyx $(wildcard _ext/*) setup.py
-	CC=clang LDSHARED="clang -shared" FASTSERVE_SANITIZE=fuzzer $(BIN)/python setup.py -q build_ext -j2 \
+	CC=clang LDSHARED="clang -shared" FASTSERVE_SANITIZE=fuzzer $(BIN)/python setup.py -q build_ext \
 		--build-lib build/fuzz/natives --build-temp build/fuzz/temp
 	clang -O1 -g -fsanitize=fuzzer,address,undefined -rdynamic tests/fuzz/driver.c -o $@ \
 		$$($(BIN)/python -m tests.fuzz.embed)
@@ -88,7 +90,7 @@ serve-dev: .venv/.example  ## the flights example's server, as of the end of 201
 
 .PHONY: clean-native
 clean-native:
-	rm -f fastserve/_native/*.so tests/fuzz/*.so _ext/*.c tests/fuzz/tokens.c _ext/*.html && rm -rf build
+	rm -f $(IN_PLACE) _ext/*.c tests/fuzz/tokens.c _ext/*.html && rm -rf build
 
 clean: clean-native
 	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache examples/*/.fastserve examples/*/data

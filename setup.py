@@ -1,10 +1,13 @@
 """Native modules only; everything else is in pyproject.toml.
 
-FASTSERVE_DEBUG=1          -O0 -g, linetrace, and the FS_DEBUG checks in _ext/ (make debug)
+FASTSERVE_DEBUG=1          -O0 -g and line tracing, as a debugger and Cython.Coverage want them (make debug)
 FASTSERVE_SANITIZE=1       AddressSanitizer and UBSan, any finding ends the process (make sanitize)
 FASTSERVE_SANITIZE=fuzzer  the same with the coverage that libFuzzer is guided by; needs CC=clang (make fuzz)
 FASTSERVE_NO_EXTENSIONS=1  a pure-Python install: the twins and the `h2` library serve instead
 libnghttp2 is optional: without its header the native HTTP/2 session is left out and `h2` takes its place.
+
+Each kind has a folder of its own under build/, so that going from one to the other and back compiles nothing again.
+The C of Cython is the same for all but the debug build, which has it beside the .pyx, where Cython.Coverage looks.
 """
 
 import os
@@ -16,14 +19,14 @@ from pathlib import Path
 from setuptools import Extension, setup
 
 DEBUG = os.environ.get("FASTSERVE_DEBUG") == "1"
-MACROS = (
-    [("FS_DEBUG", "1"), ("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")] if DEBUG else [("FS_DEBUG", "0")]
-)
+MACROS = [("CYTHON_TRACE", "1"), ("CYTHON_TRACE_NOGIL", "1")] if DEBUG else []
 SANITIZERS = {"1": "address,undefined", "fuzzer": "address,undefined,fuzzer-no-link"}
 SANITIZE = SANITIZERS.get(os.environ.get("FASTSERVE_SANITIZE", ""))
 CFLAGS = ["-O0", "-g"] if DEBUG else ["-O3", "-Wall", "-Wsign-compare"]
 LDFLAGS = []
+KIND = "debug" if DEBUG else "release"
 if SANITIZE:
+    KIND = "sanitize"
     CFLAGS = ["-O1", "-g", "-fno-omit-frame-pointer", f"-fsanitize={SANITIZE}", "-fno-sanitize-recover=all"]
     LDFLAGS = [f"-fsanitize={SANITIZE}"]
 
@@ -62,6 +65,7 @@ def extensions() -> list[Extension]:
             Extension(
                 name,
                 [str(path)],
+                include_dirs=["_ext"],
                 define_macros=MACROS,
                 extra_compile_args=CFLAGS,
                 extra_link_args=LDFLAGS,
@@ -79,11 +83,15 @@ def modules() -> list[Extension]:
     return cythonize(
         extensions(),
         include_path=["_ext"],
+        build_dir=None if DEBUG else "build/c",
         annotate=DEBUG,
         nthreads=os.cpu_count() or 1,
-        force=DEBUG or bool(SANITIZE),
+        force=DEBUG,  # other C may be there from before
         compiler_directives={"language_level": "3", "linetrace": DEBUG},
     )
 
 
-setup(ext_modules=modules(), options={"build_ext": {"parallel": os.cpu_count() or 1}})
+setup(
+    ext_modules=modules(),
+    options={"build": {"build_base": f"build/{KIND}"}, "build_ext": {"parallel": os.cpu_count() or 1}},
+)

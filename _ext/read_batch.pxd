@@ -82,12 +82,14 @@ cdef inline bytes batch_row(const Batch* batch, Py_ssize_t i):
 
 
 cdef inline int reserve_keys(Batch* batch, Py_ssize_t extra) except -1:
-    """Make room for `extra` more keys and their rows."""
-    cdef Py_ssize_t wanted = batch.n + extra
+    """Make room for `extra` more keys and their rows; for half as many again where they come one by one."""
+    cdef Py_ssize_t wanted = batch.n + extra, grown = batch.capacity + (batch.capacity >> 1)
     cdef Key* keys
     cdef Row* rows
     if wanted <= batch.capacity:
         return 0
+    if wanted < grown:
+        wanted = grown
     keys = <Key*> realloc(batch.keys, wanted * sizeof(Key))
     if keys == NULL:
         raise MemoryError

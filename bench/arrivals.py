@@ -20,6 +20,7 @@ import numpy.typing as npt
 from hpack import Encoder
 
 from bench.processes import CLIENT_CORE, cpu_s, pinned, prompt
+from bench.scale import scaled
 from bench.world import JSON, ROOT, Server, body_of, check
 from fastserve.client.options import Retry
 
@@ -29,7 +30,7 @@ PATH: Final = "/online-features/batch"
 NS: Final = 1_000_000_000
 NOBODY: Final = 0xFFFFFFFF
 TOO_LATE, RESET = 1, 2  # in place of a status
-FIRST_SAMPLES: Final = 200
+FIRST_SAMPLES: Final = scaled(200, 20)
 LATE_US: Final = 1_000.0  # a generator that is later than this measures itself
 _PLAN: Final = struct.Struct("<12I5q2d")
 _ATTEMPT: Final = np.dtype(

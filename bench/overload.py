@@ -25,7 +25,7 @@ from fastserve.client.options import Retry
 
 ROUNDS: Final = scaled(3, 1)
 IN_FLIGHT: Final = 80
-BODIES: Final = 64
+BODIES: Final = scaled(64, 8)
 STEP_S: Final = scaled(1.5, 0.2)
 OVER_S: Final = scaled(2.5, 0.3)
 RAMP: Final = (

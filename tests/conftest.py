@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.sanitized import SANITIZED, leave_out_twins, spare_programs
+from tests.sanitized import NATIVES_ONLY, SANITIZED, leave_out_twins, spare_programs
 from tests.unit.serving.world import World, make_world
 
 
@@ -18,7 +18,7 @@ def programs_of_others(tmp_path_factory: pytest.TempPathFactory) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    if SANITIZED:
+    if NATIVES_ONLY:
         leave_out_twins(config, items)
 
 

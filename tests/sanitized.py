@@ -1,4 +1,4 @@
-"""What is different about a run with sanitizers (`make sanitize`): natives only, and fewer examples of each."""
+"""What is different about a run with sanitizers, or of a debug build: natives only, and fewer examples of each."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import hypothesis
 import pytest
 
 SANITIZED = bool(os.environ.get("FASTSERVE_SANITIZED"))
+NATIVES_ONLY = SANITIZED or bool(os.environ.get("FASTSERVE_NATIVES_ONLY"))
 
 _make_settings = hypothesis.settings.__init__
 
@@ -22,15 +23,15 @@ def fewer_examples(self: hypothesis.settings, *parents: Any, **given: Any) -> No
     _make_settings(self, *parents, **given)
 
 
-if SANITIZED:
+if NATIVES_ONLY:
     hypothesis.settings.register_profile(
-        "sanitized",
+        "natives only",
         max_examples=25,
         deadline=None,
         suppress_health_check=list(hypothesis.HealthCheck),
         derandomize=True,
     )
-    hypothesis.settings.load_profile("sanitized")
+    hypothesis.settings.load_profile("natives only")
     hypothesis.settings.__init__ = fewer_examples  # type: ignore[method-assign]  # test modules come later
 
 

@@ -59,10 +59,7 @@ def modules() -> list[Extension]:
     from Cython.Build import cythonize  # noqa: PLC0415  (a pure-Python build needs no Cython)
 
     source = "build/src/_ext/h2_client.pyx"
-    macros = [("FS_DEBUG", "0")]
-    extension = Extension(
-        "fastserve._native.h2_client", [source], define_macros=macros, libraries=["nghttp2"]
-    )
+    extension = Extension("fastserve._native.h2_client", [source], libraries=["nghttp2"])
     return cythonize(
         [extension], include_path=["build/src/_ext"], compiler_directives={"language_level": "3"}
     )

@@ -1,5 +1,6 @@
-"""Keys of labels as small numbers, and which of them rows have; materializer/pit/asof_py.py is the twin, and of
-`text_hashes`, by which keys are dealt out to shards, materializer/shards/hashing_py.py.
+"""Keys of labels as small numbers, and which of them rows have; materializer/pit/asof_py.py is the twin.
+
+Of `text_hashes`, by which keys are dealt out to shards, it is materializer/shards/hashing_py.py.
 
 A KeyTable is filled with the keys of all labels once, and then asked for those of rows, by many threads:
 

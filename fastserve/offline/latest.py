@@ -10,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fastserve.offline.schema import CREATED_TS, EVENT_TS
+from fastserve.offline.schema import CREATED_TS, EVENT_TS, TIMESTAMP
 
 Ints: TypeAlias = npt.NDArray[np.int64]
 
@@ -19,8 +19,10 @@ _CODE_LIMIT: Final = 1 << 62
 
 def timestamps(batch: pa.RecordBatch, name: str) -> Ints:
     """A timestamp column of a canonical batch as int64[n] microseconds UTC."""
-    column = batch.column(name).cast(pa.timestamp("us", "UTC")).cast(pa.int64())
-    values: Ints = column.to_numpy(zero_copy_only=False)
+    column = batch.column(name)
+    if column.type != TIMESTAMP:
+        column = column.cast(TIMESTAMP)
+    values: Ints = column.view(pa.int64()).to_numpy(zero_copy_only=False)
     return values
 
 

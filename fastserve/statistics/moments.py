@@ -98,6 +98,8 @@ def _finite(counts: Moments, values: Values, wide: npt.NDArray[np.float64], tota
     # The sum of finite values can overflow, that of their shares cannot.
     mean = total / n if math.isfinite(total) else float((wide / n).sum())
     wide -= mean
+    # Squares and their sum, and no dot product: of long columns BLAS does that on all cores, which then spin.
+    m2 = float(np.square(wide, out=wide).sum())
     return Moments(
         counts.rows,
         counts.nulls,
@@ -106,7 +108,7 @@ def _finite(counts: Moments, values: Values, wide: npt.NDArray[np.float64], tota
         values.min().item(),
         values.max().item(),
         mean,
-        float(np.dot(wide, wide)),
+        m2,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from fractions import Fraction
 from functools import reduce
 
@@ -55,3 +56,13 @@ def test_a_sum_that_overflows_is_no_infinity() -> None:
     found = Moments.of(np.array([1e308, 1e308, 1e308]))
     assert found.infinities == 0 and found.n == 3
     assert found.mean == pytest.approx(1e308)
+
+
+def test_one_core_is_enough() -> None:
+    values = np.random.default_rng(0).random(100_000)
+    Moments.of(values)
+    own, all_ = time.thread_time(), time.process_time()
+    for _ in range(100):
+        Moments.of(values)
+    own, all_ = time.thread_time() - own, time.process_time() - all_
+    assert all_ < 1.5 * own, "threads of BLAS spin beside the one that measures"

@@ -22,7 +22,7 @@ Chunks: TypeAlias = Callable[[date], Iterable[pa.RecordBatch]]
 
 
 class SetsWriter:
-    """Writes the rows of one view, newest date first.
+    """Writes the rows of one view, best newest date first: rows of keys that a newer date wrote are not sent again.
 
     Args:
         online: the store.
@@ -42,9 +42,10 @@ class SetsWriter:
         self._stop = stop
         self._sets: RowSets | None = None  # as of the last look
         self._writers: dict[int, ViewWriter] = {}
+        self._oldest: date | None = None  # of the dates that these writers wrote
 
     def write(self, days: Sequence[date], chunks: Chunks) -> int:
-        """Write dates.
+        """Write dates, newest first.
 
         Args:
             chunks: the rows of a date, as ViewWriter.write takes them; asked once for each set.
@@ -55,6 +56,9 @@ class SetsWriter:
         Raises:
             Stopped, StoreError: as ViewWriter.write.
         """
+        if self._oldest is not None and days[0] >= self._oldest:
+            self._writers.clear()  # tasks run in any order: the keys they have seen are of older dates
+        self._oldest = days[-1]
         sets = first = self._sets or self._look()
         written: dict[int, int] = {}
         while missing := [online_id for online_id in sets.ids if online_id not in written]:

@@ -119,3 +119,14 @@ def test_a_retired_view_is_not_written(registry: Registry) -> None:
         with pytest.raises(UnknownObjectError, match="retired"):
             SetsWriter(online, registry, rv, 0, Stop()).write(DAYS, chunks(1))
         assert online.calls["write"] == 0
+
+
+def test_a_newer_date_may_come_after_an_older_one(tmp_path: Path, registry: Registry) -> None:
+    """Tasks that are run again come late, in a process that has done older dates."""
+    rv = registry.snapshot().view("stats")
+    with Counting(f"lmdb://{tmp_path}/online?sync=off") as online:
+        writer = SetsWriter(online, registry, rv, 0, Stop())
+        assert writer.write(DAYS[1:2], chunks(3)) == 3
+        assert writer.write(DAYS[2:3], chunks(4)) == 1
+        assert writer.write(DAYS[:1], chunks(3)) == 3
+        assert writer.write(DAYS[1:], chunks(3)) == 0

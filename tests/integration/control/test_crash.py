@@ -11,7 +11,7 @@ from typing import Any
 from fastserve import FeatureStore
 from tests.integration.control.conftest import Plane, make_repo, running
 
-JOBS = int(os.environ.get("FASTSERVE_TEST_JOBS", "8"))  # at most the 20 views of the repo
+JOBS = int(os.environ.get("FASTSERVE_TEST_JOBS", "6"))  # at most the 20 views of the repo
 ENDED = {"complete", "failed", "cancelled"}
 
 

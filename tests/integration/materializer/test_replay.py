@@ -1,7 +1,11 @@
-"""The online answer at t is the point-in-time answer at t, for any history and any rhythm of runs."""
+"""The online answer at t is the point-in-time answer at t, for any history and any rhythm of runs.
+
+FASTSERVE_REPLAY_EXAMPLES says how many histories, others in every run of the tests.
+"""
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +23,7 @@ from tests.servers import start_redis
 
 USERS = ["", "a", "b", "c|d", "ü", "nobody"]
 TTL_HOURS = 30
+EXAMPLES = int(os.environ.get("FASTSERVE_REPLAY_EXAMPLES", "16"))
 _numbers = count()
 
 
@@ -114,7 +119,9 @@ def check(repo: Repo, rows: Sequence[dict[str, Any]], t: int, ttl_us: int | None
 
 
 @settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large]
+    max_examples=EXAMPLES,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
 @given(rows=history, times=grid, ttl=st.booleans(), both=st.booleans())
 def test_incremental_runs_replay_any_history(
@@ -133,7 +140,7 @@ def test_incremental_runs_replay_any_history(
     shutil.rmtree(repo.path)
 
 
-@settings(max_examples=15, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=EXAMPLES // 2, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(rows=history, t=hours, ttl=st.booleans(), cut=hours)
 def test_explicit_windows_in_any_order_give_the_same(
     template: Template, rows: list[dict[str, Any]], t: int, ttl: bool, cut: int

@@ -311,8 +311,10 @@ class _ViewRun:
                     aside.do(partial(collector.add, batch))
                 self._about.rows_read = spill.n_rows
                 self._context.progress(self._chosen.name, "scan", spill.n_rows, None)
+            if collector is not None:
+                aside.do(collector.finish)
+            spill.flush()
             aside.finish()
-        spill.flush()
         return newest
 
     def _batches(self, window: Window) -> Iterator[pa.RecordBatch]:

@@ -1,4 +1,4 @@
-"""Statistics of the rows that a run reads, collected batch by batch while it scans.
+"""Statistics of the rows that a run reads, collected while it scans; small batches together: each column costs calls.
 
 A run that fails here goes on without: rows matter more than what is said about them. It says so in its summary and
 in the log, and leaves no statistics rather than wrong ones.
@@ -24,6 +24,7 @@ from fastserve.types import DType
 log = logging.getLogger(__name__)
 
 HELD_ROWS = 4 * SAMPLE_ROWS
+TOGETHER_ROWS = 32_768
 
 
 class Collector:
@@ -48,6 +49,7 @@ class Collector:
         self._held = _Held(
             registered, {name: t for name, t in self._types.items() if name not in self._hidden}
         )
+        self._waiting: list[pa.RecordBatch] = []
         self._rows = 0
         self._first: int | None = None
         self._last: int | None = None
@@ -56,14 +58,24 @@ class Collector:
         """Take canonical rows. Raises nothing that rows can cause; see `error`."""
         if self.error:
             return
+        self._waiting.append(batch)
+        if sum(waiting.num_rows for waiting in self._waiting) >= TOGETHER_ROWS:
+            self.finish()
+
+    def finish(self) -> None:
+        """Count what waits; `error` is final then, where no more rows come."""
+        waiting, self._waiting = self._waiting, []
+        if not waiting or self.error:
+            return
         try:
-            self._add(batch)
+            self._add(waiting[0] if len(waiting) == 1 else pa.concat_batches(waiting))
         except Exception as error:
             self.error = f"{type(error).__name__}: {error}"
             log.exception("view %s: no statistics of this run", self._view)
 
     def result(self) -> ViewStatistics | None:
         """What was collected; None without rows, or when it gave up."""
+        self.finish()
         if self.error or self._first is None or self._last is None:
             return None
         samples = self._held.samples()
@@ -119,7 +131,8 @@ class _Held:
         """The sample of each feature."""
         if not self._parts:
             return {}
-        self._sort_out()
+        if len(self._parts) > 1:  # one is a sample as it came
+            self._sort_out()
         ((hashes, rows),) = self._parts
         return {name: Sample(hashes, rows.column(name), self._limit) for name in self._types}
 

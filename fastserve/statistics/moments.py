@@ -9,7 +9,7 @@ not swallow a small spread.
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -87,7 +87,7 @@ class Moments:
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready; `Moments(**it)` is equal."""
-        return asdict(self)
+        return {name: getattr(self, name) for name in self.__slots__}
 
 
 def _finite(counts: Moments, values: Values, wide: npt.NDArray[np.float64], total: float) -> Moments:

@@ -57,10 +57,10 @@ class Sample:
 def smallest(hashes: Hashes, limit: int) -> tuple[npt.NDArray[np.int64], int]:
     """Rows of the SAMPLE_ROWS smallest hashes below a limit, ascending, and the limit from then on."""
     rows = np.flatnonzero(hashes < np.uint64(limit)) if limit < NO_LIMIT else np.arange(len(hashes))
-    rows = rows[np.argsort(hashes[rows], kind="stable")]
     if len(rows) > SAMPLE_ROWS:
-        limit = int(hashes[rows[SAMPLE_ROWS]])
-        rows = rows[: np.searchsorted(hashes[rows], np.uint64(limit))]  # of rows of one hash none, or all
+        limit = int(np.partition(hashes[rows], SAMPLE_ROWS)[SAMPLE_ROWS])
+        rows = rows[hashes[rows] < np.uint64(limit)]  # of rows of one hash none, or all
+    rows = rows[np.argsort(hashes[rows], kind="stable")]
     return rows, limit
 
 

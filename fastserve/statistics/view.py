@@ -96,10 +96,13 @@ class ViewStatistics:
     def _batches(self) -> list[pa.RecordBatch]:
         """The samples; those of equal hashes in one batch, with the limit in its metadata."""
         groups: dict[tuple[bytes, int], dict[str, Any]] = {}
+        known: dict[int, bytes] = {}  # a run's features share their hashes
         for name, feature in self.features.items():
-            if feature.sample is not None:
-                key = (feature.sample.hashes.tobytes(), feature.sample.limit)
-                groups.setdefault(key, {})[name] = feature.sample.values
+            if (sample := feature.sample) is not None:
+                hashes = known.get(id(sample.hashes)) or known.setdefault(
+                    id(sample.hashes), sample.hashes.tobytes()
+                )
+                groups.setdefault((hashes, sample.limit), {})[name] = sample.values
         return [
             pa.record_batch({_HASH: np.frombuffer(hashes, np.uint64), **columns}).replace_schema_metadata(
                 {b"limit": str(limit).encode()}

@@ -66,6 +66,12 @@ def batch(view: RegisteredView, given: list[dict[str, Any]]) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist(given, canonical_schema(view))
 
 
+@pytest.fixture(autouse=True, params=[1, 1_000, 32_768])
+def together(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Batches each by itself, some together, and all."""
+    monkeypatch.setattr("materializer.statistics.TOGETHER_ROWS", request.param)
+
+
 def collect(view: RegisteredView, given: list[dict[str, Any]], size: int = 700) -> ViewStatistics:
     collector = Collector(view)
     for start in range(0, len(given), size):
@@ -150,6 +156,7 @@ def test_no_rows_no_statistics() -> None:
 def test_a_fault_ends_the_statistics_not_the_run(caplog: pytest.LogCaptureFixture) -> None:
     collector = Collector(registered())
     collector.add(pa.record_batch({"other": [1]}))
+    collector.finish()
     collector.add(batch(registered(), rows(3)))
     assert "event_timestamp" in collector.error and collector.result() is None
     assert "no statistics of this run" in caplog.text

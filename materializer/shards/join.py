@@ -130,27 +130,27 @@ def _keys(join: Join) -> list[pa.Array]:
 def _deal_rows(
     views: Sequence[_View], rule: Rule, work: OwnedDir, engine: Engine, count: int, limits: Limits
 ) -> None:
-    """The rows of all views, by the hash of their keys."""
-    tasks: list[DealTask] = []
-    of: list[_View] = []
+    """The rows of all views, by the hash of their keys; of a view that is joined twice on different columns once."""
+    same: dict[tuple[int, tuple[str, ...]], list[_View]] = {}
     for view in views:
-        if not view.pieces:
-            continue
-        rv = view.join.rv
-        by, window = (
-            ByKeys(tuple(rv.join_keys.items()), count),
-            Window(*visible_range(rule.times, rv.view.ttl_us)),
-        )
-        for some in groups(view.pieces, engine.slots):
-            columns = tuple(view.join.features)
+        same.setdefault((view.join.rv.view_id, tuple(view.join.features)), []).append(view)
+    tasks: list[DealTask] = []
+    of: list[list[_View]] = []
+    for (_, columns), several in same.items():
+        rv, pieces = several[0].join.rv, several[0].pieces
+        by = ByKeys(tuple(rv.join_keys.items()), count)
+        window = Window(*visible_range(rule.times, rv.view.ttl_us)) if pieces else Window()
+        for some in groups(pieces, engine.slots):
             tasks.append(DealTask(len(tasks), rv, some, columns, window, by, work.dir, limits.buffer_bytes))
-            of.append(view)
+            of.append(several)
     made: dict[int, BlockFile] = {}
     for task, file in _done(tasks, engine):
         made[task.number] = file
-        of[task.number].count.add(sum(piece.n_rows for piece in task.pieces))
+        for view in of[task.number]:
+            view.count.add(sum(piece.n_rows for piece in task.pieces))
     for number, file in sorted(made.items()):
-        of[number].dealt.append(file)
+        for view in of[number]:
+            view.dealt.append(file)
 
 
 def _done(tasks: Sequence[DealTask], engine: Engine) -> Iterator[tuple[DealTask, BlockFile]]:

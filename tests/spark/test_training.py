@@ -69,7 +69,7 @@ def local(shop: Repo, labels: pa.Table) -> DatasetManifest:
 @pytest.fixture
 def finely() -> Iterator[None]:
     """Many tasks, although rows are few; the hot entity's shard is cut by time."""
-    with patch.multiple(plan, DEAL_ROWS=2_000, SHARD_ROWS=500):
+    with patch.multiple(plan, DEAL_ROWS=4_000, SHARD_ROWS=1_000):
         yield
 
 

@@ -20,18 +20,28 @@ from tests.servers import ROOT
 FILES, ROWS, FEATURES, LABELS = 8, 250_000, 24, 800_000
 MIB = 1 << 20
 ASK = """
-import hashlib, json, sys
+import hashlib, json, sys, tempfile
+from pathlib import Path
 import pyarrow as pa, pyarrow.compute, pyarrow.parquet as pq
 from fastserve import FeatureStore
 from materializer.budget import resident
 from bench.peak import resident as held
-more = json.loads(sys.argv[1])
+from tests.integration.training.measured import Measured
+more, by_tasks = json.loads(sys.argv[1])
 with FeatureStore(".") as store:
     labels = pq.read_table("labels.parquet")
     store.get_historical_features(labels.slice(0, 9), ["v:f0", "w:f1"]).to_arrow()  # imports count as held
     features = [f"v:f{i}" for i in range(24)] + ["w:f1"]
     options = {} if more is None else {"memory": resident() + more}
-    made = store.get_historical_features(labels, features, full_feature_names=True, **options)
+    peaks = {}
+    if by_tasks:
+        with tempfile.TemporaryDirectory() as folder, Measured(Path(folder)) as engine:
+            made = store.get_historical_features(
+                labels, features, full_feature_names=True, engine=engine, **options
+            )
+            peaks = engine.peaks()
+    else:
+        made = store.get_historical_features(labels, features, full_feature_names=True, **options)
     digest = hashlib.sha256()
     for batch in made.batches() if more is not None else made.to_arrow().to_batches(1 << 17):
         assert batch.num_rows <= 1 << 17
@@ -41,7 +51,7 @@ with FeatureStore(".") as store:
     peak = held("VmHWM")
     spooled = getattr(made.features, "spooled_bytes", 0)
     print(json.dumps({"peak": peak, "budget": options.get("memory"), "spooled": spooled,
-                      "digest": digest.hexdigest(), "rows": len(made)}))
+                      "digest": digest.hexdigest(), "rows": len(made), "peaks": peaks}))
 """
 
 
@@ -71,8 +81,11 @@ def stamps(draw: np.random.Generator, start: int, stop: int, n: int) -> pa.Array
     return pa.array(draw.integers(start * 10**9, stop * 10**9, n) + T0).cast(pa.timestamp("us"))
 
 
-def ask(folder: Path, more: int | None) -> dict:
-    words, env = [sys.executable, "-c", ASK, json.dumps(more)], {**os.environ, "PYTHONPATH": str(ROOT)}
+def ask(folder: Path, more: int | None, *, by_tasks: bool = False) -> dict:
+    words, env = (
+        [sys.executable, "-c", ASK, json.dumps([more, by_tasks])],
+        {**os.environ, "PYTHONPATH": str(ROOT)},
+    )
     done = subprocess.run(words, cwd=folder, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout)
@@ -85,3 +98,7 @@ def test_the_peak_is_within_the_budget_and_the_answer_the_same(shop):
     assert held["peak"] < free["peak"], (held, free)
     assert held["digest"] == free["digest"] and held["rows"] == LABELS
     assert held["spooled"] > 0
+    tasks = ask(shop, 300 * MIB, by_tasks=True)
+    assert tasks["peaks"].keys() == {"deal", "join_shard"}
+    assert max(tasks["peak"], *tasks["peaks"].values()) <= tasks["budget"], tasks
+    assert tasks["digest"] == free["digest"]

@@ -21,7 +21,7 @@ from materializer.shards.join import Shards
 from materializer.shards.shard import join_shard
 from materializer.training import build_training_set, to_spine
 from tests.carried import Carried
-from tests.integration.training.kit import BACKENDS, Repo, assert_same, ts, write_source
+from tests.integration.training.kit import BACKENDS, Repo, assert_same, ts, values, write_source
 
 V = [Field("v", "int64")]
 ROWS = pa.table({"u": [1, 2, 1], "ts": ts([1, 1, 5]), "v": [10, 20, 11]})
@@ -141,3 +141,13 @@ def test_what_only_tasks_need_is_refused_without_any(repo):
         assert caught.value.where == where
     with pytest.raises(RequestError, match="no engine 'dask'"):
         repo.store.create_training_dataset(SPINE, "d", ["w:v"], engine="dask")
+
+
+def test_rows_that_are_joined_to_two_columns_are_dealt_out_once(repo):
+    repo.view("w", ROWS, V)
+    parts = [repo.objects[-1].with_name(name).with_join_key_map({"u": name}) for name in ("a", "b")]
+    spine = pa.table({"a": [1, 2, 3], "b": [2, 3, 1], "event_timestamp": ts([4, 9, 9])})
+    with Carried() as engine:
+        made = repo.store.get_historical_features(spine, parts, full_feature_names=True, engine=engine)
+    assert (values(made, "a__v"), values(made, "b__v")) == ([10, 20, None], [20, None, 11])
+    assert engine.tasks == 1 + 2

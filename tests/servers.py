@@ -21,8 +21,8 @@ from typing import IO, NamedTuple
 from urllib.parse import quote
 
 ROOT = Path(__file__).resolve().parents[1]
-_START_SECONDS = 20.0
-_STOP_SECONDS = 30.0
+_START_SECONDS = 60.0
+_STOP_SECONDS = 60.0
 PG_BIN = Path(os.environ.get("FASTSERVE_TEST_PG_BIN", "/usr/lib/postgresql/15/bin"))
 
 

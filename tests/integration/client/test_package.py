@@ -50,7 +50,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command += ["--no-build-isolation", "--no-deps", "./deploy/client", "-w", "out"]
     env = {**os.environ, "FASTSERVE_NO_EXTENSIONS": "1"}
     done = subprocess.run(
-        command, cwd=tree, env=env, capture_output=True, text=True, timeout=120, check=False
+        command, cwd=tree, env=env, capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
     (made,) = (tree / "out").glob("fastserve_client-*.whl")
@@ -76,7 +76,7 @@ def test_it_works_where_no_library_of_the_server_is(wheel: Path, repo: Path) -> 
             env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=300,
             check=False,
         )
     assert (done.returncode, done.stderr) == (0, "")

@@ -80,7 +80,7 @@ def test_pages_run(page: Path, tools: Path, tmp_path: Path) -> None:
         env=environ,
         capture_output=True,
         text=True,
-        timeout=600,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"

@@ -49,7 +49,7 @@ def run(words: list[str], folder: Path, verdict: bool = True) -> tuple[int, dict
     words = [*words, "--report-dir", str(folder)]
     for _ in range(10):
         done = subprocess.run(
-            words, env=tool_environ(), cwd=ROOT, capture_output=True, text=True, timeout=120
+            words, env=tool_environ(), cwd=ROOT, capture_output=True, text=True, timeout=300
         )
         assert (folder / "report.json").exists(), done.stdout + done.stderr
         report = json.loads((folder / "report.json").read_text())

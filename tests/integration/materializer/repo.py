@@ -126,7 +126,7 @@ class Repo:
     ) -> tuple[int, dict[str, Any], str]:
         """Run it to the end: exit code, the one line of standard output, standard error."""
         process = self.start(*args, command=command, peak=peak)
-        out, err = process.communicate(timeout=120)
+        out, err = process.communicate(timeout=300)
         lines = out.splitlines()
         assert len(lines) == 1, (out, err)
         return process.returncode, json.loads(lines[0]), err

@@ -100,7 +100,7 @@ def test_a_worker_that_dies_is_replaced(source: Repo, undisturbed: Repo) -> None
         assert process.poll() is None, process.communicate()
         time.sleep(0.001)  # leaves the processor to the workers
     os.kill(workers[0], signal.SIGKILL)
-    _, err = process.communicate(timeout=120)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     check_same(repo, undisturbed)
 

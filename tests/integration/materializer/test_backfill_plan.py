@@ -22,7 +22,7 @@ ASKED = BackfillRequest(view="stats", now_us=NOW)
 def test_a_plan_is_what_happens_and_changes_nothing(repo: Repo) -> None:
     fill(repo, rows_of())
     process = repo.start("stats", "--plan", "--json", "--now", "2013-04-11", command="backfill")
-    out, err = process.communicate(timeout=120)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     plan = json.loads(out)
     assert (plan["dates"], plan["rows"], plan["keys"], plan["keys_exact"]) == (N_DAYS, N_DAYS * 24, 40, True)

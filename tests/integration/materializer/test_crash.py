@@ -196,7 +196,7 @@ def test_a_signal_stops_the_run_between_batches(
     while commits(repo) < 2 and process.poll() is None:
         time.sleep(0.0005)
     process.send_signal(getattr(signal, signal_name))
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == code, err
     [line] = out.splitlines()
     summary = json.loads(line)

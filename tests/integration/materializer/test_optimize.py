@@ -176,7 +176,7 @@ def test_a_view_whose_files_are_held_is_busy_and_others_are_done(repo: Repo) -> 
 
 def test_the_command(filled: Repo) -> None:
     process = filled.start("--dry-run", command="optimize")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert process.returncode == 0, err
     assert "would be done" in out and "stats" in out and "12 dates" in out
     code, shown, err = filled.cli("stats", "--json", command="optimize")

@@ -197,7 +197,7 @@ def test_the_command(filled: Repo, cli: Cli) -> None:
     made = Bytes(filled)
     command = [sys.executable, "-m", "materializer.cli", "reconcile", "--repo", str(filled.path)]
     command += ["--all", "--json", "--now", "2013-01-31"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
     assert (done.returncode, done.stderr) == (0, "") and json.loads(done.stdout)["status"] == "equal"
 
     async def spoil(store: OnlineStore) -> None:

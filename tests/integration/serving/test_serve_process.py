@@ -81,7 +81,7 @@ def output(*command: str) -> str:
     """What a client program prints; the test is skipped on a machine without it."""
     if shutil.which(command[0]) is None:
         pytest.skip(f"{command[0]} is not installed")
-    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=60).stdout
+    return subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
 
 
 def values(text: str) -> Any:
@@ -210,7 +210,7 @@ def refused(repo: Path, *options: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
         check=False,
-        timeout=60,
+        timeout=300,
     )
     assert done.returncode == 2 and "Traceback" not in done.stderr, done.stderr
     return done

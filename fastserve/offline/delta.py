@@ -25,12 +25,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.fs as pafs
-from deltalake import CommitProperties, DeltaTable, Transaction, WriterProperties, write_deltalake
+from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from fastserve.errors import InvalidDataError, MaterializeError, OfflineStoreError
 from fastserve.offline.cast import cast_column
 from fastserve.offline.latest import timestamps
+from fastserve.offline.parquet import writer_properties
 from fastserve.offline.schema import (
     CREATED_TS,
     EVENT_DATE,
@@ -302,7 +303,7 @@ class OfflineTable:
                 pa.RecordBatchReader.from_batches(schema, rows()),
                 mode="append",
                 schema_mode="merge",
-                writer_properties=WriterProperties(compression="ZSTD"),
+                writer_properties=writer_properties(schema),
                 commit_properties=append_properties(table),
             )
         except CommitFailedError:

@@ -16,13 +16,14 @@ from contextlib import contextmanager
 from datetime import date
 from typing import TYPE_CHECKING, Final
 
-from deltalake import DeltaTable, WriterProperties
+from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
 from fastserve.errors import MaterializeError
 from fastserve.offline.delta import OfflineTable, tended
 from fastserve.offline.inventory import inventory, totals
-from fastserve.offline.schema import EVENT_DATE
+from fastserve.offline.parquet import writer_properties
+from fastserve.offline.schema import EVENT_DATE, canonical_schema
 from fastserve.timeutil import now_us
 
 if TYPE_CHECKING:
@@ -87,7 +88,7 @@ class Rewrite:
                 done = table.optimize.compact(
                     [(EVENT_DATE, "in", many)],
                     target_size=target_bytes,
-                    writer_properties=WriterProperties(compression="ZSTD"),
+                    writer_properties=writer_properties(canonical_schema(self._table.rv)),
                 )
             except CommitFailedError:
                 return 0
@@ -106,7 +107,9 @@ class Rewrite:
                     target_size=TARGET_BYTES,
                     max_concurrent_tasks=1,
                     max_spill_size=SPILL_BYTES,
-                    writer_properties=WriterProperties(compression="ZSTD", max_row_group_size=GROUP_ROWS),
+                    writer_properties=writer_properties(
+                        canonical_schema(self._table.rv), max_row_group_size=GROUP_ROWS
+                    ),
                 )
             except CommitFailedError:
                 return False

@@ -26,6 +26,7 @@ from deltalake.transaction import AddAction, RemoveAction
 from fastserve.errors import MaterializeError, OfflineStoreError
 from fastserve.offline.delta import ATTEMPTS, OfflineTable, append_properties, create_table, tended
 from fastserve.offline.latest import timestamps
+from fastserve.offline.parquet import with_dictionary
 from fastserve.offline.schema import CREATED_TS, EVENT_DATE, EVENT_TS, canonical_schema, key_types
 from fastserve.timeutil import now_us
 
@@ -175,8 +176,7 @@ def _write(delta: DeltaTable, day: date, chunks: Iterable[pa.RecordBatch]) -> Ad
     path = f"{EVENT_DATE}={day.isoformat()}/part-00000-{uuid.uuid4()}-c000.zstd.parquet"
     stats, schema = _Stats(), pa.schema([field for field in dataset.schema if field.name != EVENT_DATE])
     with dataset.filesystem.open_output_stream(path) as stream:
-        whole = [f.name for f in schema if not (pa.types.is_floating(f.type) or pa.types.is_nested(f.type))]
-        dictionary: Any = whole  # of floats one may take a NaN, or a zero, for another
+        dictionary: Any = with_dictionary(schema)
         with pq.ParquetWriter(stream, schema, compression="zstd", use_dictionary=dictionary) as writer:
             for chunk in chunks:
                 columns = [

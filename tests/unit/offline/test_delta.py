@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import threading
+from datetime import date
 
 import numpy as np
 import pyarrow as pa
@@ -12,6 +13,7 @@ from fastserve import FeatureView, Field
 from fastserve.errors import InvalidDataError, MaterializeError
 from fastserve.offline import delta
 from fastserve.offline.delta import AppendResult, OfflineTable
+from fastserve.offline.rewrite import Rewrite
 from fastserve.offline.schema import CREATED_TS, EVENT_TS, canonical_schema
 from fastserve.timeutil import DAY_US
 from fastserve.types import arrow_type, parse_dtype
@@ -312,3 +314,27 @@ def test_new_rows_are_told_for_each_batch(table):
     rows = batch(table.rv, [(1, 5, 5, 1), (2, 5, 5, 2), (1, 5, 5, 3)])
     table.append_new([rows.slice(1, 1)])
     assert table.append_new([rows.slice(0, 2), rows.slice(0, 0), rows.slice(2)]).new_of == (0, 0, 1)
+
+
+def encodings(table):
+    """Column -> whether some file of the table has a dictionary of it."""
+    found = {}
+    for fragment, _ in delta._fragments(table.open(), None):
+        group = fragment.metadata.row_group(0)
+        for i in range(group.num_columns):
+            column = group.column(i)
+            found[column.path_in_schema.split(".")[0]] = column.has_dictionary_page
+    return found
+
+
+def test_floats_have_no_dictionary_and_what_repeats_has_one(tmp_path):
+    fields = [Field("f", "float32"), Field("d", "float64"), Field("e", "list<float32>"), Field("s", "string")]
+    table = OfflineTable(str(tmp_path), "p", view(schema=fields))
+    for start in (0, 100):
+        rows = [(n, n, n, n / 3, n / 7, [float(n), 1.0], "a") for n in range(start, start + 100)]
+        assert table.append_new([batch(table.rv, rows)]).rows_new == 100
+    wanted = {"u": True, "s": True, "f": False, "d": False, "e": False}
+    assert encodings(table).items() >= wanted.items()
+    assert Rewrite(table).compact([date.fromisoformat(DAY)], files=2, target_bytes=1 << 20) == 2
+    assert encodings(table).items() >= wanted.items()
+    assert read(table, "f") == sorted(bits(pa.array([n / 3 for n in range(200)], pa.float32())))

@@ -32,8 +32,11 @@ class Materializing:
         *,
         target: str | None = None,
         now: Moment | None = None,
+        engine: str = "local",
+        master: str | None = None,
+        work: str = "",
     ) -> Summary:
-        """Fill the stores with the rows of [start, end]; see `materializer run`."""
+        """Fill the stores with the rows of [start, end]; see `materializer run`, and docs/spark.md for the engine."""
         from materializer.run import materialize  # noqa: PLC0415
 
         return materialize(
@@ -43,10 +46,20 @@ class Materializing:
             end_us=None if end is None else moment_us(end, "end"),
             target=target,
             now_us=None if now is None else moment_us(now, "now"),
+            engine=engine,
+            master=master,
+            work=work,
         )
 
     def materialize_incremental(
-        self, views: Sequence[str] = (), *, target: str | None = None, now: Moment | None = None
+        self,
+        views: Sequence[str] = (),
+        *,
+        target: str | None = None,
+        now: Moment | None = None,
+        engine: str = "local",
+        master: str | None = None,
+        work: str = "",
     ) -> Summary:
         """Fill the stores with what is new since the last run, late rows and corrections included."""
         from materializer.run import materialize  # noqa: PLC0415
@@ -57,6 +70,9 @@ class Materializing:
             incremental=True,
             target=target,
             now_us=None if now is None else moment_us(now, "now"),
+            engine=engine,
+            master=master,
+            work=work,
         )
 
     def backfill(  # noqa: PLR0913  (a call names each)

@@ -7,6 +7,7 @@
                offline   rows the table lacks, one commit     offline/delta.py
                online    latest row per key, newest wins      offline/latest.py, write.py
              and a line in the registry's ledger
+             both here, or by the tasks of an engine          moves/
     finish   interval and cursor, in one transaction
 
 Nothing is written before the whole window was read, so a bad row changes nothing. Every step can be repeated: a
@@ -19,33 +20,27 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from dataclasses import dataclass
-from datetime import date
 from functools import partial
 from typing import TypeVar
-
-import pyarrow as pa
 
 from fastserve.config import Config
 from fastserve.errors import FastserveError, StoreError
 from fastserve.offline.delta import OfflineTable
-from fastserve.offline.latest import timestamps
-from fastserve.offline.options import ReadOptions
 from fastserve.offline.retention import written_from
-from fastserve.offline.schema import CREATED_TS, EVENT_TS, canonical_schema
-from fastserve.offline.source import scan_source
 from fastserve.registry import Cursor, Interval, Partition, Registry, RunStatistics, open_registry
-from fastserve.timeutil import MIN_US
 from fastserve.timeutil import now_us as wall_clock_us
-from materializer.aside import Aside
+from materializer.engine import Engine, check_engine, open_engine
+from materializer.engine.reach import Use
+from materializer.moves import Here, Job, Mover, Spread
+from materializer.moves.base import Finished
 from materializer.progress import Progress, silent
 from materializer.reclaim import reclaim_due
 from materializer.select import Chosen, Target, choose
-from materializer.sets import SetsWriter
-from materializer.spill import Spill, grouped
+from materializer.shards.opening import check_work, place_of
 from materializer.statistics import Collector
 from materializer.stop import Stop, Stopped, told_in
 from materializer.summary import Summary, ViewSummary
@@ -72,6 +67,9 @@ class Request:
         target: `online`, `offline` or `both`; None for what each view declares.
         now_us: the present, for a replay; None for the wall clock.
         statistics: note what the rows are like, see materializer/statistics.py.
+        engine, master: where rows are read and written, see materializer.engine.open_engine.
+        work: with an engine of tasks, path or URL of storage that all workers see, for what they hand on; '' for beside
+            the offline tables.
     """
 
     views: tuple[str, ...] = ()
@@ -82,9 +80,12 @@ class Request:
     target: str | None = None
     now_us: int | None = None
     statistics: bool = True
+    engine: str = "local"
+    master: str | None = None
+    work: str = ""
 
 
-def materialize(
+def materialize(  # noqa: PLR0913  (a call names each)
     config: Config,
     *,
     views: Sequence[str] = (),
@@ -93,6 +94,9 @@ def materialize(
     incremental: bool = False,
     target: str | None = None,
     now_us: int | None = None,
+    engine: str = "local",
+    master: str | None = None,
+    work: str = "",
     progress: Progress = silent,
 ) -> Summary:
     """Fill the stores of a repo; `Request` has the arguments. Also from within a running event loop.
@@ -111,6 +115,9 @@ def materialize(
         incremental=incremental,
         target=target,
         now_us=now_us,
+        engine=engine,
+        master=master,
+        work=work,
     )
     return off_loop(partial(run, config, request, progress=progress))
 
@@ -131,16 +138,22 @@ def run(
     """`materialize` for a Request; `stop` ends it between two batches."""
     started = time.monotonic()
     check_bounds(request.start_us, request.end_us)
+    check_engine(request.engine, request.master)
+    check_work(request.engine, request.work)
     now_us = wall_clock_us() if request.now_us is None else request.now_us
+    stop = stop or Stop()
     with open_registry(config.registry, config.project) as registry:
         snapshot = registry.snapshot()
         views = choose(snapshot, request.views, request.target)
-        with OnlineSink(config.online_store, snapshot.registry_id) as online:
+        with (
+            _engine(config, request, views, stop) as engine,
+            OnlineSink(config.online_store, snapshot.registry_id) as online,
+        ):
             online_views = [view for view in views if "online" in view.targets]
             if online_views:
                 with suppress(StoreError):  # down: each view says so, offline ones go on
                     online.claim()
-            context = _Context(config, request, registry, online, progress, stop or Stop(), now_us)
+            context = _Context(config, request, registry, online, progress, stop, now_us, engine)
             summary = Summary([_one_view(context, view) for view in views])
             if online_views and summary.status == "ok":
                 _tidy(context, online_views)
@@ -159,6 +172,19 @@ class _Context:
     progress: Progress
     stop: Stop
     now_us: int
+    engine: Engine | None
+
+
+def _engine(
+    config: Config, request: Request, views: Sequence[Chosen], stop: Stop
+) -> AbstractContextManager[Engine | None]:
+    """What runs the tasks; None for no tasks."""
+    if request.engine == "local":
+        return nullcontext()
+    uses: set[Use] = {"registry", *(target for view in views for target in view.targets)}
+    if not request.work:
+        uses.add("offline")
+    return open_engine(config, stop, engine=request.engine, master=request.master, uses=uses)
 
 
 def _one_view(context: _Context, chosen: Chosen) -> ViewSummary:
@@ -208,11 +234,11 @@ class _ViewRun:
             return
         run_id, finished = self._begin(window)
         try:
-            with Spill(canonical_schema(self._registered), salt=self._salt()) as spill:
-                counted = self._counted(window)
-                collector = Collector(self._registered, counted) if self._context.request.statistics else None
-                newest_created = self._scan(window, spill, collector)
-                self._write(run_id, spill, finished)
+            counted = self._counted(window)
+            collector = Collector(self._registered, counted) if self._context.request.statistics else None
+            with self._mover(window) as mover:
+                newest_created = mover.read(collector, self._told)
+                self._write(run_id, mover, finished)
             statistics = None if collector is None else self._found(collector, counted, window)
             self._finish(run_id, window, newest_created, statistics)
         except BaseException as error:
@@ -280,10 +306,6 @@ class _ViewRun:
             self._context.online.mark(self._view_id)
         return run_id, {}
 
-    def _salt(self) -> str:
-        """What else decides the rows that are written, beside those of the source."""
-        return f"layout {self._registered.layout.layout_id}, ttl {self._registered.view.ttl_us}"
-
     def _counted(self, window: Window) -> tuple[int, int] | None:
         """The highest times that an earlier run has read, for a run of what is new; see Collector."""
         cursors = [cursor for cursor in self._cursors.values() if cursor is not None]
@@ -293,81 +315,37 @@ class _ViewRun:
         created = [c.created_hw_us for c in cursors if c.created_hw_us is not None]
         return max(events), max(created)
 
-    def _scan(self, window: Window, spill: Spill, collector: Collector | None) -> int | None:
-        """Read the window's rows into the spill; returns their largest created time.
-
-        A row created after the run's present is not known yet, as a cutoff at that present would say: it waits for
-        a later run, which finds it by its created time.
-        """
-        newest: int | None = None
-        with Aside(ahead=2) as aside:
-            for batch in self._batches(window):
-                if batch.num_rows:
-                    newest = max(
-                        int(timestamps(batch, CREATED_TS).max()), MIN_US if newest is None else newest
-                    )
-                spill.add(batch)
-                if collector is not None:
-                    aside.do(partial(collector.add, batch))
-                self._about.rows_read = spill.n_rows
-                self._context.progress(self._chosen.name, "scan", spill.n_rows, None)
-            if collector is not None:
-                aside.do(collector.finish)
-            spill.flush()
-            aside.finish()
-        return newest
-
-    def _batches(self, window: Window) -> Iterator[pa.RecordBatch]:
-        """The window's rows that are known by now, and kept."""
-        batches = scan_source(
-            self._chosen.source,
-            self._registered,
-            self._context.config.repo,
-            start_us=window.start_us,
-            end_us=window.end_us + 1,
-            created_after_us=window.created_after_us,
-            options=ReadOptions(
-                self._context.now_us, self._context.config.sql_memory, self._context.stop.check
-            ),
-        )
-        for batch in batches:
-            self._context.stop.check()
-            known = timestamps(batch, CREATED_TS) <= self._context.now_us
-            if window.floor_us is not None:
-                known &= timestamps(batch, EVENT_TS) >= window.floor_us
-            yield batch if known.all() else batch.filter(pa.array(known))
-
-    def _write(self, run_id: int, spill: Spill, finished: dict[tuple[str, str], str]) -> None:
-        """Write every date that no killed run finished, newest first, a few small dates at a time."""
+    def _mover(self, window: Window) -> Mover:
+        """What reads and writes the rows: this process, or the tasks of the engine that was asked for."""
         context = self._context
-        writer = SetsWriter(context.online, context.registry, self._registered, context.now_us, context.stop)
-        total = len(spill.dates()) * len(self._chosen.targets)
-        for days in grouped(spill):
-            for target in self._chosen.targets:
-                context.stop.check()
-                todo = [d for d in days if finished.get((d.isoformat(), target)) != spill.digest(d)]
-                self._write_dates(target, todo, spill, writer)
-                self._registry.mark_partitions(
-                    [
-                        Partition(run_id, day.isoformat(), target, spill.rows_of(day), spill.digest(day))
-                        for day in todo
-                    ]
-                )
-                self._rows[target] += sum(map(spill.rows_of, days))
-                self._about.partitions_skipped += len(days) - len(todo)
-                self._about.partitions_done += len(todo)
-                done = self._about.partitions_done + self._about.partitions_skipped
-                context.progress(self._chosen.name, "write", done, total)
+        job = Job(context.config, self._chosen, window, context.now_us, context.stop)
+        if context.engine is None:
+            return Here(job, self._registry, context.online)
+        return Spread(job, context.engine, place_of(context.config, context.request.work))
 
-    def _write_dates(self, target: Target, days: Sequence[date], spill: Spill, writer: SetsWriter) -> None:
-        if target == "offline":
-            result = self._table().append_new(chunk for day in days for chunk in spill.chunks(day))
-            self._about.rows_offline_new += result.rows_new
-            return
-        if days:
-            self._about.rows_online_written += writer.write(
-                days, lambda day: spill.chunks(day, last_first=True)
+    def _told(self, rows: int) -> None:
+        self._about.rows_read = rows
+        self._context.progress(self._chosen.name, "scan", rows, None)
+
+    def _write(self, run_id: int, mover: Mover, finished: Finished) -> None:
+        """Write the dates, and note each of a store once it is there."""
+        about, total = self._about, len(mover.dates()) * len(self._chosen.targets)
+        for wrote in mover.write(finished):
+            self._registry.mark_partitions(
+                [
+                    Partition(run_id, day.isoformat(), wrote.target, rows, digest)
+                    for day, (rows, digest) in wrote.days.items()
+                ]
             )
+            self._rows[wrote.target] += wrote.rows
+            if wrote.target == "offline":
+                about.rows_offline_new += wrote.rows_new
+            else:
+                about.rows_online_written += wrote.rows_new
+            about.partitions_skipped += wrote.skipped
+            about.partitions_done += len(wrote.days)
+            done = about.partitions_done + about.partitions_skipped
+            self._context.progress(self._chosen.name, "write", done, total)
 
     def _table(self) -> OfflineTable:
         config = self._context.config

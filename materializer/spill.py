@@ -40,6 +40,19 @@ GROUP_DATES: Final = 64
 _EPOCH: Final = date(1970, 1, 1)
 
 
+class Rows(Protocol):
+    """A view's rows by event date, UTC."""
+
+    def dates(self) -> list[date]:
+        """Those that have rows, newest first."""
+
+    def rows_of(self, day: date) -> int:
+        """How many rows a date has."""
+
+    def chunks(self, day: date, *, last_first: bool = False) -> Iterator[pa.RecordBatch]:
+        """A date's canonical rows; within a chunk in source order, and so the chunks, or their last first."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Message:
     """Where one record-batch message lies in the file."""
@@ -137,7 +150,7 @@ class Spill:
         Args:
             last_first: the last chunk of the source comes first.
         """
-        groups = _grouped(self._partitions[day].messages, CHUNK_BYTES)
+        groups = by_size(self._partitions[day].messages, CHUNK_BYTES)
         for group in reversed(groups) if last_first else groups:
             yield _joined([self._read(message) for message in group])
 
@@ -148,7 +161,7 @@ class Spill:
     def _write(self, held: dict[int, list[pa.RecordBatch]]) -> None:
         """On the thread: nothing else touches the partitions and the file until it is done."""
         for day, batches in sorted(held.items()):
-            for group in _grouped(batches, MESSAGE_BYTES):
+            for group in by_size(batches, MESSAGE_BYTES):
                 self._append(_EPOCH + timedelta(days=day), _joined(group))
 
     def _append(self, day: date, batch: pa.RecordBatch) -> None:
@@ -168,16 +181,17 @@ class Spill:
         return pa.ipc.read_record_batch(pa.py_buffer(data), self._schema)
 
 
-def grouped(spill: Spill) -> Iterator[list[date]]:
-    """A spill's dates, newest first, small ones together: up to GROUP_ROWS rows or GROUP_DATES dates at a time."""
+def grouped(rows: Rows, most: int | None = None) -> Iterator[list[date]]:
+    """The dates, newest first, small ones together: up to `most` (GROUP_ROWS) rows or GROUP_DATES dates at a time."""
+    most = most or GROUP_ROWS
     days: list[date] = []
     n_rows = 0
-    for day in spill.dates():
-        if days and (n_rows + spill.rows_of(day) > GROUP_ROWS or len(days) == GROUP_DATES):
+    for day in rows.dates():
+        if days and (n_rows + rows.rows_of(day) > most or len(days) == GROUP_DATES):
             yield days
             days, n_rows = [], 0
         days.append(day)
-        n_rows += spill.rows_of(day)
+        n_rows += rows.rows_of(day)
     if days:
         yield days
 
@@ -190,8 +204,8 @@ class _Sized(Protocol):
 _T = TypeVar("_T", bound=_Sized)
 
 
-def _grouped(parts: Sequence[_T], n_bytes: int) -> list[list[_T]]:
-    """Neighbours together, up to so many bytes; which, depends on nothing but their sizes."""
+def by_size(parts: Sequence[_T], n_bytes: int) -> list[list[_T]]:
+    """Neighbours together, up to `n_bytes`; which, depends on nothing but their sizes."""
     groups: list[list[_T]] = []
     size = n_bytes
     for part in parts:

@@ -7,6 +7,8 @@ in the log, and leaves no statistics rather than wrong ones.
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -27,6 +29,27 @@ HELD_ROWS = 4 * SAMPLE_ROWS
 TOGETHER_ROWS = 32_768
 
 
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What a Collector in another process found.
+
+    Attributes:
+        rows, first_us, last_us: how many, and their least and largest event time; None without any.
+        moments: of each feature.
+        hashes, sampled, limit: rows for the sample, as _Held keeps them; None where there are none.
+        error: why it gave up; '' while it did not.
+    """
+
+    rows: int
+    first_us: int | None
+    last_us: int | None
+    moments: Mapping[str, Moments]
+    hashes: npt.NDArray[np.uint64] | None
+    sampled: pa.RecordBatch | None
+    limit: int
+    error: str
+
+
 class Collector:
     """Collects the statistics of one view's rows.
 
@@ -40,8 +63,8 @@ class Collector:
 
     def __init__(self, registered: RegisteredView, counted: tuple[int, int] | None = None) -> None:
         self.error = ""
+        self.counted = counted
         self._view = registered.view.name
-        self._counted = counted
         self._join_keys = tuple(registered.join_keys)
         self._types = feature_types(registered)
         self._hidden = {f.name for f in registered.view.schema if is_hidden(registered.view.tags, f.tags)}
@@ -85,24 +108,48 @@ class Collector:
         }
         return ViewStatistics(self._first, self._last + 1, self._rows, features)
 
+    def part(self) -> Part:
+        """What was collected, for another to take."""
+        self.finish()
+        hashes, sampled, limit = self._held.kept()
+        return Part(self._rows, self._first, self._last, self._moments, hashes, sampled, limit, self.error)
+
+    def take(self, part: Part) -> None:
+        """Take what was found in other rows. The result is that of taking the rows, but for the rounding of means."""
+        self.error = self.error or part.error
+        if self.error or part.first_us is None or part.last_us is None:
+            return
+        self._count(part.rows, part.first_us, part.last_us)
+        self._merge(part.moments)
+        if part.hashes is not None and part.sampled is not None:
+            self._held.take(part.hashes, part.sampled, part.limit)
+
     def _add(self, batch: pa.RecordBatch) -> None:
         events, created = timestamps(batch, EVENT_TS), timestamps(batch, CREATED_TS)
-        if self._counted is not None:
-            new = (events > self._counted[0]) | (created > self._counted[1])
+        if self.counted is not None:
+            new = (events > self.counted[0]) | (created > self.counted[1])
             if not new.all():
                 batch, events = batch.filter(pa.array(new)), events[new]
         if not batch.num_rows:
             return
-        first, last = int(events.min()), int(events.max())
-        self._first = first if self._first is None else min(first, self._first)
-        self._last = last if self._last is None else max(last, self._last)
-        self._rows += batch.num_rows
-        for name, dtype in self._types.items():
-            hidden = name in self._hidden
-            found = _moments(dtype, batch.column(name), hidden)
-            self._moments[name] = self._moments[name].merged(found)
+        self._count(batch.num_rows, int(events.min()), int(events.max()))
+        self._merge(
+            {
+                name: _moments(dtype, batch.column(name), name in self._hidden)
+                for name, dtype in self._types.items()
+            }
+        )
         keys = [batch.column(name) for name in (*self._join_keys, EVENT_TS, CREATED_TS)]
         self._held.add(batch, row_hashes(keys, batch.num_rows))
+
+    def _count(self, rows: int, first: int, last: int) -> None:
+        self._rows += rows
+        self._first = first if self._first is None else min(first, self._first)
+        self._last = last if self._last is None else max(last, self._last)
+
+    def _merge(self, found: Mapping[str, Moments]) -> None:
+        for name, moments in found.items():
+            self._moments[name] = self._moments[name].merged(moments)
 
 
 class _Held:
@@ -121,19 +168,30 @@ class _Held:
             return
         rows = batch.select(list(self._types)).take(pa.array(picked))
         kept = [sampled_of(dtype, rows.column(name)) for name, dtype in self._types.items()]
-        self._parts.append((hashes[picked], pa.record_batch(kept, list(self._types))))
-        self._n += len(picked)
+        self.take(hashes[picked], pa.record_batch(kept, list(self._types)), limit)
+
+    def take(self, hashes: npt.NDArray[np.uint64], sampled: pa.RecordBatch, limit: int) -> None:
+        """Take what was kept elsewhere of rows that come next."""
+        self._parts.append((hashes, sampled))
+        self._n += len(hashes)
         self._limit = min(limit, self._limit)
         if self._n > HELD_ROWS:
             self._sort_out()
 
-    def samples(self) -> dict[str, Sample]:
-        """The sample of each feature."""
+    def kept(self) -> tuple[npt.NDArray[np.uint64] | None, pa.RecordBatch | None, int]:
+        """The rows of the sample, their hashes, and its limit."""
         if not self._parts:
-            return {}
+            return None, None, self._limit
         if len(self._parts) > 1:  # one is a sample as it came
             self._sort_out()
         ((hashes, rows),) = self._parts
+        return hashes, rows, self._limit
+
+    def samples(self) -> dict[str, Sample]:
+        """The sample of each feature."""
+        hashes, rows, _ = self.kept()
+        if hashes is None or rows is None:
+            return {}
         return {name: Sample(hashes, rows.column(name), self._limit) for name in self._types}
 
     def _sort_out(self) -> None:

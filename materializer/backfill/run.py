@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import date
@@ -20,13 +20,14 @@ from fastserve.config import Config
 from fastserve.errors import FastserveError
 from fastserve.offline.delta import OfflineTable
 from fastserve.offline.retention import written_from
-from fastserve.offline.staged import Staged, commit, prepare, rows_by_date
+from fastserve.offline.staged import Staged, prepare, rows_by_date
 from fastserve.registry import Backfill, Cursor, DateState, Interval, Registry, open_registry, uncovered
 from fastserve.timeutil import DAY_US
 from fastserve.timeutil import now_us as wall_clock_us
 from materializer.backfill.survey import Survey, date_of, start_of, survey
 from materializer.backfill.values import BackfillRequest, BackfillSummary, check_request
-from materializer.backfill.work import Spec, Task, Worker, Written, do, options_of, salt_of, tasks_of
+from materializer.backfill.work import Task, Worker, do, options_of, tasks_of
+from materializer.dates import Spec, Written, commit_written, salt_of
 from materializer.engine import Engine, open_engine, run_tasks
 from materializer.progress import Progress, silent
 from materializer.select import Chosen, Target, choose
@@ -36,7 +37,6 @@ from materializer.write import OnlineSink
 log = logging.getLogger(__name__)
 
 TASK_ROWS = 500_000
-_ATTEMPTS = 8
 Key = tuple[date, Target]
 
 
@@ -295,21 +295,12 @@ class _Run:
 
     def _note(self, task: Task, written: list[Written]) -> None:
         """Commit what was staged, then note the dates."""
-        staged = [one.staged for one in written if one.staged is not None]
-        again: dict[date, Staged] = {}
-        for _ in range(_ATTEMPTS):
-            stale = commit(self._table, staged) if staged else []
-            if not stale:
-                break
+
+        def restage(stale: Sequence[Staged]) -> list[Staged]:
             with Worker(self._spec, self._stop) as worker:
-                staged = [worker.restage(one.day, task) for one in stale]
-            again |= {one.day: one for one in staged}
-        states = []
-        for one in written:
-            if one.staged is not None and one.day in again:
-                made = again[one.day]
-                one = replace(one, rows_new=made.rows_new, n_bytes=made.n_bytes)
-            states.append(self._count(one))
+                return [worker.restage(one.day, task) for one in stale]
+
+        states = [self._count(one) for one in commit_written(self._table, written, restage)]
         self._registry.backfills.note(self._backfill, states)
 
     def _count(self, one: Written) -> DateState:

@@ -1,4 +1,4 @@
-"""Where a training set is joined: in this process, or by tasks of the engine that was asked for."""
+"""Where a training set is joined, in this process or by tasks of the engine that was asked for; where tasks hand on."""
 
 from __future__ import annotations
 
@@ -30,18 +30,27 @@ def open_shards(
         RequestError: there is no such engine, or what another one needs was given.
         ConfigError: pyspark is not installed, or Spark does not start.
     """
-    place = work or config.offline_store
-    if "://" not in place:
-        place = str(Path(place).absolute())
+    place = place_of(config, work)
     if isinstance(engine, Engine):
         yield Shards(engine, place)
         return
     check_engine(engine, master)
+    check_work(engine, work)
     if engine == "local":
-        if work:
-            raise RequestError("only tasks hand files on", where="--work", hint="add --engine spark")
         yield None
         return
     uses: list[Use] = ["offline"]
     with open_engine(config, Stop(), engine=engine, master=master, uses=uses) as opened:
         yield Shards(opened, place)
+
+
+def check_work(engine: str, work: str) -> None:
+    """Raise RequestError for a work directory of an engine that has no tasks."""
+    if work and engine == "local":
+        raise RequestError("only tasks hand files on", where="--work", hint="add --engine spark")
+
+
+def place_of(config: Config, work: str) -> str:
+    """The path or URL that a work directory is made in: what was asked for, or else beside the offline tables."""
+    place = work or config.offline_store
+    return place if "://" in place else str(Path(place).absolute())

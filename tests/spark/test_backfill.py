@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -21,14 +22,14 @@ from tests.integration.materializer.test_backfill_crash import NOW, check_same, 
 from tests.integration.materializer.test_crash import fill
 from tests.servers import start_redis
 
-N_DATES = 140
+N_DATES = 40
 
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Repo:
-    """140 dates in three files, in shuffled order; see test_crash.py."""
+    """40 dates in three files, in shuffled order; see test_crash.py."""
     made = Repo.make(tmp_path_factory.mktemp("spark") / "source")
-    fill(made)
+    fill(made, N_DATES)
     return made
 
 
@@ -81,23 +82,26 @@ def test_an_executor_killed_in_the_middle_changes_nothing(cluster: Any, repo: Re
 
 def executors() -> list[int]:
     """The pids of the executors below this process."""
-    found, parents = [], {os.getpid()}
-    pids = sorted(int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit())
-    for pid in pids:  # children have later numbers
-        try:
-            parent = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
-            if parent in parents:
-                parents.add(pid)
-                if b"CoarseGrainedExecutorBackend" in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    found.append(pid)
-        except OSError:
-            continue
-    return found
+    parents: dict[int, int] = {}
+    for pid in (int(path.name) for path in Path("/proc").iterdir() if path.name.isdigit()):
+        with suppress(OSError):  # it has ended
+            parents[pid] = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    below = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in below} - below:
+        below |= more
+    return [pid for pid in below if b"CoarseGrainedExecutorBackend" in command(pid)]
+
+
+def command(pid: int) -> bytes:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return b""
 
 
 def test_what_one_engine_began_another_goes_on_with(cluster: Any, repo: Repo, local: Repo) -> None:
     with FeatureStore(repo.path) as store:
-        first = store.backfill("stats", end="2013-02-10", now="2013-10-28", engine="spark")
+        first = store.backfill("stats", end="2013-01-20", now="2013-10-28", engine="spark")
     assert first.status == "ok"
     assert run(repo).dates_skipped == first.dates_done
     check_same(repo, local)

@@ -29,12 +29,12 @@ NOW = T0 + 300 * DAY
 ARGS = ("--incremental", "--now", "2013-10-28")
 
 
-def fill(repo: Repo) -> None:
-    """140 days of 24 rows or so, in shuffled order, with ties, corrections and late rows."""
+def fill(repo: Repo, n_days: int = N_DAYS) -> None:
+    """Days of 24 rows or so, in shuffled order, with ties, corrections and late rows."""
     rng = random.Random(7)
     rows = []
-    for n in range(N_DAYS * 24):
-        event = T0 + rng.randrange(N_DAYS * 24) * HOUR
+    for n in range(n_days * 24):
+        event = T0 + rng.randrange(n_days * 24) * HOUR
         rows.append(
             {
                 "user": f"u{rng.randrange(300)}",

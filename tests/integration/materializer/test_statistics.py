@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
+from datetime import date
 from typing import Any
 
 import pytest
@@ -13,6 +15,8 @@ from fastserve.cli.main import cli
 from fastserve.registry import run_statistics
 from fastserve.statistics import ViewStatistics
 from materializer import run
+from materializer.moves import Here
+from materializer.select import Target
 from materializer.statistics import Collector
 from materializer.summary import Summary
 from tests.integration.materializer.repo import DAY, HOUR, T0, Repo
@@ -59,16 +63,16 @@ def test_a_run_that_is_repeated_counts_once(repo: Repo) -> None:
 
 def test_a_run_that_failed_or_was_resumed_counts_once(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
     repo.write(rows(range(100)))  # two groups of dates
-    write = run._ViewRun._write_dates
+    write = Here._write
     calls: list[str] = []
 
-    def fails_once(self: Any, target: str, *rest: Any) -> None:
+    def fails_once(self: Any, target: Target, days: Sequence[date]) -> int:
         calls.append(target)
         if len(calls) == 4:
             raise OSError("disk full")
-        write(self, target, *rest)  # type: ignore[arg-type]
+        return write(self, target, days)
 
-    monkeypatch.setattr(run._ViewRun, "_write_dates", fails_once)
+    monkeypatch.setattr(Here, "_write", fails_once)
     failed: Summary = run.materialize(repo.config, incremental=True, now_us=T0 + 200 * DAY)
     assert failed.status == "failed" and count(repo) == (0, 0, False)
     again = repo.materialize(T0 + 200 * DAY, incremental=True)

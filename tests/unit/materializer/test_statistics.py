@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import pickle
 from collections import Counter
 from typing import Any
 
@@ -168,3 +169,28 @@ def test_a_feature_that_only_one_part_has() -> None:
     merged = ViewStatistics.from_bytes(old.merged(new).to_bytes())
     assert merged.features["x"].moments.rows == 100 and merged.rows == 200
     assert set(merged.features) == {*FIELDS, "x"}
+
+
+def approx(told: dict[str, Any]) -> dict[str, Any]:
+    """Equal, but for the rounding of what is a mean."""
+    return told | {n: pytest.approx(told[n], rel=1e-12) for n in ("mean", "std") if told.get(n) is not None}
+
+
+def test_what_others_collected_is_taken_as_if_it_were_the_rows() -> None:
+    view = registered()
+    given = rows(9_000)
+    batches = [batch(view, given[start : start + 700]) for start in range(0, len(given), 700)]
+    counted = (100 * MICROS, 50 * MICROS)
+    whole, together = Collector(view, counted), Collector(view, counted)
+    for one_batch in batches:
+        whole.add(one_batch)
+    for first, last in ((0, 1), (1, 1), (1, 6), (6, len(batches))):
+        part = Collector(view, counted)
+        for one_batch in batches[first:last]:
+            part.add(one_batch)
+        together.take(pickle.loads(pickle.dumps(part.part())))
+    one, other = whole.result(), together.result()
+    assert one is not None and other is not None
+    assert one.rows == other.rows == 8_949
+    for name, expected in one.to_dict()["features"].items():
+        assert other.to_dict()["features"][name] == approx(expected)

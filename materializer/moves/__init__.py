@@ -1,0 +1,14 @@
+"""How a run moves a view's rows: first all of its window are read, then they are written date by date.
+
+base      what both ways have in common
+here      in this process: a spill, then date after date
+spread    by the tasks of an engine: read.py deals rows out by date into files, dates.py writes them
+"""
+
+from __future__ import annotations
+
+from materializer.moves.base import Job, Mover, Wrote
+from materializer.moves.here import Here
+from materializer.moves.spread import Spread
+
+__all__ = ["Here", "Job", "Mover", "Spread", "Wrote"]

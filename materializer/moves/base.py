@@ -1,0 +1,124 @@
+"""What is moved, and what is told of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import date
+from typing import Protocol, TypeAlias
+
+import pyarrow as pa
+
+from fastserve.config import Config
+from fastserve.offline.delta import OfflineTable
+from fastserve.offline.latest import timestamps
+from fastserve.offline.options import ReadOptions
+from fastserve.offline.schema import CREATED_TS, EVENT_TS
+from fastserve.registry import RegisteredView
+from fastserve.timeutil import MIN_US
+from materializer.dates import salt_of
+from materializer.select import Chosen, Target
+from materializer.statistics import Collector
+from materializer.stop import Stop
+from materializer.window import Window
+
+Finished: TypeAlias = Mapping[tuple[str, str], str]
+"""(date, target) -> the digest of its rows, of what a killed run finished."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One view of a run. `now_us` is the run's present."""
+
+    config: Config
+    chosen: Chosen
+    window: Window
+    now_us: int
+    stop: Stop
+
+    @property
+    def registered(self) -> RegisteredView:
+        """The view."""
+        return self.chosen.registered
+
+    @property
+    def salt(self) -> str:
+        """What else decides the rows that are written, beside those of the source."""
+        return salt_of(self.registered)
+
+    @property
+    def table(self) -> OfflineTable:
+        """The view's offline table."""
+        return OfflineTable(self.config.offline_store, self.config.project, self.registered)
+
+    @property
+    def options(self) -> ReadOptions:
+        """What a query or transform is told."""
+        return ReadOptions(self.now_us, self.config.sql_memory, self.stop.check)
+
+
+@dataclass(frozen=True, slots=True)
+class Wrote:
+    """Some dates of one store, done.
+
+    Attributes:
+        days: those that were written -> rows, digest.
+        skipped: dates that a killed run had finished.
+        rows: of both.
+        rows_new: rows that the store lacked.
+    """
+
+    target: Target
+    days: Mapping[date, tuple[int, str]]
+    skipped: int
+    rows: int
+    rows_new: int
+
+
+class Mover(Protocol):
+    """Moves the rows of one job. A context manager; leaving it frees what it holds of them."""
+
+    def __enter__(self) -> Mover: ...
+
+    def __exit__(self, *exc: object) -> None: ...
+
+    def read(self, collector: Collector | None, told: Callable[[int], None]) -> int | None:
+        """Read the window's rows; returns their largest created time.
+
+        Args:
+            told: of how many were read so far.
+
+        Raises:
+            Stopped: between two batches.
+            InvalidDataError: a row does not fit; nothing was written.
+        """
+
+    def dates(self) -> Sequence[date]:
+        """The dates that have rows, once they are read."""
+
+    def write(self, finished: Finished) -> Iterator[Wrote]:
+        """Write every date that no killed run finished, newest first.
+
+        Raises:
+            Stopped: between two dates, or two batches.
+            FastserveError: a store cannot be written.
+        """
+
+
+def known_rows(
+    batch: pa.RecordBatch, now_us: int, floor_us: int | None, newest: int | None
+) -> tuple[pa.RecordBatch, int | None]:
+    """The rows of a batch that a run takes, and the largest created time of them and of those before.
+
+    A row created after the run's present is not known yet, as a cutoff at that present would say: it waits for a later
+    run, which finds it by its created time.
+    """
+    created = timestamps(batch, CREATED_TS)
+    known = created <= now_us
+    if floor_us is not None:
+        known &= timestamps(batch, EVENT_TS) >= floor_us
+    if not known.all():
+        batch, created = batch.filter(pa.array(known)), created[known]
+    if len(created):
+        newest = max(int(created.max()), newest if newest is not None else MIN_US)
+    return batch, newest

@@ -2,7 +2,7 @@
 
 base      what both ways have in common
 here      in this process: a spill, then date after date
-spread    by the tasks of an engine: read.py deals rows out by date into files, dates.py writes them
+spread    by the tasks of an engine: read tasks deal rows out by date into files, write tasks write them (tasks.py)
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +25,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.spark)
+            if find_spec("pyspark") is None:
+                item.add_marker(pytest.mark.skip(reason="pyspark is not installed: make spark"))
 
 
 @pytest.fixture(scope="session")
 def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """The SparkContext, active: what a notebook has."""
-    pyspark = pytest.importorskip("pyspark", reason="pyspark is not installed: make spark")
+    import pyspark
+
     environ = {"SPARK_LOCAL_IP": "127.0.0.1", "PYSPARK_PYTHON": sys.executable}
     with pytest.MonkeyPatch.context() as patch:
         for name, value in environ.items():

@@ -117,7 +117,7 @@ def test_a_server_that_dies_is_counted(repo: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(("seed", "rate", "code"), [("1", "0", 0), ("1", "40", 0), ("2", "40", 1)])
 def test_locusts_own_command_runs_it(url: str, tmp_path: Path, seed: str, rate: str, code: int) -> None:
     words = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless", "--host", url]
-    words += ["-u", "2", "-r", "2", "-t", "2s", "--rate", rate, "--seed", seed, *PATIENT, "--json"]
+    words += ["-u", "2", "-r", "2", "-t", "4s", "--rate", rate, "--seed", seed, *PATIENT, "--json"]
     words += ["--entities", str(ENTITIES), "--features", str(FEATURES), "--batch", "3"]
     found, report, text = run(words, tmp_path, verdict=rate != "0")
     assert found in ((0, NO_VERDICT) if rate == "0" else (code,)), text

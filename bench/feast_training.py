@@ -41,14 +41,6 @@ OURS: Final = {  # system -> label
 }
 GIB: Final = 1 << 30
 
-_FEATURE_STORE: Final = """
-project: bench
-registry: registry.db
-provider: local
-online_store: {type: sqlite, path: online.db}
-offline_store: {type: file}
-entity_key_serialization_version: 3
-"""
 _DEFINITIONS: Final = """
 from datetime import timedelta
 from feast import Entity, FeatureView, Field, FileSource, ValueType
@@ -198,9 +190,7 @@ def write_inputs(folder: Path) -> None:
 
 def make_feast(folder: Path) -> None:
     """Feast's repo, in the same place."""
-    (folder / "feature_store.yaml").write_text(_FEATURE_STORE)
-    (folder / "definitions.py").write_text(_DEFINITIONS)
-    feast_peer.apply(folder)
+    feast_peer.make_repo(folder, "{type: sqlite, path: online.db}", _DEFINITIONS)
 
 
 def expected(folder: Path) -> pa.Table:

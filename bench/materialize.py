@@ -55,24 +55,6 @@ RUNS: Final = {  # label, and options
 }
 MIB: Final = 1 << 20
 
-_FEATURE_STORE: Final = """
-project: bench
-registry: registry.db
-provider: local
-online_store: {{type: redis, connection_string: "127.0.0.1:{port}"}}
-offline_store: {{type: file}}
-entity_key_serialization_version: 3
-"""
-_DEFINITIONS: Final = """
-from datetime import timedelta
-from feast import Entity, FeatureView, Field, FileSource, ValueType
-from feast.types import Float32
-
-user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.INT64)
-source = FileSource(path="data.parquet", timestamp_field="event_timestamp")
-load = FeatureView(name="load", entities=[user], ttl=timedelta(days=3650), source=source,
-                   schema=[Field(name=f"f{i:02}", dtype=Float32) for i in range(50)])
-"""
 _MATERIALIZE: Final = """
 import json, re, time
 from datetime import datetime, timezone
@@ -298,9 +280,7 @@ def make_feast(folder: Path, port: int, data: Path) -> Path:
     folder.mkdir()
     rows = pq.read_table(data)
     pq.write_table(rows.slice(0, FEAST_ENTITIES), folder / "data.parquet")
-    (folder / "feature_store.yaml").write_text(_FEATURE_STORE.format(port=port))
-    (folder / "definitions.py").write_text(_DEFINITIONS)
-    feast_peer.apply(folder)
+    feast_peer.make_repo(folder, f'{{type: redis, connection_string: "127.0.0.1:{port}"}}', feast_peer.LOAD)
     return folder
 
 

@@ -42,25 +42,6 @@ SIZES: Final = scaled((1, 10, 100), (100,))
 FEAST_PATH: Final = "/get-online-features"
 CONNECTIONS: Final = 8
 
-_FEATURE_STORE: Final = """
-project: bench
-registry: registry.db
-provider: local
-online_store: {{type: redis, connection_string: "127.0.0.1:{port}"}}
-offline_store: {{type: file}}
-entity_key_serialization_version: 3
-"""
-_DEFINITIONS: Final = """
-from datetime import timedelta
-from feast import Entity, FeatureService, FeatureView, Field, FileSource, ValueType
-from feast.types import Float32
-
-user = Entity(name="user", join_keys=["user_id"], value_type=ValueType.INT64)
-source = FileSource(path="data.parquet", timestamp_field="event_timestamp")
-load = FeatureView(name="load", entities=[user], ttl=timedelta(days=3650), source=source,
-                   schema=[Field(name=f"f{i:02}", dtype=Float32) for i in range(50)])
-model = FeatureService(name="model", features=[load])
-"""
 _LOAD: Final = """
 import sys
 import pandas as pd
@@ -107,9 +88,9 @@ def feast(made: World, folder: Path) -> Iterator[Server]:
     frame.insert(0, "user_id", np.arange(ENTITIES))
     frame.insert(1, "event_timestamp", pd.Timestamp.now(tz="UTC") - pd.Timedelta(minutes=1))
     frame.to_parquet(folder / "data.parquet")
-    (folder / "feature_store.yaml").write_text(_FEATURE_STORE.format(port=made.redis_port))
-    (folder / "definitions.py").write_text(_DEFINITIONS)
-    feast_peer.apply(folder)
+    feast_peer.make_repo(
+        folder, f'{{type: redis, connection_string: "127.0.0.1:{made.redis_port}"}}', feast_peer.LOAD
+    )
     feast_peer.python(_LOAD, folder)
     port = free_port()
     command = [

@@ -13,7 +13,7 @@ from fastserve.errors import ConfigError, DefinitionError, FastserveError, Reque
 from materializer.cli_backfill import backfill_command
 from materializer.cli_optimize import optimize_command
 from materializer.cli_sets import reclaim_command, refresh_command, rollback_command
-from materializer.options import SIGNAL_BASE, duration_option, engine_options, time_option
+from materializer.options import SIGNAL_BASE, duration_option, engine_options, time_option, work_option
 from materializer.progress import progress_bar
 from materializer.reconcile.command import reconcile_command
 from materializer.stop import Stop
@@ -78,12 +78,7 @@ def cli() -> None:
     "--statistics/--no-statistics", default=True, show_default=True, help="Note what the rows are like."
 )
 @engine_options
-@click.option(
-    "--work",
-    default="",
-    metavar="URL",
-    help="With Spark: storage that all workers see, for what tasks hand on; by default beside the offline tables.",
-)
+@work_option
 @click.pass_context
 def run_command(ctx: click.Context, /, repo: str, **options: Any) -> None:
     """Fill the stores with the rows of [START, END], or with what is new (--incremental).

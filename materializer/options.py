@@ -44,6 +44,17 @@ def engine_options(command: F) -> F:
     return engine(master(command))
 
 
+def work_option(command: F) -> F:
+    """What the tasks of an engine hand on: `work`, '' for beside the offline tables."""
+    work = click.option(
+        "--work",
+        default="",
+        metavar="URL",
+        help="With Spark: storage that all workers see, for what tasks hand on; by default beside the offline tables.",
+    )
+    return work(command)
+
+
 def _parsed(parse: Callable[[str], int], param: click.Parameter, value: str) -> int:
     """What a parser of timeutil makes of an option; its errors read "what is wrong; how to write it"."""
     try:

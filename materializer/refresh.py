@@ -40,10 +40,10 @@ from fastserve.errors import (
     StoreError,
 )
 from fastserve.offline.history import History
-from fastserve.offline.latest import timestamps
 from fastserve.offline.online_rows import kept_us
-from fastserve.offline.schema import CREATED_TS, canonical_schema
+from fastserve.offline.schema import canonical_schema
 from fastserve.offline.source import scan_source
+from fastserve.offline.window import known_by
 from fastserve.online import OnlineStore
 from fastserve.online.live import MIN_KEEP_US, RowSets
 from fastserve.registry import RegisteredView, Registry, open_registry, uncovered
@@ -352,8 +352,7 @@ class _Refresh:
         """The history into the spill."""
         for batch in self._history():
             self._stop.check()
-            known = timestamps(batch, CREATED_TS) <= self._now_us
-            spill.add(batch if known.all() else batch.filter(pa.array(known)))
+            spill.add(known_by(batch, self._now_us))
             self._progress(self._about.view, "scan", spill.n_rows, None)
         spill.flush()
         self._about.rows_read = spill.n_rows

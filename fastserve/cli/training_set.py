@@ -15,7 +15,7 @@ from fastserve.cli.options import echo_json, echo_table, json_option, parse_mome
 from fastserve.errors import RequestError
 from fastserve.store import FeatureStore
 from fastserve.timeutil import format_timestamp
-from materializer.options import engine_options
+from materializer.options import engine_options, work_option
 
 if TYPE_CHECKING:
     from fastserve.registry import TrainingDataset
@@ -47,12 +47,7 @@ def training_set_command() -> None:
 @click.option("--memory", default=None, metavar="SIZE", help="The process may hold no more, e.g. 1.5GiB.")
 @click.option("--threads", type=click.IntRange(1), default=None, help="That join; by default one a core.")
 @engine_options
-@click.option(
-    "--work",
-    default="",
-    metavar="URL",
-    help="With Spark: storage that all workers see, for what tasks hand on; by default beside the offline tables.",
-)
+@work_option
 @click.argument("features", nargs=-1)
 def create_command(repo: str, as_json: bool, name: str, output: str, **options: Any) -> None:
     """N rows in, N rows out, in their order, with FEATURES (view:feature) or those of --service."""

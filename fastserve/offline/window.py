@@ -10,6 +10,9 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from fastserve.offline.latest import timestamps
+from fastserve.offline.schema import CREATED_TS, EVENT_TS
+
 _PER_SECOND: Final = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 Bools = npt.NDArray[np.bool_]
 Ints = npt.NDArray[np.int64]
@@ -50,6 +53,17 @@ class Window:
             terms.append(term)
         stated = [term for term in terms if term is not None]
         return stated[0] & stated[1] if len(stated) == 2 else stated[0] if stated else None
+
+
+def known_by(batch: pa.RecordBatch, now_us: int, floor_us: int | None = None) -> pa.RecordBatch:
+    """The rows of a canonical batch that are known by a time, microseconds UTC, and not before `floor_us`.
+
+    A row created later is not known yet, as a cutoff at that time would say: it waits for work of a later present.
+    """
+    known = timestamps(batch, CREATED_TS) <= now_us
+    if floor_us is not None:
+        known &= timestamps(batch, EVENT_TS) >= floor_us
+    return batch if known.all() else batch.filter(pa.array(known))
 
 
 def _bound(schema: pa.Schema, column: str, us: int, sign: int) -> ds.Expression | None:

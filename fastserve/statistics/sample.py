@@ -19,11 +19,13 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import types as is_
 
+from fastserve.statistics.mixing import mixed
+
 Hashes = npt.NDArray[np.uint64]
 
 SAMPLE_ROWS: Final = 4_096
 NO_LIMIT: Final = 2**64 - 1
-_MIX: Final = (np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB))
+_STEP: Final = np.uint64(0x9E3779B97F4A7C15)  # of splitmix64
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,11 +79,7 @@ def row_hashes(columns: Sequence[pa.Array], n: int) -> Hashes:
 
 
 def _mixed(words: Hashes) -> Hashes:
-    """The finaliser of splitmix64: every bit of the result depends on every bit of the word."""
-    words = words + _MIX[0]
-    words = (words ^ (words >> np.uint64(30))) * _MIX[1]
-    words = (words ^ (words >> np.uint64(27))) * _MIX[2]
-    return words ^ (words >> np.uint64(31))
+    return mixed(words + _STEP)
 
 
 def _with_bytes(hashes: Hashes, column: pa.Array) -> Hashes:

@@ -8,14 +8,12 @@ from dataclasses import dataclass, replace
 from datetime import date
 from typing import Final
 
-import pyarrow as pa
-
 from fastserve.config import Config
-from fastserve.offline.latest import timestamps
 from fastserve.offline.options import ReadOptions
-from fastserve.offline.schema import CREATED_TS, canonical_schema
+from fastserve.offline.schema import canonical_schema
 from fastserve.offline.source import scan_source
 from fastserve.offline.staged import Staged
+from fastserve.offline.window import known_by
 from fastserve.timeutil import DAY_US
 from materializer.backfill.survey import start_of
 from materializer.dates import DateWriter, Spec, Written
@@ -104,9 +102,9 @@ class Worker:
         )
         for batch in batches:
             self._stop.check()
-            known = timestamps(batch, CREATED_TS) <= self._spec.now_us
-            settled &= bool(known.all())
-            spill.add(batch if known.all() else batch.filter(pa.array(known)))
+            known = known_by(batch, self._spec.now_us)
+            settled &= known.num_rows == batch.num_rows
+            spill.add(known)
         spill.flush()
         return settled
 

@@ -13,7 +13,7 @@ from fastserve.config import Config
 from fastserve.offline.delta import OfflineTable
 from fastserve.offline.latest import timestamps
 from fastserve.offline.options import ReadOptions
-from fastserve.offline.schema import CREATED_TS, EVENT_TS
+from fastserve.offline.schema import CREATED_TS
 from fastserve.registry import RegisteredView
 from fastserve.timeutil import MIN_US
 from materializer.dates import salt_of
@@ -105,20 +105,8 @@ class Mover(Protocol):
         """
 
 
-def known_rows(
-    batch: pa.RecordBatch, now_us: int, floor_us: int | None, newest: int | None
-) -> tuple[pa.RecordBatch, int | None]:
-    """The rows of a batch that a run takes, and the largest created time of them and of those before.
-
-    A row created after the run's present is not known yet, as a cutoff at that present would say: it waits for a later
-    run, which finds it by its created time.
-    """
-    created = timestamps(batch, CREATED_TS)
-    known = created <= now_us
-    if floor_us is not None:
-        known &= timestamps(batch, EVENT_TS) >= floor_us
-    if not known.all():
-        batch, created = batch.filter(pa.array(known)), created[known]
-    if len(created):
-        newest = max(int(created.max()), newest if newest is not None else MIN_US)
-    return batch, newest
+def newest_created(batch: pa.RecordBatch, before: int | None) -> int | None:
+    """The largest created time of a batch's rows and of those before; None without any."""
+    if not batch.num_rows:
+        return before
+    return max(int(timestamps(batch, CREATED_TS).max()), MIN_US if before is None else before)

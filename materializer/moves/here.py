@@ -10,9 +10,10 @@ import pyarrow as pa
 
 from fastserve.offline.schema import canonical_schema
 from fastserve.offline.source import scan_source
+from fastserve.offline.window import known_by
 from fastserve.registry import Registry
 from materializer.aside import Aside
-from materializer.moves.base import Finished, Job, Wrote, known_rows
+from materializer.moves.base import Finished, Job, Wrote, newest_created
 from materializer.select import Target
 from materializer.sets import SetsWriter
 from materializer.spill import Spill, grouped
@@ -43,7 +44,8 @@ class Here:
         with Aside(ahead=2) as aside:
             for batch in self._batches():
                 self._job.stop.check()
-                batch, newest = known_rows(batch, self._job.now_us, self._job.window.floor_us, newest)
+                batch = known_by(batch, self._job.now_us, self._job.window.floor_us)
+                newest = newest_created(batch, newest)
                 self._spill.add(batch)
                 if collector is not None:
                     aside.do(partial(collector.add, batch))

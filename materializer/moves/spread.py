@@ -18,6 +18,7 @@ from materializer.moves.base import Finished, Job, Wrote
 from materializer.moves.dealt import Dealt
 from materializer.moves.tasks import HasRead, ReadTask, WriteTask, read, write
 from materializer.select import Target
+from materializer.shards.near import read_pieces
 from materializer.shards.plan import groups
 from materializer.shards.workdir import OwnedDir
 from materializer.spill import grouped
@@ -54,7 +55,8 @@ class Spread:
 
     def read(self, collector: Collector | None, told: Callable[[int], None]) -> int | None:
         done: dict[int, HasRead] = {}
-        for task, found in self._read(self._read_tasks(collector)):
+        tasks = self._read_tasks(collector)
+        for task, found in read_pieces(self._engine, read, tasks, self._job.stop, self._where):
             done[task.number] = found
             told(sum(one.rows for one in done.values()))
         parts = [done[number] for number in sorted(done)]
@@ -80,15 +82,6 @@ class Spread:
             )
             for number, some in enumerate(groups(pieces, self._engine.slots))
         ]  # fmt: skip
-
-    def _read(self, tasks: Sequence[ReadTask]) -> Iterator[tuple[ReadTask, HasRead]]:
-        """The answer of a query is in this process alone, so it is dealt out here."""
-        stop, near = self._job.stop, [task for task in tasks if not task.pieces[0].portable]
-        for task in near:
-            stop.check()
-            yield task, read(task)
-        far = [task for task in tasks if task not in near]
-        yield from run_tasks(self._engine, read, far, stop, where=self._where)
 
     @property
     def _where(self) -> str:

@@ -9,10 +9,11 @@ from datetime import date
 from fastserve.offline.pieces import Piece
 from fastserve.offline.schema import canonical_schema, feature_types
 from fastserve.offline.source import BATCH_ROWS
+from fastserve.offline.window import known_by
 from fastserve.registry import RegisteredView
 from materializer.dates import DateWriter, Spec, Written
 from materializer.engine import inside
-from materializer.moves.base import known_rows
+from materializer.moves.base import newest_created
 from materializer.moves.dealt import Dealt
 from materializer.select import Target
 from materializer.shards.blocks import BlockFile
@@ -27,7 +28,7 @@ class ReadTask:
 
     Attributes:
         number: of the task, in source order.
-        now_us, floor_us: which rows are taken; see known_rows.
+        now_us, floor_us: which rows are taken; see known_by.
         statistics: whether to say what the rows are like.
         counted: as Collector's.
         work: where the file goes.
@@ -67,7 +68,8 @@ def read(task: ReadTask) -> HasRead:
         for piece in task.pieces:
             for batch in piece.rows(features, BATCH_ROWS):
                 stop.check()
-                batch, newest = known_rows(batch, task.now_us, task.floor_us, newest)
+                batch = known_by(batch, task.now_us, task.floor_us)
+                newest = newest_created(batch, newest)
                 rows += batch.num_rows
                 dealer.add(batch)
                 if collector is not None:

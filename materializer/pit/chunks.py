@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, NamedTuple, TypeVar
@@ -87,7 +87,7 @@ def cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def ahead(items: Iterator[Made]) -> Iterator[Made]:
+def ahead(items: Iterator[Made]) -> Generator[Made]:
     """The items; while one is used, a thread makes the next."""
     none: Any = object()
     with ThreadPoolExecutor(1, "fastserve-ahead") as pool:

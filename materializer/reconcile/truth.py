@@ -35,6 +35,7 @@ from fastserve.offline.latest import latest_rows, timestamps
 from fastserve.offline.schema import CREATED_TS, EVENT_TS, LAYOUT
 from fastserve.offline.source import scan_source
 from fastserve.registry import Interval, RegisteredView
+from fastserve.statistics.mixing import mixed
 from fastserve.timeutil import DAY_US
 from materializer.reconcile.shards import hashes
 
@@ -257,7 +258,7 @@ class Draw:
 
     def add(self, keys: Sequence[bytes], event_us: Ints, created_us: Ints) -> None:
         """The next rows of the stream."""
-        codes = _mixed(hashes(keys).astype(np.uint64) ^ self._seed)
+        codes = mixed(hashes(keys).astype(np.uint64) ^ self._seed)
         for i in np.flatnonzero(codes <= np.uint64(self._limit)).tolist():
             key, times = keys[i], (int(event_us[i]), int(created_us[i]))
             if times >= self.newest.get(key, times):
@@ -282,13 +283,6 @@ class Draw:
         self._codes = dict(kept)
         self.newest = {key: self.newest[key] for key in self._codes}
         self._limit = kept[-1][1]
-
-
-def _mixed(codes: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The finalizer of splitmix64: every bit of the code decides about every bit of the result."""
-    codes = (codes ^ (codes >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-    codes = (codes ^ (codes >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    return codes ^ (codes >> np.uint64(31))
 
 
 def _filtered(batch: pa.RecordBatch, kept: npt.NDArray[np.bool_]) -> Iterator[pa.RecordBatch]:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import types as is_
+
+from fastserve.statistics.mixing import mixed
 
 if TYPE_CHECKING or os.environ.get("FASTSERVE_NO_EXTENSIONS") == "1":
     from materializer.shards.hashing_py import text_hashes
@@ -21,8 +23,6 @@ else:
 
 Hashes = npt.NDArray[np.uint64]
 
-_STEPS: Final = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB), (31, 1))  # SplitMix64's last steps
-
 
 def key_hashes(keys: Sequence[pa.Array], n: int) -> Hashes:
     """uint64[n]; of a key with a null it is anything, and of no keys at all it is one for all.
@@ -32,10 +32,7 @@ def key_hashes(keys: Sequence[pa.Array], n: int) -> Hashes:
     """
     hashed = np.zeros(n, np.uint64)
     for column in keys:
-        hashed ^= text_hashes(column) if _is_text(column) else _words(column)
-        for shift, factor in _STEPS:
-            hashed ^= hashed >> np.uint64(shift)
-            hashed *= np.uint64(factor)
+        hashed = mixed(hashed ^ (text_hashes(column) if _is_text(column) else _words(column)))
     return hashed
 
 

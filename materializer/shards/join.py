@@ -26,6 +26,7 @@ from materializer.progress import Watch, unwatched
 from materializer.shards.answers import ShardAnswers
 from materializer.shards.blocks import BlockFile
 from materializer.shards.deal import ByKeys, Dealer, DealTask, deal
+from materializer.shards.near import read_pieces
 from materializer.shards.plan import Limits, groups, shard_count, slices
 from materializer.shards.shard import Asked, JoinTask, join_shard, label_schema
 from materializer.shards.workdir import OwnedDir
@@ -144,22 +145,13 @@ def _deal_rows(
             tasks.append(DealTask(len(tasks), rv, some, columns, window, by, work.dir, limits.buffer_bytes))
             of.append(several)
     made: dict[int, BlockFile] = {}
-    for task, file in _done(tasks, engine):
+    for task, file in read_pieces(engine, deal, tasks, Stop(), "training set"):
         made[task.number] = file
         for view in of[task.number]:
             view.count.add(sum(piece.n_rows for piece in task.pieces))
     for number, file in sorted(made.items()):
         for view in of[number]:
             view.dealt.append(file)
-
-
-def _done(tasks: Sequence[DealTask], engine: Engine) -> Iterator[tuple[DealTask, BlockFile]]:
-    """Each task and its file; those that no other process can do are done here."""
-    portable = [task for task in tasks if task.pieces[0].portable]
-    yield from run_tasks(engine, deal, portable, Stop(), where="training set")
-    for task in tasks:
-        if not task.pieces[0].portable:
-            yield task, deal(task)
 
 
 def _join_shards(

@@ -65,7 +65,7 @@ feast-conformance: .venv/.test $(FASTSERVE_FEAST_VENV)/.feast  ## the real Feast
 
 $(FASTSERVE_FEAST_VENV)/.feast:  # some 600 MB; redis: for bench.vs_feast
 	$(PYTHON) -m venv $(FASTSERVE_FEAST_VENV)
-	$(FASTSERVE_FEAST_VENV)/bin/python -m pip install -q --no-compile --disable-pip-version-check 'feast[redis]==0.67.*'
+	$(FASTSERVE_FEAST_VENV)/bin/python -m pip install -q --disable-pip-version-check 'feast[redis]==0.67.*'
 	@touch $@
 
 spark: .venv/.test .venv/.spark  ## --engine spark on a cluster of two executors, one of them killed

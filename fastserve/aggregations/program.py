@@ -4,7 +4,7 @@
     levels    one for each hop: the tiles of it hold one partial aggregate for each of its states
     outputs   one for each feature, in schema order: which states of which level, folded over which window
 
-Features share states: a mean is the sum and the count that others may want too. A tile row (docs/tile-format.md) holds
+Features share states: a sum and a mean are the sum and the count that others may want too. A tile row (docs/tile-format.md) holds
 the tiles of all levels of one entity; its bytes mean nothing without the program.
 """
 
@@ -79,8 +79,8 @@ class Output:
             approx_quantile.
         level: index into Program.levels.
         window_us: the window folded.
-        states: indices into the level's states: of mean (SUM, COUNT); of var and std (SQUARES, SUM, COUNT); of others
-            one.
+        states: indices into the level's states: of sum and mean (SUM, COUNT), for the sum of no values is null and not
+            0; of var and std (SQUARES, SUM, COUNT); of others one.
         argument: the quantile, 0 … 1.
     """
 

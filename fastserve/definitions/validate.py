@@ -79,6 +79,7 @@ def _check_unique(objects: Sequence[Definition]) -> Iterator[Problem]:
     seen: dict[tuple[str, str, int], Definition] = {}
     for obj in objects:
         kind = "source" if isinstance(obj, (BatchSource, PushSource)) else type(obj).__name__
+        kind = "view" if isinstance(obj, FeatureView) else kind  # views of all kinds share their names
         key = (kind, obj.name, getattr(obj, "version", 1))
         if key in seen and seen[key] != obj:
             yield Problem(

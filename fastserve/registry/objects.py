@@ -92,7 +92,7 @@ def write_plan(connection: sa.Connection, before: Snapshot, plan: Plan, author: 
     revision = before.revision + 1
     for change in plan.effective:
         view_id = None
-        if change.kind == "feature_view":
+        if isinstance(change.definition, FeatureView):
             view_id = _write_view(connection, before, change, revision)
         if change.action != "create":
             _close(connection, before.project, change, revision)

@@ -22,8 +22,10 @@ _ORDER: Final = ("entity", "push_source", "feature_view", "feature_service")
 
 
 def key_of(obj: Definition) -> Key:
-    """What identifies an object within a project."""
-    return kind_of(obj), obj.name, obj.version if isinstance(obj, FeatureView) else 0
+    """What identifies an object within a project; views of all kinds share their names."""
+    if isinstance(obj, FeatureView):
+        return "feature_view", obj.name, obj.version
+    return kind_of(obj), obj.name, 0
 
 
 def make_plan(current: Snapshot, objects: Sequence[Definition], *, prune: bool = False) -> Plan:
@@ -73,10 +75,11 @@ def _declared(objects: Sequence[Definition]) -> list[Definition]:
 def _change(
     current: Snapshot, key: Key, old: Definition | None, new: Definition | None, prune: bool
 ) -> Change:
-    kind, name, version = key
-    shown = version or None
+    _, name, version = key
+    present = new or old
+    assert present is not None
+    kind, shown = kind_of(present), version or None
     if new is None:
-        assert old is not None
         action: Action = "retire" if prune else "keep"
         notes = tuple(_retire_notes(old)) if prune else ()
         return Change(action, kind, name, shown, notes=notes, definition=old)
@@ -132,8 +135,16 @@ def _breaking(current: Snapshot, union: Mapping[Key, Definition]) -> Iterator[Pr
     for (name, version), registered in current.views.items():
         new = union.get(("feature_view", name, version))
         if isinstance(new, FeatureView):
+            yield from _breaking_kind(registered, new, following[name])
             yield from _breaking_fields(registered, new, following[name])
             yield from _breaking_keys(registered, new, entities, following[name])
+
+
+def _breaking_kind(old: RegisteredView, new: FeatureView, following: int) -> Iterator[Problem]:
+    was, now = type(old.view).__name__, type(new).__name__
+    if was != now:
+        fix = f"declare version={following} of the view; both are served until the old one is retired"
+        yield Problem(label(new), f"changed from {was} to {now}", fix)
 
 
 def _breaking_fields(old: RegisteredView, new: FeatureView, following: int) -> Iterator[Problem]:

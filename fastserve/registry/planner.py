@@ -81,7 +81,7 @@ def _change(
     kind, shown = kind_of(present), version or None
     if new is None:
         action: Action = "retire" if prune else "keep"
-        notes = tuple(_retire_notes(old)) if prune else ()
+        notes = tuple(_retire_notes(present)) if prune else ()
         return Change(action, kind, name, shown, notes=notes, definition=old)
     if old is None:
         return Change(

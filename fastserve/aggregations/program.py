@@ -4,8 +4,8 @@
     levels    one for each hop: the tiles of it hold one partial aggregate for each of its states
     outputs   one for each feature, in schema order: which states of which level, folded over which window
 
-Features share states: a sum and a mean are the sum and the count that others may want too. A tile row (docs/tile-format.md) holds
-the tiles of all levels of one entity; its bytes mean nothing without the program.
+Features share states: a sum and a mean are the sum and the count that others may want too. A tile row
+(docs/tile-format.md) holds the tiles of all levels of one entity; its bytes mean nothing without the program.
 """
 
 from __future__ import annotations

@@ -43,7 +43,7 @@ def field_bytes(name: str, dtype: DType, column: pa.Array) -> list[bytes | None]
         parts = [item for item in items if item is not None]
         if len(parts) != len(items):
             raise null_item(name, i)
-        found.append(b"".join(parts) if dtype.scalar.width else _blob_list(parts))
+        found.append(b"".join(parts) if dtype.scalar.width else blob_list(parts))
     return found
 
 
@@ -65,7 +65,7 @@ def _scalar_bytes(item: str, column: pa.Array) -> list[bytes | None]:
     return [None if v is None else struct.pack(code, v) for v in column.view(view()).to_pylist()]
 
 
-def _blob_list(parts: Sequence[bytes]) -> bytes:
+def blob_list(parts: Sequence[bytes]) -> bytes:
     """u32 count, that many u32 ends, then the bytes."""
     ends = [0]
     for part in parts:
@@ -79,7 +79,12 @@ def check_columns(layout: Layout, columns: Sequence[pa.Array], n: int) -> None:
         raise InvalidDataError(
             f"{len(columns)} columns were given, the layout has {len(layout.names)} fields"
         )
-    for name, dtype, column in zip(layout.names, layout.dtypes, columns, strict=True):
+    check_arrays(layout.names, layout.dtypes, columns, n)
+
+
+def check_arrays(names: Sequence[str], dtypes: Sequence[DType], columns: Sequence[pa.Array], n: int) -> None:
+    """Raise InvalidDataError unless each column is of its Arrow type and n long."""
+    for name, dtype, column in zip(names, dtypes, columns, strict=True):
         where = f"column {name!r}"
         if not isinstance(column, pa.Array):
             raise InvalidDataError(

@@ -116,7 +116,7 @@ class RowEncoder:
             for name, dtype, column in zip(self.layout.names, self.layout.dtypes, columns, strict=True)
         ]
         return [
-            self._row(key, [column[i] for column in fields], stamps[0][i], stamps[1][i])
+            pack_row(self.layout, key, [column[i] for column in fields], stamps[0][i], stamps[1][i])
             for i, key in enumerate(keys)
         ]
 
@@ -135,22 +135,30 @@ class RowEncoder:
         for i, row in enumerate(self.encode(batch.keys(), columns, event_ts, created_ts)):
             batch.set(i, row, 0, 0)
 
-    def _row(self, key: bytes, values: Sequence[bytes | None], event_ts: int, created_ts: int) -> bytes:
-        bitmap = bytearray((len(values) + 7) // 8)
-        fixed, ends, heap = bytearray(), bytearray(), bytearray()
-        for i, (value, dtype) in enumerate(zip(values, self.layout.dtypes, strict=True)):
-            if value is not None:
-                bitmap[i // 8] |= 1 << i % 8
-            if dtype.width:
-                fixed += bytes(dtype.width) if value is None else value
-                continue
-            heap += value or b""
-            if len(heap) > _U32_MAX:
-                raise TooLargeError("a row's heap is more than 4 GiB", where=f"key {key!r}")
-            ends += _CRC.pack(len(heap))
-        head = _HEAD.pack(FORMAT_VERSION, 0, self.layout.layout_id)
-        body = _ORDER.pack(event_ts + _SIGN, created_ts + _SIGN) + bitmap + fixed + ends + heap
-        return head + _CRC.pack(crc32c(body, crc32c(key + head))) + body
+
+def pack_row(
+    layout: Layout, key: bytes, values: Sequence[bytes | None], event_ts: int, created_ts: int
+) -> bytes:
+    """A key's row of field bytes, None for null.
+
+    Raises:
+        TooLargeError: its heap exceeds 4 GiB.
+    """
+    bitmap = bytearray((len(values) + 7) // 8)
+    fixed, ends, heap = bytearray(), bytearray(), bytearray()
+    for i, (value, dtype) in enumerate(zip(values, layout.dtypes, strict=True)):
+        if value is not None:
+            bitmap[i // 8] |= 1 << i % 8
+        if dtype.width:
+            fixed += bytes(dtype.width) if value is None else value
+            continue
+        heap += value or b""
+        if len(heap) > _U32_MAX:
+            raise TooLargeError("a row's heap is more than 4 GiB", where=f"key {key!r}")
+        ends += _CRC.pack(len(heap))
+    head = _HEAD.pack(FORMAT_VERSION, 0, layout.layout_id)
+    body = _ORDER.pack(event_ts + _SIGN, created_ts + _SIGN) + bitmap + fixed + ends + heap
+    return head + _CRC.pack(crc32c(body, crc32c(key + head))) + body
 
 
 def check_stamps(name: str, array: npt.NDArray[np.int64], n: int) -> npt.NDArray[np.int64]:

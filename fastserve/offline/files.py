@@ -35,6 +35,8 @@ CSV_NULLS: Final = ("", "NA", "N/A", "NULL", "null")
 _CSV_BLOCK_BYTES: Final = 1 << 22
 RUN_BYTES: Final = 1 << 25
 _HASH_BYTES: Final = 1 << 20
+_NEAR: Final = ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True, buffer_size=1 << 18)
+"""How local files are read: a page at a time. To read all columns ahead is for stores that are far away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,7 +255,14 @@ class ParquetReader:
             batch_size=batch_rows,
             batch_readahead=4 if threads else 0,
             use_threads=threads,
+            fragment_scan_options=_NEAR if _is_near(part.filesystem) else None,
         )
+
+
+def _is_near(filesystem: pa.fs.FileSystem) -> bool:
+    while isinstance(filesystem, pa.fs.SubTreeFileSystem):
+        filesystem = filesystem.base_fs
+    return isinstance(filesystem, pa.fs.LocalFileSystem)
 
 
 def runs_of(

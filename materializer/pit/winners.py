@@ -7,6 +7,7 @@ becomes   0:1   2:0  -1  0:0  0:1       piece 2: row 5          ->  found[2] has
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from threading import Lock
 from typing import TYPE_CHECKING, Final, Protocol
 
 import numpy as np
@@ -55,15 +56,14 @@ def read_winners(
         pieces: where rows are read from, several at the same time.
         rv, features: what is read.
         threads: at most so many; None: as many as there are cores.
-        most_bytes: when so much has been found, `full` takes it.
-        seen: told of rows of pieces that are done.
+        most_bytes: when so much has been found, `full` takes it; others read on meanwhile.
+        seen: told of rows of pieces that are done; by one thread at a time, whichever it is.
 
     Returns:
         Piece -> features of its rows, of those that `full` has not taken.
     """
     of_piece = _Labels(places, len(pieces))
-    threads = threads or cores()
-    found: dict[int, pa.RecordBatch] = {}
+    found = _Found(of_piece, most_bytes, full, seen)
 
     def read(mine: Iterator[int]) -> None:
         for number in mine:
@@ -71,19 +71,40 @@ def read_winners(
             rows, at = _distinct(places[labels] & 0xFFFFFFFF)
             batch = of_age(pieces[number].take(features, rows), rv, features)
             places[labels] = at + place(number)
-            found[number] = batch
+            found.add(number, batch, pieces[number].n_rows)
 
-    wanted = of_piece.pieces()
-    # One piece per thread at a time where there is a limit: what is found is weighed in between.
-    step = len(wanted) if most_bytes is None else threads
-    for first in range(0, len(wanted), max(step, 1)):
-        some = wanted[first : first + step]
-        in_threads(read, some, threads)
-        seen(sum(pieces[number].n_rows for number in some))
-        if most_bytes is not None and full and sum(b.nbytes for b in found.values()) >= most_bytes:
-            full(found, of_piece.of_several(found))
-            found = {}
-    return found
+    in_threads(read, of_piece.pieces(), threads or cores())
+    return found.batches
+
+
+class _Found:
+    """Features that were found, taken off our hands whenever there are many: by the thread whose rows those were,
+    while others read on.
+
+    Attributes:
+        batches: piece -> features of its rows, of those that have not been taken.
+    """
+
+    def __init__(self, of_piece: _Labels, most_bytes: int | None, full: Full | None, seen: Seen) -> None:
+        self.batches: dict[int, pa.RecordBatch] = {}
+        self._of_piece, self._most_bytes, self._full, self._seen = of_piece, most_bytes, full, seen
+        self._n_bytes = 0
+        self._adding, self._taking = Lock(), Lock()
+
+    def add(self, number: int, batch: pa.RecordBatch, n_rows: int) -> None:
+        """Keep what was found of a piece of so many rows. Waits while as much again is being taken."""
+        with self._adding:
+            self._seen(n_rows)
+            self.batches[number] = batch
+            self._n_bytes += batch.nbytes
+            if self._most_bytes is None or self._full is None or self._n_bytes < self._most_bytes:
+                return
+            self._taking.acquire()
+            taken, self.batches, self._n_bytes = self.batches, {}, 0
+        try:
+            self._full(taken, self._of_piece.of_several(taken))
+        finally:
+            self._taking.release()
 
 
 class _Labels:

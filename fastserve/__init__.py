@@ -5,7 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from fastserve.definitions import (
+    AggregatedFeatureView,
+    Aggregation,
     Entity,
+    EventSource,
     FeatureService,
     FeatureView,
     Field,
@@ -36,10 +39,13 @@ if TYPE_CHECKING:
 
 __version__ = VERSION
 __all__ = [
+    "AggregatedFeatureView",
+    "Aggregation",
     "Array",
     "Bool",
     "Bytes",
     "Entity",
+    "EventSource",
     "FastserveError",
     "FeatureService",
     "FeatureStore",

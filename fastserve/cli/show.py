@@ -7,9 +7,10 @@ from typing import Any
 
 import click
 
+from fastserve.aggregations.describe import described_features
 from fastserve.cli.options import echo_json, echo_table, json_option, parse_moment, repo_option
 from fastserve.cli.statistics import echo_statistics
-from fastserve.definitions import Definition, FeatureService, FeatureView
+from fastserve.definitions import AggregatedFeatureView, Definition, FeatureService, FeatureView
 from fastserve.definitions.serde import content_hash, kind_of, to_dict
 from fastserve.errors import FastserveError, OfflineStoreError, RequestError, UnknownObjectError
 from fastserve.registry import RegisteredView, Snapshot
@@ -52,7 +53,8 @@ def _listing(snapshot: Snapshot, kind: str) -> list[dict[str, str]]:
             (s, f"{sum(len(p.features) for p in s.features)} features") for s in snapshot.services.values()
         )
     else:
-        items = ((s, "push") for s in snapshot.push_sources.values())
+        push: list[tuple[Any, str]] = [(s, "push") for s in snapshot.push_sources.values()]
+        items = push + [(s, "events") for s in snapshot.event_sources.values()]
     return sorted(
         (
             {"name": _versioned(o), "detail": detail, "owner": o.owner, "description": o.description}
@@ -65,6 +67,8 @@ def _listing(snapshot: Snapshot, kind: str) -> list[dict[str, str]]:
 def _view_detail(registered: RegisteredView) -> str:
     view = registered.view
     ttl = "no ttl" if view.ttl_us is None else f"ttl {format_duration(view.ttl_us)}"
+    if isinstance(view, AggregatedFeatureView):
+        ttl = f"windows of {view.events.name}"
     return f"{', '.join(view.entities) or 'no entity'}; {len(view.schema)} features; {ttl}"
 
 
@@ -111,6 +115,7 @@ def _named(snapshot: Snapshot, name: str) -> list[Definition]:
     """The objects called `name`, of any kind."""
     objects: list[Any] = [*snapshot.entities.values(), *(rv.view for rv in snapshot.views.values())]
     objects += [*snapshot.services.values(), *snapshot.push_sources.values()]
+    objects += snapshot.event_sources.values()
     found: list[Definition] = [o for o in objects if name in (o.name, _with_version(o))]
     if not found:
         raise UnknownObjectError.of("object", name, {_versioned(o) for o in objects})
@@ -124,6 +129,8 @@ def _with_version(obj: Any) -> str:
 def _described(store: FeatureStore, obj: Definition) -> dict[str, Any]:
     about: dict[str, Any] = {"kind": kind_of(obj), "hash": content_hash(obj)[:16], **to_dict(obj)}
     registered = next((rv for rv in store.snapshot.views.values() if rv.view == obj), None)
+    if isinstance(obj, AggregatedFeatureView):
+        about["computed"] = described_features(obj)
     if registered is not None:
         about["join_keys"] = dict(registered.join_keys)
         about["view_id"] = registered.view_id
@@ -135,7 +142,7 @@ def _described(store: FeatureStore, obj: Definition) -> dict[str, Any]:
         about |= _history(store, registered)
         if (reconciled := store.registry.reconciled(registered.view_id)) is not None:
             about["reconciled"] = reconciled
-    for name in ("ttl", "max_staleness", "retention", "deadline"):
+    for name in ("ttl", "max_staleness", "retention", "deadline", "lateness"):
         value_us = about.pop(f"{name}_us", None)
         if value_us is not None:
             about[name] = format_duration(value_us)

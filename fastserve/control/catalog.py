@@ -54,6 +54,8 @@ class CatalogRoutes:
             web.get("/feature-services/{name}", partial(self._get, "services", "feature service")),
             web.get("/push-sources", partial(self._list, "push_sources")),
             web.get("/push-sources/{name}", partial(self._get, "push_sources", "push source")),
+            web.get("/event-sources", partial(self._list, "event_sources")),
+            web.get("/event-sources/{name}", partial(self._get, "event_sources", "event source")),
             web.get("/search", self._search),
             web.post("/plan", self._plan),
             web.post("/apply", self._apply),

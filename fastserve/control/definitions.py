@@ -9,14 +9,17 @@ from __future__ import annotations
 import base64
 import binascii
 from collections.abc import Iterator, Mapping
+from datetime import timedelta
 from typing import Any, Final
 
 from fastserve.control import shapes
 from fastserve.control.shapes import Shape
-from fastserve.definitions import Definition, Entity, merge_refs
+from fastserve.definitions import AggregatedFeatureView, Definition, Entity, merge_refs
+from fastserve.definitions.aggregation import FUNCTIONS
 from fastserve.definitions.inputs import format_of
 from fastserve.definitions.serde import from_dict, kind_of, to_dict
 from fastserve.definitions.source import RUN_TIMES, SQLSource
+from fastserve.definitions.validate import label
 from fastserve.errors import DefinitionError, Problem, RequestError
 from fastserve.timeutil import MAX_US, parse_duration
 
@@ -135,6 +138,18 @@ _PUSH: Final = shapes.members(
     {**_ABOUT, "kind": shapes.one_of("push_source"), "batch_source": shapes.nullable(_kinds(_ROWS))},
     ("kind", "name"),
 )
+_EVENTS: Final = shapes.members(
+    {
+        **_ABOUT,
+        "kind": shapes.one_of("event_source"),
+        "batch_source": shapes.nullable(_kinds(_ROWS)),
+        "schema": shapes.items(_FIELD),
+        "event_id": shapes.text,
+        "lateness_us": shapes.integer(-MAX_US, 2 * MAX_US),
+        "lateness": _ttl,
+    },
+    ("kind", "name"),
+)
 _source: Final = _kinds({**_ROWS, "push_source": _PUSH})
 
 
@@ -166,9 +181,55 @@ _VIEW: Final = shapes.members(
     },
     ("name", "schema"),
 )
+
+
+def _share(value: Any, where: str) -> Iterator[Problem]:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value <= 1:
+        yield Problem(where, "is not a number from 0 to 1", "send one, such as 0.95")
+
+
+_AGGREGATION: Final = shapes.members(
+    {
+        "column": shapes.text,
+        "function": shapes.one_of(*FUNCTIONS),
+        "windows": _NAMES,
+        "hop": shapes.nullable(shapes.text),
+        "name": shapes.text,
+        "n": shapes.integer(0, 1_000_000),
+        "quantile": shapes.nullable(_share),
+        "bound": shapes.integer(0, 1_000_000),
+        "description": shapes.text,
+        "tags": shapes.mapping(shapes.text),
+    },
+    ("column", "function", "windows"),
+)
+
+
+def _never(value: Any, where: str) -> Iterator[Problem]:
+    if value is not False:
+        yield Problem(where, "is not false", "leave it out: the history of an aggregated view is its events'")
+
+
+_AGGREGATED: Final = shapes.members(
+    _ABOUT
+    | {
+        "entities": _NAMES,
+        "schema": shapes.items(_FIELD),
+        "source": _kinds({"event_source": _EVENTS}),
+        "aggregations": shapes.items(_AGGREGATION),
+        "filter": shapes.text,
+        "max_staleness_us": shapes.nullable(shapes.integer(-MAX_US, 2 * MAX_US)),
+        "max_staleness": shapes.nullable(_ttl),
+        "version": shapes.integer(-_MAX_VERSION, _MAX_VERSION),
+        "online": shapes.flag,
+        "offline": _never,
+    },
+    ("name", "source", "aggregations"),
+)
 _KINDS: Final[Mapping[str, Shape]] = {
     "entity": shapes.members({**_ABOUT, "join_keys": _NAMES, "dtypes": _NAMES}, ("name",)),
     "feature_view": _VIEW,
+    "aggregated_feature_view": _AGGREGATED,
     "feature_service": shapes.members(
         {
             **_ABOUT,
@@ -179,6 +240,7 @@ _KINDS: Final[Mapping[str, Shape]] = {
         ("name", "features"),
     ),
     "push_source": _PUSH,
+    "event_source": _EVENTS,
 }
 
 
@@ -210,7 +272,7 @@ def build(values: list[dict[str, Any]]) -> list[Definition]:
 def _built(value: dict[str, Any]) -> Definition:
     kind = value["kind"]
     data = {name: item for name, item in value.items() if name != "kind"}
-    for name in ("ttl", "max_staleness", "retention", "deadline"):
+    for name in ("ttl", "max_staleness", "retention", "deadline", "lateness"):
         text = data.pop(name, None)
         if text is not None:
             data[f"{name}_us"] = parse_duration(text)
@@ -218,6 +280,8 @@ def _built(value: dict[str, Any]) -> Definition:
         return Entity(data.pop("name"), data.pop("join_keys", None), data.pop("dtypes", "string"), **data)
     if kind == "feature_view":
         data = _view(data)
+    elif kind == "aggregated_feature_view":
+        return _aggregated(data)
     elif kind == "feature_service":
         data["features"] = [part for one in _parts(data["features"]) for part in one]
     elif data.get("batch_source"):
@@ -232,6 +296,34 @@ def _view(data: dict[str, Any]) -> dict[str, Any]:
     elif source and source.get("batch_source"):
         data["source"] = {**source, "batch_source": _rows(source["batch_source"])}
     return data
+
+
+def _aggregated(data: dict[str, Any]) -> Definition:
+    """The view; a schema that is given is what follows from its aggregations, or refused."""
+    source = dict(data.pop("source"))
+    given, max_staleness_us = data.pop("schema", None), data.pop("max_staleness_us", None)
+    if (lateness := source.pop("lateness", None)) is not None:
+        source["lateness_us"] = parse_duration(lateness)
+    if source.get("batch_source"):
+        source["batch_source"] = _rows(source["batch_source"])
+    read: Any = from_dict("aggregated_feature_view", {**data, "source": source})
+    made = AggregatedFeatureView(
+        read.name,
+        source=read.source,
+        aggregations=read.aggregations,
+        entities=read.entities,
+        filter=read.filter,
+        max_staleness=None if max_staleness_us is None else timedelta(microseconds=max_staleness_us),
+        version=read.version,
+        online=read.online,
+        description=read.description,
+        tags=read.tags,
+        owner=read.owner,
+    )
+    if given is not None and given != to_dict(made).get("schema", []):
+        message, fix = "its schema is not what its aggregations make", "leave the schema out"
+        raise DefinitionError([Problem(label(made), message, fix)])
+    return made
 
 
 def _rows(source: dict[str, Any]) -> dict[str, Any]:

@@ -1,6 +1,10 @@
 """What users declare: plain frozen objects without I/O. The bottom of the domain."""
 
+from fastserve.definitions.aggregated_view import AggregatedFeatureView
+from fastserve.definitions.aggregation import Aggregation
 from fastserve.definitions.entity import Entity
+from fastserve.definitions.event_source import EventSource
+from fastserve.definitions.field import Field
 from fastserve.definitions.inputs import FileInput, Input, PostgresInput
 from fastserve.definitions.service import FeatureService, merge_refs, parse_ref
 from fastserve.definitions.source import (
@@ -12,15 +16,18 @@ from fastserve.definitions.source import (
     TransformSource,
     batch_source,
 )
-from fastserve.definitions.view import FeatureView, FeatureViewProjection, Field
+from fastserve.definitions.view import FeatureView, FeatureViewProjection
 from fastserve.definitions.written import batch_feature_view, sql_view
 
-Definition = Entity | FeatureView | FeatureService | BatchSource | PushSource
+Definition = Entity | FeatureView | FeatureService | BatchSource | PushSource | EventSource
 
 __all__ = [
+    "AggregatedFeatureView",
+    "Aggregation",
     "BatchSource",
     "Definition",
     "Entity",
+    "EventSource",
     "FeatureService",
     "FeatureView",
     "FeatureViewProjection",

@@ -14,12 +14,16 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from fastserve.definitions import Definition
+from fastserve.definitions.aggregated_view import AggregatedFeatureView
+from fastserve.definitions.aggregation import Aggregation
 from fastserve.definitions.entity import Entity
+from fastserve.definitions.event_source import EventSource
+from fastserve.definitions.field import Field
 from fastserve.definitions.freeze import freeze, frozen_tags
 from fastserve.definitions.inputs import FileInput, PostgresInput
 from fastserve.definitions.service import FeatureService
 from fastserve.definitions.source import FileSource, PushSource, SQLSource, TransformSource
-from fastserve.definitions.view import FeatureView, FeatureViewProjection, Field
+from fastserve.definitions.view import FeatureView, FeatureViewProjection
 from fastserve.errors import RegistryError
 
 KINDS: Final[dict[str, type]] = {
@@ -28,13 +32,15 @@ KINDS: Final[dict[str, type]] = {
     "sql_source": SQLSource,
     "transform_source": TransformSource,
     "push_source": PushSource,
+    "event_source": EventSource,
     "feature_view": FeatureView,
+    "aggregated_feature_view": AggregatedFeatureView,
     "feature_service": FeatureService,
 }
 _KIND_OF: Final = {cls: kind for kind, cls in KINDS.items()}
 _INPUTS: Final[dict[str, type]] = {"file": FileInput, "postgres": PostgresInput}
 _INPUT_KIND: Final = {cls: kind for kind, cls in _INPUTS.items()}
-_PARTS: Final = {"schema": Field, "features": FeatureViewProjection}
+_PARTS: Final = {"schema": Field, "features": FeatureViewProjection, "aggregations": Aggregation}
 _BYTES: Final = "$bytes"
 
 
@@ -85,7 +91,7 @@ def content_hash(obj: Definition) -> str:
 
 
 def _plain(value: Any) -> Any:
-    if isinstance(value, (FileSource, SQLSource, TransformSource, PushSource)):
+    if isinstance(value, (FileSource, SQLSource, TransformSource, PushSource, EventSource)):
         return {"kind": kind_of(value), **to_dict(value)}
     if isinstance(value, (FileInput, PostgresInput)):
         return {"kind": _INPUT_KIND[type(value)], **to_dict(value)}

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeAlias
 
+from fastserve.definitions.event_source import EventSource
 from fastserve.definitions.freeze import freeze, frozen_tags
 from fastserve.definitions.inputs import FileInput, Input, format_of
 
@@ -249,9 +250,9 @@ class PushSource:
         )
 
 
-Source: TypeAlias = BatchSource | PushSource
+Source: TypeAlias = BatchSource | PushSource | EventSource
 
 
 def batch_source(source: Source | None) -> BatchSource | None:
     """Where a source's history is read from, if it has any."""
-    return source.batch_source if isinstance(source, PushSource) else source
+    return source.batch_source if isinstance(source, (PushSource, EventSource)) else source

@@ -11,11 +11,14 @@ from difflib import get_close_matches
 from typing import Final
 
 from fastserve.definitions import Definition
+from fastserve.definitions.aggregated_view import AggregatedFeatureView
 from fastserve.definitions.defaults import default_problem
 from fastserve.definitions.entity import Entity
+from fastserve.definitions.event_source import EventSource
 from fastserve.definitions.service import FeatureService
-from fastserve.definitions.source import BatchSource, FileSource, PushSource, SQLSource
+from fastserve.definitions.source import BatchSource, FileSource, PushSource, Source, SQLSource
 from fastserve.definitions.validate_sources import check_source
+from fastserve.definitions.validate_windows import check_aggregated, check_events
 from fastserve.definitions.view import FeatureView, FeatureViewProjection
 from fastserve.errors import DefinitionError, Problem
 from fastserve.timeutil import DAY_US, MAX_US, format_duration
@@ -50,7 +53,7 @@ def find_problems(objects: Sequence[Definition]) -> Iterator[Problem]:
         elif isinstance(obj, FeatureService):
             yield from _check_service(where, obj, views, entities)
         else:
-            yield from check_source(where, obj)
+            yield from _check_source(where, obj)
 
 
 def label(obj: Definition) -> str:
@@ -78,7 +81,7 @@ def did_you_mean(name: str, known: Iterable[str]) -> str:
 def _check_unique(objects: Sequence[Definition]) -> Iterator[Problem]:
     seen: dict[tuple[str, str, int], Definition] = {}
     for obj in objects:
-        kind = "source" if isinstance(obj, (BatchSource, PushSource)) else type(obj).__name__
+        kind = "source" if isinstance(obj, (BatchSource, PushSource, EventSource)) else type(obj).__name__
         kind = "view" if isinstance(obj, FeatureView) else kind  # views of all kinds share their names
         key = (kind, obj.name, getattr(obj, "version", 1))
         if key in seen and seen[key] != obj:
@@ -148,13 +151,25 @@ def _check_view(where: str, view: FeatureView, entities: dict[str, Entity]) -> I
         yield Problem(where, f"ttl {problem}", "leave ttl out for rows that hold for ever")
     yield from _check_limit(where, "max_staleness", view.max_staleness_us, 0)
     yield from _check_retention(where, view)
-    if not view.schema:
+    join_keys = join_keys_of(view, entities)
+    if isinstance(view, AggregatedFeatureView):
+        yield from check_aggregated(where, view, join_keys)
+    elif not view.schema:
         yield Problem(where, "has no features", "list at least one Field in schema=")
-    yield from _check_fields(where, view, join_keys_of(view, entities))
+    elif isinstance(view.source, EventSource):
+        fix = "declare an AggregatedFeatureView, or give the view the event source's batch source"
+        yield Problem(where, f"has rows, and {view.source.name!r} has events", fix)
+    yield from _check_fields(where, view, join_keys)
     if view.source is not None:
         place = f"{where}, source {view.source.name!r}"
         yield from _check_name(place, view.source)
-        yield from check_source(place, view.source)
+        yield from _check_source(place, view.source)
+
+
+def _check_source(where: str, source: Source) -> Iterator[Problem]:
+    yield from check_source(where, source)
+    if isinstance(source, EventSource):
+        yield from check_events(where, source)
 
 
 def _check_retention(where: str, view: FeatureView) -> Iterator[Problem]:

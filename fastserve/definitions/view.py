@@ -7,47 +7,11 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
 from fastserve.definitions.entity import Entity
-from fastserve.definitions.freeze import freeze, frozen_tags, frozen_value, names_of
+from fastserve.definitions.field import Field
+from fastserve.definitions.freeze import freeze, frozen_tags, names_of
 from fastserve.definitions.source import Source
 from fastserve.display import html_table
 from fastserve.timeutil import format_duration, parse_duration
-from fastserve.types import DType
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Field:
-    """One feature column.
-
-    Args:
-        name: the feature's name.
-        dtype: a type of fastserve.types, or its name (``"float64"``, ``"list<float32>[128]"``).
-        default: the value served, and trained on, where no row applies or the row is older than the field.
-            An explicit null stays null.
-    """
-
-    name: str
-    dtype: str
-    default: object = field(default=None, hash=False)
-    description: str = ""
-    tags: Mapping[str, str] = field(default_factory=dict, hash=False)
-
-    def __init__(
-        self,
-        name: str,
-        dtype: DType | str,
-        *,
-        default: object = None,
-        description: str = "",
-        tags: Mapping[str, str] | None = None,
-    ) -> None:
-        freeze(
-            self,
-            name=name,
-            dtype=str(dtype),
-            default=frozen_value(default),
-            description=description,
-            tags=frozen_tags(tags),
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from fastserve.definitions import (
+    AggregatedFeatureView,
     Definition,
     Entity,
+    EventSource,
     FeatureService,
     FeatureView,
     FeatureViewProjection,
@@ -17,6 +19,7 @@ from fastserve.definitions import (
     Source,
 )
 from fastserve.definitions.serde import to_dict
+from fastserve.registry.aggregated import aggregation_text
 from fastserve.registry.plan import AttributeChange
 from fastserve.timeutil import format_duration
 
@@ -84,6 +87,11 @@ def _view(view: FeatureView) -> dict[str, Any]:
         if field.description:
             flat[f"feature {field.name} description"] = field.description
         flat |= {f"feature {field.name} tag {tag}": value for tag, value in field.tags.items()}
+    if isinstance(view, AggregatedFeatureView):
+        for aggregation in view.aggregations:
+            for name, window in aggregation.features():
+                flat[f"feature {name} is"] = aggregation_text(aggregation, window)
+        flat["filter"] = view.filter or None
     flat["ttl"] = ttl_text(view.ttl_us)
     flat["max staleness"] = ttl_text(view.max_staleness_us)
     flat["retention"] = ttl_text(view.retention_us)
@@ -105,6 +113,11 @@ def _source(prefix: str, source: Source | None) -> dict[str, Any]:
     if isinstance(source, PushSource):
         flat: dict[str, Any] = {f"{dot}push source": source.name} if prefix else {}
         return flat | _source(f"{dot}batch_source", source.batch_source)
+    if isinstance(source, EventSource):
+        named: dict[str, Any] = {f"{dot}event source": source.name} if prefix else {}
+        named |= {f"{dot}column {column.name}": column.dtype for column in source.schema}
+        named |= {f"{dot}event id": source.event_id or None, f"{dot}lateness": ttl_text(source.lateness_us)}
+        return named | _source(f"{dot}batch_source", source.batch_source)
     found = to_dict(source)
     if isinstance(source, FileSource):
         found["format"] = source.format

@@ -11,7 +11,7 @@ from typing import TypeVar
 import sqlalchemy as sa
 
 from fastserve.codec.layout import Layout
-from fastserve.definitions import Definition, Entity, FeatureService, FeatureView, PushSource
+from fastserve.definitions import Definition, Entity, EventSource, FeatureService, FeatureView, PushSource
 from fastserve.definitions.serde import canonical_json, content_hash, from_dict
 from fastserve.definitions.validate import join_keys_of
 from fastserve.errors import RegistryError
@@ -158,6 +158,7 @@ def _snapshot(
         views=MappingProxyType(registered),
         services=_named(o for o in found if isinstance(o, FeatureService)),
         push_sources=_named(o for o in found if isinstance(o, PushSource)),
+        event_sources=_named(o for o in found if isinstance(o, EventSource)),
     )
 
 

@@ -14,7 +14,9 @@ _SIGNS: Final[dict[str, str]] = {"create": "+", "update": "~", "retire": "-"}
 _WORDS: Final = {
     "entity": "entity",
     "push_source": "push source",
+    "event_source": "event source",
     "feature_view": "feature view",
+    "aggregated_feature_view": "aggregated feature view",
     "feature_service": "feature service",
 }
 
@@ -39,7 +41,7 @@ class Change:
 
     Attributes:
         action: ``keep`` is an object that the registry holds and the applied set does not name.
-        kind: ``entity``, ``push_source``, ``feature_view`` or ``feature_service``.
+        kind: as of fastserve.definitions.serde.KINDS.
         version: of a feature view; None for other kinds.
         details: attributes that differ.
         notes: what follows from it, for people.

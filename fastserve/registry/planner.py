@@ -9,16 +9,27 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
-from fastserve.definitions import BatchSource, Definition, Entity, FeatureService, FeatureView, PushSource
+from fastserve.definitions import (
+    BatchSource,
+    Definition,
+    Entity,
+    EventSource,
+    FeatureService,
+    FeatureView,
+    PushSource,
+)
 from fastserve.definitions.serde import canonical_json, kind_of
 from fastserve.definitions.validate import find_problems, join_keys_of, label, resolve
 from fastserve.errors import BreakingChangeError, DefinitionError, Problem
+from fastserve.registry.aggregated import changed_meaning
 from fastserve.registry.diff import compare, default_text, ttl_text
 from fastserve.registry.plan import Action, Change, Plan
 from fastserve.registry.snapshot import RegisteredView, Snapshot, fields_of
 
-Key = tuple[str, str, int]  # kind, name, version (0 where there are no versions)
-_ORDER: Final = ("entity", "push_source", "feature_view", "feature_service")
+Key = tuple[
+    str, str, int
+]  # kind, name, version (0 where there are no versions); one kind for views of all kinds
+_ORDER: Final = ("entity", "push_source", "event_source", "feature_view", "feature_service")
 
 
 def key_of(obj: Definition) -> Key:
@@ -62,11 +73,11 @@ def _check_kinds(objects: Sequence[object]) -> None:
 
 
 def _declared(objects: Sequence[Definition]) -> list[Definition]:
-    """The objects to register: with the push sources inside views, which are pushed to by name."""
+    """The objects to register: with the push and event sources inside views, which are written to by name."""
     declared: list[Definition] = []
     declared += (o for o in objects if not isinstance(o, BatchSource))  # those live inside views
     for view in objects:
-        if isinstance(view, FeatureView) and isinstance(view.source, PushSource):
+        if isinstance(view, FeatureView) and isinstance(view.source, (PushSource, EventSource)):
             if view.source not in declared:
                 declared.append(view.source)
     return declared
@@ -138,6 +149,7 @@ def _breaking(current: Snapshot, union: Mapping[Key, Definition]) -> Iterator[Pr
             yield from _breaking_kind(registered, new, following[name])
             yield from _breaking_fields(registered, new, following[name])
             yield from _breaking_keys(registered, new, entities, following[name])
+            yield from changed_meaning(registered.view, new, following[name])
 
 
 def _breaking_kind(old: RegisteredView, new: FeatureView, following: int) -> Iterator[Problem]:

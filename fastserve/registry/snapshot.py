@@ -11,6 +11,7 @@ from fastserve.codec.layout import Layout
 from fastserve.definitions import (
     Definition,
     Entity,
+    EventSource,
     FeatureService,
     FeatureView,
     FeatureViewProjection,
@@ -120,6 +121,7 @@ class Snapshot:
     services: Mapping[str, FeatureService]
     push_sources: Mapping[str, PushSource]
     pins: Mapping[str, Pin] = field(default_factory=dict)
+    event_sources: Mapping[str, EventSource] = field(default_factory=dict)
 
     def view(self, name: str, version: int | None = None) -> RegisteredView:
         """A version of a view; the newest one without `version`.
@@ -207,9 +209,10 @@ class Snapshot:
         return found
 
     def definitions(self) -> tuple[Definition, ...]:
-        """Everything that was applied: entities, views, push sources, services, each sorted by name."""
+        """Everything that was applied: entities, sources, views, services, each sorted by name."""
         views = (r.view for r in self.views.values())
-        return (*self.entities.values(), *self.push_sources.values(), *views, *self.services.values())
+        entities, services = self.entities.values(), self.services.values()
+        return (*entities, *self.push_sources.values(), *self.event_sources.values(), *views, *services)
 
     @cached_property
     def _versions(self) -> dict[str, tuple[int, ...]]:

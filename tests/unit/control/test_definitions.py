@@ -8,7 +8,18 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from fastserve import Array, Entity, FeatureService, FeatureView, Field, FileSource, PushSource
+from fastserve import (
+    AggregatedFeatureView,
+    Aggregation,
+    Array,
+    Entity,
+    EventSource,
+    FeatureService,
+    FeatureView,
+    Field,
+    FileSource,
+    PushSource,
+)
 from fastserve.control.definitions import build, shown
 from fastserve.errors import DefinitionError
 
@@ -32,6 +43,20 @@ VIEW = FeatureView(
 SERVICE = FeatureService(
     "ranking", [VIEW[["n"]].with_name("x").with_join_key_map({"user_id": "u"}), "stats:blob"]
 )
+EVENTS = EventSource("payments", FILES, schema=[Field("amount", "float64")], event_id="id", lateness="5m")
+SPEND = AggregatedFeatureView(
+    "spend",
+    entities=[USER],
+    source=EVENTS,
+    aggregations=[
+        Aggregation("amount", "sum", windows=["5m", "30d"]),
+        Aggregation("amount", "approx_quantile", quantile=0.5, windows="1h", hop=0),
+        Aggregation("*", "count", windows="1h", name="n", description="how many", tags={"a": "b"}),
+    ],
+    filter="amount > 0",
+    max_staleness="5s",
+    version=2,
+)
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner, max_size=3),
@@ -52,7 +77,9 @@ NAMES = (
 )
 
 
-@pytest.mark.parametrize("obj", [USER, VIEW, SERVICE, PushSource("clicks", FILES), PushSource("bare")])
+@pytest.mark.parametrize(
+    "obj", [USER, VIEW, SERVICE, PushSource("clicks", FILES), PushSource("bare"), EVENTS, SPEND]
+)
 def test_what_is_shown_can_be_sent_back(obj: Any) -> None:
     assert build([shown(obj)]) == [obj]
 
@@ -79,7 +106,16 @@ def test_handy_forms() -> None:
     deadline=None, suppress_health_check=[HealthCheck.too_slow]
 )  # the first draw builds tables of Unicode
 @given(
-    st.sampled_from(["entity", "feature_view", "feature_service", "push_source"]),
+    st.sampled_from(
+        [
+            "entity",
+            "feature_view",
+            "feature_service",
+            "push_source",
+            "event_source",
+            "aggregated_feature_view",
+        ]
+    ),
     st.dictionaries(st.sampled_from(NAMES), JSON, max_size=5),
 )
 def test_anything_is_built_or_refused_with_reasons(kind: str, body: dict[str, Any]) -> None:
@@ -90,3 +126,23 @@ def test_anything_is_built_or_refused_with_reasons(kind: str, body: dict[str, An
         assert all(
             one.where.startswith("$.definitions[0]") and one.message and one.fix for one in error.problems
         )
+
+
+def test_an_aggregated_view_needs_no_schema_and_no_false_one() -> None:
+    sent = shown(SPEND)
+    schema = sent.pop("schema")
+    sent["source"] = {**sent["source"], "lateness": "5m"}
+    assert build([sent]) == [SPEND]
+    with pytest.raises(DefinitionError, match="its schema is not what its aggregations make"):
+        build([{**sent, "schema": schema[:1]}])
+    with pytest.raises(DefinitionError, match="quantile: is not a number from 0 to 1"):
+        build(
+            [
+                {
+                    **sent,
+                    "aggregations": [{"column": "a", "function": "sum", "windows": ["1h"], "quantile": {}}],
+                }
+            ]
+        )
+    with pytest.raises(DefinitionError, match="offline: is not false"):
+        build([{**sent, "offline": True}])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fastserve import Entity, FeatureService, FeatureView, PushSource
+from fastserve import Entity, EventSource, FeatureService, FeatureView, PushSource
 from fastserve.codec.layout import Layout
 from fastserve.definitions import Definition
 from fastserve.definitions.validate import join_keys_of
@@ -27,4 +27,5 @@ def snapshot_of(objects: Sequence[Definition] = (), revision: int = 1) -> Snapsh
         views=views,
         services={o.name: o for o in objects if isinstance(o, FeatureService)},
         push_sources={o.name: o for o in objects if isinstance(o, PushSource)},
+        event_sources={o.name: o for o in objects if isinstance(o, EventSource)},
     )

@@ -22,33 +22,20 @@ cells, about one to a label.
 """
 
 cimport cython
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint16_t, uint32_t, uint64_t, uintptr_t
-from libc.stdlib cimport calloc, free, malloc
+from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
+from asof_best cimport SIGN, Best, better, room
 from asof_order cimport FEW, Directory, Moment, Order, cells_of, fill_directory, first_not_before, narrow
 from asof_order cimport sort_labels
 
 cdef extern from * nogil:
-    """
-    #include <sys/mman.h>
-    """
-    int MADV_HUGEPAGE
-    int madvise(void* address, size_t size, int advice)
     void __builtin_prefetch(const void* address, int write, int locality)
 
 cdef enum:
     BLOCK = 64                 # rows that take a step together
     MOST_PARTS = 4096
-    HUGE_PAGE = 1 << 21
-
-cdef uint64_t SIGN = <uint64_t> 1 << 63
-
-
-cdef struct Best:              # all 0: none yet
-    uint64_t event             # times with the sign flipped: they compare as unsigned, and 0 is the first
-    uint64_t created
-    uint64_t place             # 1 + the row's place
 
 
 cdef struct Row:
@@ -56,27 +43,6 @@ cdef struct Row:
     int64_t created
     uint32_t code
     uint32_t number            # in its block
-
-
-cdef inline bint better(const Best* a, const Best* b) noexcept nogil:
-    if a.event != b.event:
-        return a.event > b.event
-    if a.created != b.created:
-        return a.created > b.created
-    return a.place > b.place
-
-
-cdef void* room(size_t size) except NULL:
-    """Zeroed, and of huge pages where there are: it is touched all over."""
-    cdef char* made = <char*> calloc(size + 1, 1)
-    cdef uintptr_t start, end
-    if made == NULL:
-        raise MemoryError
-    start = (<uintptr_t> made + HUGE_PAGE - 1) & ~<uintptr_t> (HUGE_PAGE - 1)
-    end = (<uintptr_t> made + size) & ~<uintptr_t> (HUGE_PAGE - 1)
-    if start < end:
-        madvise(<void*> start, end - start, MADV_HUGEPAGE)
-    return made
 
 
 cdef void scan_block(
@@ -360,6 +326,18 @@ cdef class Part:
                     fill_directory(o, code)
         free(moments)
         self.bests = <Best*> room(self.n * sizeof(Best))
+
+    def begin(self, const uint64_t[:, ::1] bests):
+        """What labels have already, before the first scan; as a TimeOrder's (asof_sweep.pyx)."""
+        cdef uint32_t slot
+        cdef Best* own
+        if self.bests == NULL or bests.shape[0] != self.of.n or bests.shape[1] != 3:
+            raise ValueError("a Part that was not sorted, or bests of other labels")
+        own = self.bests - self.order.starts[self.first]
+        if self.n:
+            with nogil:
+                for slot in range(self.order.starts[self.first], self.order.starts[self.stop]):
+                    own[slot] = (<const Best*> &bests[0, 0])[self.order.labels[slot]]
 
     def scan(self, Rows rows):
         """Offer the rows that are of this part to its labels."""

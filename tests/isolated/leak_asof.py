@@ -5,10 +5,11 @@ import pyarrow as pa
 
 from fastserve._native.asof import LabelTimes, Part, Rows
 from fastserve._native.asof_keys import KeyTable, text_hashes
+from fastserve._native.asof_sweep import Sweep, TimeOrder, winners
 from fastserve._native.gather import Places, Source
 from tests.isolated.meter import run
 
-NATIVES = ("asof", "asof_keys", "gather")
+NATIVES = ("asof", "asof_keys", "asof_sweep", "gather")
 WORDS = pa.array(["a", "bb", None, "a"], pa.large_string())
 NUMBERS, FAR = pa.array([1, None, 3, 1]), pa.array([1, 2**60, None, 1])
 STAMPS, CODES = np.arange(4), np.array([0, 1, 0, -1], np.int32)
@@ -43,12 +44,29 @@ def joins(i: int) -> None:
         rows.fill(CODES, STAMPS, STAMPS, 0)
         for part in parts:
             part.sort()
+            part.begin(np.zeros((len(times), 3), np.uint64))
             part.scan(rows)
             part.winners(out)
     if i % 8 == 0:
         refused(lambda: rows.fill(CODES, STAMPS[1:], STAMPS, 0), ValueError)
         refused(lambda: Part(labels, 0, 0, 9), IndexError)
         refused(lambda: LabelTimes(CODES, 2, MANY_TIMES), ValueError)
+
+
+def sweeps(i: int) -> None:
+    bests, out = np.zeros((4, 3), np.uint64), np.empty(4, np.int64)
+    order = TimeOrder(CODES, 2, STAMPS[::-1].copy(), bests, known=i % 2 == 0)
+    first, last = Sweep(order, 0, 2), Sweep(order, 2)
+    for sweep, rows in ((first, slice(0, 2)), (last, slice(2, 4))):
+        sweep.rows(CODES[rows], STAMPS[rows], STAMPS[rows], 0)
+        sweep.finish()
+    last.inherit([first])
+    winners(bests, STAMPS, out, 0, 4, ttl_us=3)
+    if i % 8 == 0:
+        refused(lambda: first.inherit([last]), ValueError)
+        refused(lambda: first.rows(CODES, STAMPS[1:], STAMPS, 0), ValueError)
+        refused(lambda: Sweep(order, 2, 2), ValueError)
+        refused(lambda: TimeOrder(CODES, 2, STAMPS, bests[1:]), ValueError)
 
 
 def values(i: int) -> None:
@@ -78,6 +96,7 @@ def refused(call, error: type[Exception]) -> None:
 def once(i: int) -> None:
     keys(i)
     joins(i)
+    sweeps(i)
     values(i)
 
 

@@ -1,0 +1,137 @@
+"""The short way of `find_rows`, where rows come in order of their event times (_ext/asof_sweep.pyx).
+
+Each thread goes through the rows of some pieces that follow one another, and the labels of their time:
+
+    pieces    0 1 2 | 3 4 5        in each, and from one to the next, times ascend
+    labels    before 3's first row | from then on
+
+Rows that do not go on in order are left where they are read from, with all that come after them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import numpy.typing as npt
+
+from fastserve._native.asof_sweep import Sweep, TimeOrder
+from materializer.pit.blocks_native import Block, Blocks
+from materializer.pit.chunks import Ints, Seen, in_threads
+from materializer.pit.keys_native import Keys
+
+Bests = npt.NDArray[np.uint64]
+
+_FEW: Final = 1024  # codes that are never too many
+
+
+@dataclass(slots=True)
+class _Run:
+    """The rows of one thread, and what has been made of them.
+
+    Attributes:
+        n_rows: taken last.
+        done: all rows were taken, or one was not.
+        complete: all were taken.
+    """
+
+    blocks: Blocks
+    sweep: Sweep
+    n_rows: int = 0
+    done: bool = False
+    complete: bool = False
+
+    def take(self, n_rows: int) -> None:
+        """So many rows, or a block's more."""
+        self.n_rows = 0
+        while self.n_rows < n_rows and not self.done:
+            block = self.blocks.take()
+            if block is None:
+                self.done = self.complete = True
+                return
+            taken = self.sweep.rows(block.codes, block.event_ts, block.created_ts, block.first)
+            self.n_rows += taken
+            if taken < len(block.codes):
+                self.blocks.put_back(block.after(taken))
+                self.done = True
+
+
+def sweep(
+    keys: Keys,
+    times: Ints,
+    readers: Sequence[Blocks],
+    *,
+    cutoff: int | None,
+    known: bool,
+    group_rows: int,
+    seen: Seen,
+) -> tuple[Bests | None, bool]:
+    """What labels have of the rows that come in order, and whether that is all rows; the rest can still be read.
+
+    Args:
+        keys, times: of n labels.
+        readers: of pieces that follow one another, each in a thread of its own.
+        cutoff: only rows created by then; None: all.
+        known: only rows created by the label's time.
+        group_rows, seen: see `find_rows`.
+
+    Returns:
+        The best row of each label, uint64[n, 3] as in asof_sweep.pyx, and True for all rows; None and False if rows
+        do not begin in order.
+    """
+    firsts = _firsts(readers)
+    readers = [reader for reader, first in zip(readers, firsts, strict=True) if first is not None]
+    starts = _starts([first for first in firsts if first is not None], known)
+    # Each thread has a row for each code; these should take less than the labels do.
+    if starts is None or len(starts) * keys.n_codes > len(times) // 2 + _FEW:
+        return None, False
+    bests = np.zeros((len(times), 3), np.uint64)
+    order = TimeOrder(keys.codes, keys.n_codes, times, bests, cutoff=cutoff, known=known)
+    stops = [*starts[1:], None]
+    sweeps = [Sweep(order, start, stop) for start, stop in zip(starts, stops, strict=True)]
+    runs = [_Run(reader, each) for reader, each in zip(readers, sweeps, strict=True)]
+    _take_all(runs, group_rows, seen)
+    for i, run in enumerate(runs):
+        run.sweep.inherit(sweeps[:i])
+    return bests, all(run.complete for run in runs)
+
+
+def _firsts(readers: Sequence[Blocks]) -> list[Block | None]:
+    """The first block of each; it will be read again."""
+    found: list[Block | None] = [None] * len(readers)
+
+    def look(mine: Iterator[int]) -> None:
+        for i in mine:
+            if (block := readers[i].take()) is not None:
+                readers[i].put_back(block)
+                found[i] = block
+
+    in_threads(look, range(len(readers)), len(readers))
+    return found
+
+
+def _starts(firsts: Sequence[Block], known: bool) -> list[int] | None:
+    """The first event time of each; None if these are in no order."""
+    for block in firsts:
+        event = block.event_ts
+        if (event[1:] < event[:-1]).any() or (known and (block.created_ts > event).any()):
+            return None
+    starts = [int(block.event_ts[0]) for block in firsts]
+    in_order = all(block.event_ts[-1] < start for block, start in zip(firsts[:-1], starts[1:], strict=True))
+    return starts if in_order and starts else None
+
+
+def _take_all(runs: Sequence[_Run], group_rows: int, seen: Seen) -> None:
+    """Each run to its end."""
+
+    def take(mine: Iterator[_Run]) -> None:
+        for run in mine:
+            run.take(max(group_rows // len(runs), 1))
+            if run.done:
+                run.sweep.finish()
+
+    while left := [run for run in runs if not run.done]:
+        in_threads(take, left, len(runs))
+        seen(sum(run.n_rows for run in left))

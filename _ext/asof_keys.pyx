@@ -1,6 +1,6 @@
 """Keys of labels as small numbers, and which of them rows have; materializer/pit/asof_py.py is the twin.
 
-Of `text_hashes`, by which keys are dealt out to shards, it is materializer/shards/hashing_py.py.
+Of `text_hashes`, by which keys are dealt out to shards, it is fastserve/hashes/texts_py.py.
 
 A KeyTable is filled with the keys of all labels once, and then asked for those of rows, by many threads:
 
@@ -106,7 +106,7 @@ cdef object point_at(array, bint text, Keys* keys):
 
 
 def text_hashes(array):
-    """See materializer/shards/hashing_py.py."""
+    """See fastserve/hashes/texts_py.py."""
     cdef Keys keys
     cdef Py_ssize_t i, n = len(array)
     _held = point_at(array, True, &keys)

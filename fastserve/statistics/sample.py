@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import types as is_
 
-from fastserve.statistics.mixing import mixed
+from fastserve.hashes.mixing import mixed
 
 Hashes = npt.NDArray[np.uint64]
 

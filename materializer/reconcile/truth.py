@@ -30,12 +30,12 @@ from fastserve.codec.rows import RowEncoder
 from fastserve.config import Config
 from fastserve.definitions import batch_source
 from fastserve.errors import MaterializeError
+from fastserve.hashes.mixing import mixed
 from fastserve.offline.history import History, visible_range
 from fastserve.offline.latest import latest_rows, timestamps
 from fastserve.offline.schema import CREATED_TS, EVENT_TS, LAYOUT
 from fastserve.offline.source import scan_source
 from fastserve.registry import Interval, RegisteredView
-from fastserve.statistics.mixing import mixed
 from fastserve.timeutil import DAY_US
 from materializer.reconcile.shards import hashes
 

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from fastserve.hashes.keys import key_hashes
 from fastserve.offline.latest import timestamps
 from fastserve.offline.pieces import Piece
 from fastserve.offline.schema import CREATED_TS, EVENT_TS, canonical_schema
@@ -23,7 +24,6 @@ from fastserve.offline.window import Window
 from fastserve.timeutil import DAY_US
 from materializer.pit.factorize import canonical_key
 from materializer.shards.blocks import BlockFile, BlockWriter
-from materializer.shards.hashing import key_hashes
 from materializer.shards.workdir import WorkDir
 
 if TYPE_CHECKING:

@@ -17,6 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastserve.errors import OfflineStoreError
+from fastserve.hashes.keys import key_hashes, text_hashes
+from fastserve.hashes.texts_py import text_hashes as text_hashes_py
 from fastserve.offline.schema import EVENT_TS, TIMESTAMP
 from fastserve.offline.window import Window
 from fastserve.registry import RegisteredView
@@ -25,8 +27,6 @@ from materializer.pit.join import join_view
 from materializer.shards import join, plan
 from materializer.shards.blocks import Block, BlockWriter, read_blocks
 from materializer.shards.deal import ByDate, ByKeys, DealTask, deal
-from materializer.shards.hashing import key_hashes, text_hashes
-from materializer.shards.hashing_py import text_hashes as text_hashes_py
 from materializer.shards.join import Shards, join_sharded
 from materializer.shards.plan import Limits, groups, shard_count, slices
 from materializer.shards.workdir import PREFIX, OwnedDir, WorkDir

@@ -11,15 +11,15 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import types as is_
 
-from fastserve.statistics.mixing import mixed
+from fastserve.hashes.mixing import mixed
 
 if TYPE_CHECKING or os.environ.get("FASTSERVE_NO_EXTENSIONS") == "1":
-    from materializer.shards.hashing_py import text_hashes
+    from fastserve.hashes.texts_py import text_hashes
 else:
     try:
         from fastserve._native.asof_keys import text_hashes
     except ImportError:
-        from materializer.shards.hashing_py import text_hashes
+        from fastserve.hashes.texts_py import text_hashes
 
 Hashes = npt.NDArray[np.uint64]
 

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 import pyarrow as pa
 
+from fastserve.definitions import AggregatedFeatureView
+from fastserve.offline.events import event_rows
 from fastserve.offline.pieces import Piece
 from fastserve.offline.schema import feature_types
 from fastserve.types import arrow_type
@@ -70,6 +72,18 @@ class Join:
     keys: dict[str, pa.Array]
     same_keys: tuple[Any, ...]
     features: dict[str, None] = field(default_factory=dict)
+
+    @property
+    def is_windowed(self) -> bool:
+        """Whether its values are folded from events, rather than those of one row."""
+        return isinstance(self.rv.view, AggregatedFeatureView)
+
+    def reads(self) -> tuple[RegisteredView, list[str]]:
+        """What is read for it: the view itself, or that of its events; and which columns."""
+        if not self.is_windowed:
+            return self.rv, list(self.features)
+        events = event_rows(self.rv)
+        return events.rv, list(events.columns)
 
 
 @dataclass(frozen=True, slots=True)

@@ -33,6 +33,7 @@ from materializer.pit.stow import RANGE_ROWS, Spool
 from materializer.progress import Watch, unwatched
 from materializer.shards.join import Shards, join_sharded
 from materializer.shards.plan import Limits
+from materializer.windowed import check_cutoff, fold_all
 
 if TYPE_CHECKING:
     from fastserve.registry import Registry
@@ -216,14 +217,19 @@ def join_features(  # noqa: PLR0913  (a call names each)
     times = label_times(spine.table, timestamp_column)
     rule = Rule(times, _cutoff(cutoff, times))
     joins = _joins(spine.table, parts)
+    check_cutoff(joins.values(), rule)
     need = _need(joins.values(), len(times))
     budget = Budget.of(limit, need, threads)
     spool = Spool()
     made: Sequence[Ranged]
-    if shards is None:
-        made = join_all(list(joins.values()), rule, history, budget, spool, watch)
-    else:
+    if shards is not None:
         made = join_sharded(list(joins.values()), rule, history, shards, Limits.of(limit, need), watch)
+    else:
+        rows = [join for join in joins.values() if not join.is_windowed]
+        windows = [join for join in joins.values() if join.is_windowed]
+        found = iter(join_all(rows, rule, history, budget, spool, watch))
+        folded = iter(fold_all(windows, rule, history, (limit, need), spool, watch))
+        made = [next(folded if join.is_windowed else found) for join in joins.values()]
     answers: dict[tuple[Any, ...], Ranged] = dict(zip(joins, made, strict=True))
     values = [(answers[_same(part, rv)], feature) for part, rv in parts for feature in part.features]
     features = Joined(len(times), dict(zip(names, values, strict=True)), spool, budget.threads)
@@ -237,6 +243,8 @@ def _need(joins: Iterable[Join], n: int) -> Need:
     row = sum(
         _width(dtype) for join in joins for dtype in feature_types(join.rv, list(join.features)).values()
     )
+    read = (feature_types(*join.reads()) for join in joins if join.is_windowed)
+    row += sum(_width(dtype) for types in read for dtype in types.values())
     return Need(n, sum(keys.values()) / max(n, 1), row, len(list(joins)))
 
 

@@ -69,6 +69,9 @@ def check_aggregated(
         yield from _check_column(place, aggregation, source, join_keys)
         yield from _check_arguments(place, aggregation)
         yield from _check_windows(place, aggregation)
+    if source.event_id in join_keys:
+        fix = "name a column that differs from event to event"
+        yield Problem(where, f"the event id {source.event_id!r} is a join key", fix)
     if not isinstance(view.filter, str):
         yield Problem(where, f"filter is a {type(view.filter).__name__}", "write an SQL condition as text")
     elif view.filter:

@@ -116,7 +116,7 @@ class SourcePiece:
         self, keys: Sequence[pa.Array], names: Sequence[str], rows: Ints, kept: npt.NDArray[np.bool_]
     ) -> None:
         for values, name in zip(keys, names, strict=True):
-            self.scan.check_no_null(values.filter(pa.array(kept)), self.scan.values[name][0], rows[kept])
+            self.scan.check_key(values.filter(pa.array(kept)), self.scan.values[name][0], rows[kept])
 
     def take(self, columns: Sequence[str], rows: Ints) -> pa.RecordBatch:
         scan = self.scan

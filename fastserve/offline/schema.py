@@ -1,6 +1,6 @@
 """The columns of a view's rows between source and stores, in this order:
 
-    join keys        sorted by name: int64, string, bool or binary; never null
+    join keys        sorted by name: int64, string, bool or binary; never null, but of events (events.py)
     event_timestamp  timestamp[us, UTC]; never null
     created_timestamp  timestamp[us, UTC]; never null: a row without one was known at its event time
     features         in schema order, types.arrow_type; null allowed

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fastserve.definitions import BatchSource, FileSource, SQLSource
+from fastserve.definitions import BatchSource, EventSource, FileSource, SQLSource
 from fastserve.errors import InvalidDataError
 from fastserve.offline.cast import cast_column
 from fastserve.offline.files import CSV_NULLS, DataFile, Run, open_files, reading
@@ -152,6 +152,7 @@ class FileScan:
         values: canonical name -> (file column, type), for join keys and features.
         n_keys: how many of `values`, from the front, are join keys.
         absent: features younger than the file -> their default, an array of one.
+        null_keys: whether join keys may be null.
     """
 
     source: BatchSource
@@ -162,6 +163,7 @@ class FileScan:
     n_keys: int
     layout_id: int
     absent: Mapping[str, pa.Array]
+    null_keys: bool
 
     @classmethod
     def make(
@@ -191,6 +193,7 @@ class FileScan:
             n_keys=len(keys),
             layout_id=rv.layout.layout_id,
             absent=absent,
+            null_keys=isinstance(rv.view.source, EventSource),
         )
         for column in scan.columns():
             scan.check_has(column)
@@ -242,7 +245,7 @@ class FileScan:
             batch, rows, event, created = batch.filter(pa.array(kept)), rows[kept], event[kept], created[kept]
         found = [self.column(batch, name, rows) for name in self.values]
         for (column, _), values in zip(list(self.values.values())[: self.n_keys], found, strict=False):
-            self.check_no_null(values, column, rows)
+            self.check_key(values, column, rows)
         times = [pa.array(values).cast(schema.field("event_timestamp").type) for values in (event, created)]
         layout = pa.repeat(pa.scalar(self.layout_id, pa.int32()), len(rows))
         arrays = [*found[: self.n_keys], *times, *found[self.n_keys :], layout]
@@ -291,6 +294,11 @@ class FileScan:
             return f"source {self.source.name!r}, file {self.file.path!r}, column {column!r}, row {rows[i]}"
 
         return place
+
+    def check_key(self, values: pa.Array, column: str, rows: Ints) -> None:
+        """Raise for a null key; an event without one is of no entity."""
+        if not self.null_keys:
+            self.check_no_null(values, column, rows)
 
     def check_no_null(self, values: pa.Array, column: str, rows: Ints) -> None:
         if not values.null_count:

@@ -84,7 +84,8 @@ def join_sharded(
         FastserveError: what a task raised; the others are stopped.
     """
     # Listed once, so that all labels see the same rows, whoever writes meanwhile.
-    pieces = [history.pieces(join.rv, list(join.features), rule.times) for join in joins]
+    reads = [join.reads() for join in joins]
+    pieces = [history.pieces(rv, columns, rule.times) for rv, columns in reads]
     count = shard_count(pieces, shards.engine.slots, limits)
     work = OwnedDir(shards.work)
     try:
@@ -134,11 +135,11 @@ def _deal_rows(
     """The rows of all views, by the hash of their keys; of a view that is joined twice on different columns once."""
     same: dict[tuple[int, tuple[str, ...]], list[_View]] = {}
     for view in views:
-        same.setdefault((view.join.rv.view_id, tuple(view.join.features)), []).append(view)
+        same.setdefault((view.join.rv.view_id, tuple(view.join.reads()[1])), []).append(view)
     tasks: list[DealTask] = []
     of: list[list[_View]] = []
     for (_, columns), several in same.items():
-        rv, pieces = several[0].join.rv, several[0].pieces
+        (rv, _), pieces = several[0].join.reads(), several[0].pieces
         by = ByKeys(tuple(rv.join_keys.items()), count)
         window = Window(*visible_range(rule.times, rv.view.ttl_us)) if pieces else Window()
         for some in groups(pieces, engine.slots):
@@ -190,11 +191,13 @@ def _join_tasks(
     mean = sum(file.n_rows for file in view.dealt) / count
     for shard, labels in sorted(view.labels.blocks.items()):
         rows = [(file.name, file.blocks[shard]) for file in view.dealt if shard in file.blocks]
-        for start, end in slices([block for _, blocks in rows for block in blocks], mean, limits):
+        blocks = [block for _, blocks in rows for block in blocks]
+        cuts = [(None, None)] if join.is_windowed else slices(blocks, mean, limits)  # windows reach across
+        for start, end in cuts:
             seen = tuple(
                 (name, kept)
-                for name, blocks in rows
-                if (kept := tuple(b for b in blocks if _overlaps(b.first_us, b.last_us, start, end)))
+                for name, found in rows
+                if (kept := tuple(b for b in found if _overlaps(b.first_us, b.last_us, start, end)))
             )
             if seen:
                 yield JoinTask(first, asked, (view.labels.name, labels), seen, (start, end))

@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Any, Final
 import numpy as np
 import pyarrow as pa
 
+from fastserve.definitions import AggregatedFeatureView
+from fastserve.offline.events import event_rows
 from fastserve.offline.latest import timestamps
 from fastserve.offline.schema import EVENT_TS, TIMESTAMP, canonical_schema, feature_types
 from fastserve.types import arrow_type
@@ -29,6 +31,7 @@ from materializer.pit.join import answer, of_age, row_chunks
 from materializer.shards.blocks import Block, BlockFile, BlockWriter, read_blocks
 from materializer.shards.plan import Slice
 from materializer.shards.workdir import WorkDir
+from materializer.windows.join import join_windows
 
 if TYPE_CHECKING:
     from fastserve.registry import RegisteredView
@@ -102,6 +105,8 @@ def join_shard(task: JoinTask) -> BlockFile:
     asked = task.asked
     rv, features = asked.rv, asked.features
     batches = list(_in_chunks(_rows(task)))
+    if isinstance(rv.view, AggregatedFeatureView):
+        return _fold_shard(task, batches)
     found = [of_age(batch, rv, features) for batch in batches]
     with BlockWriter(asked.work, "hits", hit_schema(rv, features)) as out:
         for table in _labels(task):
@@ -117,10 +122,27 @@ def join_shard(task: JoinTask) -> BlockFile:
         return out.close()
 
 
+def _fold_shard(task: JoinTask, batches: Sequence[pa.RecordBatch]) -> BlockFile:
+    """`join_shard` of an aggregated view: all labels have values."""
+    asked = task.asked
+    rows = event_rows(asked.rv)
+    with BlockWriter(asked.work, "hits", hit_schema(asked.rv, asked.features)) as out:
+        for table in _labels(task):
+            labels, positions = _read_labels(table, asked.rv)
+            values = join_windows(labels, batches, rows, asked.features, cutoff=asked.cutoff)
+            found = [pa.RecordBatch.from_arrays(list(values.values()), names=list(values))]
+            _write(out, asked, positions, np.arange(len(positions)), found)
+        return out.close()
+
+
 def _rows(task: JoinTask) -> Iterator[pa.RecordBatch]:
     """The rows of the shard that are in the slice, in source order."""
     start, end = task.slice
-    schema = canonical_schema(task.asked.rv, task.asked.features)
+    rv, columns = task.asked.rv, task.asked.features
+    if isinstance(rv.view, AggregatedFeatureView):
+        events = event_rows(rv)
+        rv, columns = events.rv, events.columns
+    schema = canonical_schema(rv, columns)
     for name, blocks in task.rows:
         for block, batch in zip(blocks, read_blocks(task.asked.work, name, blocks, schema), strict=True):
             if (start is None or block.first_us >= start) and (end is None or block.last_us < end):

@@ -11,10 +11,19 @@ from typing import Any
 import pyarrow as pa
 
 from fastserve.config import Config
-from fastserve.definitions import Definition, Entity, FeatureView, PostgresInput, SQLSource, batch_source
+from fastserve.definitions import (
+    AggregatedFeatureView,
+    Definition,
+    Entity,
+    FeatureView,
+    PostgresInput,
+    SQLSource,
+    batch_source,
+)
 from fastserve.definitions.validate import join_keys_of, label
 from fastserve.errors import DefinitionError, FastserveError, InvalidDataError, Problem
 from fastserve.offline.cast import cast_column
+from fastserve.offline.events import event_columns
 from fastserve.offline.inputs import empty_files
 from fastserve.offline.options import READ
 from fastserve.offline.sql.engine import connected, load_duckdb, lock
@@ -97,7 +106,10 @@ def _type_problems(
     where: str, view: FeatureView, source: SQLSource, schema: pa.Schema, keys: Mapping[str, str]
 ) -> Iterator[Problem]:
     wanted = {name: parse_dtype(dtype) for name, dtype in keys.items()}
-    wanted |= {field.name: parse_dtype(field.dtype) for field in view.schema}
+    if isinstance(view, AggregatedFeatureView):
+        wanted |= {name: parse_dtype(dtype) for name, dtype in event_columns(view).items()}
+    else:
+        wanted |= {field.name: parse_dtype(field.dtype) for field in view.schema}
     times = (source.timestamp_field, source.created_timestamp_column)
     wanted |= {name: Timestamp for name in times if name}
     for name, dtype in wanted.items():

@@ -1,0 +1,16 @@
+"""Ranges of events -> values of windows: native, or the readable twin."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING or os.environ.get("FASTSERVE_NO_EXTENSIONS") == "1":
+    from materializer.windows.ranges_py import fold_windows
+else:
+    try:
+        from fastserve._native.window_ranges import fold_windows
+    except ImportError:
+        from materializer.windows.ranges_py import fold_windows
+
+__all__ = ["fold_windows"]

@@ -38,6 +38,7 @@ def _fastserve(
 ) -> Callable[[], object]:
     import pyarrow.parquet as pq  # noqa: PLC0415
 
+    import materializer.training  # noqa: F401, PLC0415  (imports are not measured, of nobody)
     from fastserve import FeatureStore  # noqa: PLC0415
     from fastserve.cli.training_set import write_rows  # noqa: PLC0415
 

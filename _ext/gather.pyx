@@ -5,16 +5,18 @@ A place is ``chunk << 32 | row``, or -1 for none, which becomes a null:
     chunks   [a b c] [d e]        places   0:1  1:0  -1  0:1        ->  b d ∅ b
 
 Rows lie anywhere, so each value is a miss of every cache: it is asked for `AHEAD` values before it is needed.
-Places are checked once, when they are wrapped; from then on they are trusted.
+Where a line of memory holds many values and some of them are wanted, it is faster to read all of them in the
+order of rows (RowOrder). Places are checked once, when they are wrapped; from then on they are trusted.
 """
 
 cimport cython
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint32_t
+from libc.stdint cimport INT32_MAX, int32_t, int64_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy, memset
 
 from arrow cimport ArrowArray, bit
+from gather_chunks cimport AHEAD, NOTHING, Chunk, read_through, row_of, take_any, take_bits, take_words
 
 import numpy as np
 
@@ -22,22 +24,12 @@ cdef extern from * nogil:
     void __builtin_prefetch(const void* address, int write, int locality)
 
 cdef enum:
-    AHEAD = 24                 # values
-    ZEROS = 64                 # bytes that stand in for a value of none, where that is no longer
-
-cdef char[ZEROS] NOTHING
-memset(NOTHING, 0, ZEROS)
-
-
-cdef struct Chunk:
-    const uint8_t* present     # NULL: all are
-    int64_t offset             # of the array, for bits
-    const char* data           # values: of value 0; bits and bytes: from the start
-    const int32_t* ends        # of bytes or items; value i is ends[i] to ends[i + 1]
-
-
-cdef inline int64_t row_of(int64_t place) noexcept nogil:
-    return <uint32_t> place
+    SPAN_BITS = 10
+    SPAN = 1 << SPAN_BITS      # rows: their values lie in a core's nearest cache
+    DEAL_BITS = 15
+    DEAL = 1 << DEAL_BITS      # labels: theirs in the next one
+    LINE = 64                  # bytes that come from memory at once
+    DENSE = 8                  # lines of a span to each pick; with more it is not read through
 
 
 @cython.final
@@ -278,47 +270,161 @@ cdef class Source:
             raise ValueError(f"value {i} does not end where `ends` says")
 
 
-cdef inline const char* value_at(const Chunk* chunks, int64_t place, Py_ssize_t width) noexcept nogil:
-    if place < 0:
-        return NOTHING
-    return chunks[place >> 32].data + row_of(place) * width
+cdef void* zeros(size_t size) except NULL:
+    cdef void* made = calloc(size + 1, 1)
+    if made == NULL:
+        raise MemoryError
+    return made
 
 
-cdef inline void take_words(
-    const Chunk* chunks, const int64_t* at, Py_ssize_t n, Py_ssize_t width, char* out
+cdef struct Span:              # rows of a chunk that lie together
+    int32_t chunk
+    uint32_t first, n          # rows
+    uint32_t pick              # the first of its picks
+
+
+@cython.final
+cdef class RowOrder:
+    """Places in the order of rows, for many columns of narrow values.
+
+    A column's spans of rows are read one after the other, and values picked from each while it is in cache.
+    They are dealt out to labels that stand together; of such a deal, in cache too, each label takes its own:
+
+        labels    0:r9 1:r2 | 2:r8 3:none      ->  picks    r2 | r9 r8 | none      of spans r0 …, r8 …, none
+        slots     1    0    | 0    1               dealt    r2 r9 | r8 none
+    """
+
+    cdef readonly Py_ssize_t n
+    cdef readonly tuple lengths
+    cdef Py_ssize_t n_spans        # the last one is of none
+    cdef Span* spans               # [n_spans + 1]
+    cdef uint16_t* rows            # [n]: of each pick, in its span
+    cdef uint32_t* dealt           # [n]: of each pick, where it goes
+    cdef uint16_t* slots           # [n]: of each label, where in its deal
+
+    def __init__(self, Places places):
+        cdef Py_ssize_t chunk, first, length, span = 0
+        if self.spans != NULL or places.n >= 2**31:
+            raise ValueError("a RowOrder is made once, of fewer than 2**31 places")
+        self.n, self.lengths = places.n, places.lengths
+        self.n_spans = sum([-(-length // SPAN) for length in self.lengths]) + 1
+        self.spans = <Span*> zeros((self.n_spans + 1) * sizeof(Span))
+        self.rows = <uint16_t*> zeros(self.n * sizeof(uint16_t))
+        self.dealt = <uint32_t*> zeros(self.n * sizeof(uint32_t))
+        self.slots = <uint16_t*> zeros(self.n * sizeof(uint16_t))
+        cdef int64_t[::1] before = np.zeros(len(self.lengths) + 1, np.int64)
+        for chunk in range(len(self.lengths)):
+            before[chunk], length = span, self.lengths[chunk]
+            for first in range(0, length, SPAN):
+                self.spans[span].chunk, self.spans[span].first = <int32_t> chunk, <uint32_t> first
+                self.spans[span].n = <uint32_t> min(length - first, SPAN)
+                span += 1
+        cdef uint32_t[::1] ends = np.zeros(max(self.n_spans, self.n // DEAL + 1), np.uint32)
+        if self.n:
+            with nogil:
+                self.sort(&places.places[0], &before[0], &ends[0])
+                self.deal_out(&ends[0])
+
+    def __dealloc__(self):
+        free(self.spans)
+        free(self.rows)
+        free(self.dealt)
+        free(self.slots)
+
+    cdef inline Py_ssize_t span_of(self, int64_t place, const int64_t* before) noexcept nogil:
+        if place < 0:
+            return self.n_spans - 1
+        return before[place >> 32] + (row_of(place) >> SPAN_BITS)
+
+    cdef void sort(self, const int64_t* at, const int64_t* before, uint32_t* ends) noexcept nogil:
+        """Labels to their spans, by counting."""
+        cdef Py_ssize_t i, span
+        for i in range(self.n):
+            ends[self.span_of(at[i], before)] += 1
+        for span in range(self.n_spans):
+            self.spans[span + 1].pick = self.spans[span].pick + ends[span]
+            ends[span] = self.spans[span].pick
+        for i in range(self.n):
+            span = self.span_of(at[i], before)
+            self.dealt[ends[span]] = <uint32_t> i
+            self.rows[ends[span]] = <uint16_t> (row_of(at[i]) & (SPAN - 1) if at[i] >= 0 else 0)
+            ends[span] += 1
+
+    cdef void deal_out(self, uint32_t* ends) noexcept nogil:
+        """Each pick to the next slot of its label's deal."""
+        cdef Py_ssize_t k, deal
+        cdef uint32_t label, to
+        for deal in range(self.n // DEAL + 1):
+            ends[deal] = <uint32_t> (deal * DEAL)
+        for k in range(self.n):
+            label = self.dealt[k]
+            to = ends[label >> DEAL_BITS]
+            ends[label >> DEAL_BITS] = to + 1
+            self.dealt[k] = to
+            self.slots[label] = <uint16_t> (to & (DEAL - 1))
+
+    def pick(self, Source source, uint8_t[::1] dealt):
+        """Read a column and deal its values out; zeros for none."""
+        cdef Py_ssize_t width = source.width
+        self.check(width, len(dealt))
+        if source.lengths != self.lengths or source.varying:
+            raise ValueError("places in chunks of other lengths, or no values")
+        if not self.n:
+            return
+        with nogil:
+            if width == 4:
+                pick_words(self, source.chunks, 4, <char*> &dealt[0])
+            elif width == 2:
+                pick_words(self, source.chunks, 2, <char*> &dealt[0])
+            else:
+                pick_words(self, source.chunks, 1, <char*> &dealt[0])
+
+    def values(
+        self, Py_ssize_t width, const uint8_t[::1] dealt, Py_ssize_t start, Py_ssize_t stop, uint8_t[::1] out
+    ):
+        """Write the values of labels start … stop - 1 one after the other."""
+        self.check(width, len(dealt))
+        if not 0 <= start <= stop <= self.n or len(out) < (stop - start) * width:
+            raise ValueError(f"{len(out)} bytes for values {start} to {stop} of {self.n}")
+        if start == stop:
+            return
+        with nogil:
+            if width == 4:
+                take_dealt(self.slots, <const char*> &dealt[0], start, stop, 4, <char*> &out[0])
+            elif width == 2:
+                take_dealt(self.slots, <const char*> &dealt[0], start, stop, 2, <char*> &out[0])
+            else:
+                take_dealt(self.slots, <const char*> &dealt[0], start, stop, 1, <char*> &out[0])
+
+    cdef int check(self, Py_ssize_t width, Py_ssize_t size) except -1:
+        if width not in (1, 2, 4) or size < self.n * width:
+            raise ValueError(f"{size} bytes for {self.n} values of {width}")
+        return 0
+
+
+cdef inline void pick_words(
+    RowOrder order, const Chunk* chunks, Py_ssize_t width, char* dealt
 ) noexcept nogil:
-    """Called with a width that the compiler knows: a copy is one move then."""
-    cdef Py_ssize_t i
-    for i in range(n):
-        if i + AHEAD < n:
-            __builtin_prefetch(value_at(chunks, at[i + AHEAD], width), 0, 0)
-        memcpy(out + width * i, value_at(chunks, at[i], width), width)
+    """Called with a width that the compiler knows, as take_words."""
+    cdef Py_ssize_t number, k
+    cdef const Span* span
+    cdef const char* data
+    cdef const uint32_t* to = order.dealt
+    cdef const uint16_t* rows = order.rows
+    for number in range(order.n_spans):
+        span, data = &order.spans[number], NOTHING
+        if span.n:
+            data = chunks[span.chunk].data + span.first * width
+        # Memory that is read from beginning to end comes several times as fast as a line here and there.
+        if (span[1].pick - span.pick) * DENSE * LINE >= span.n * width:
+            read_through(data, span.n * width)
+        for k in range(span.pick, span[1].pick):
+            memcpy(dealt + to[k] * width, data + rows[k] * width, width)
 
 
-cdef void take_any(
-    const Chunk* chunks, const int64_t* at, Py_ssize_t n, Py_ssize_t width, char* out
+cdef inline void take_dealt(
+    const uint16_t* slots, const char* dealt, Py_ssize_t start, Py_ssize_t stop, Py_ssize_t width, char* out
 ) noexcept nogil:
-    cdef Py_ssize_t i, k
-    cdef const char* value
-    for i in range(n):
-        if i + AHEAD < n and at[i + AHEAD] >= 0:
-            value = value_at(chunks, at[i + AHEAD], width)
-            for k in range(min((width + 63) // 64, <Py_ssize_t> 8)):
-                __builtin_prefetch(value + 64 * k, 0, 0)
-        if at[i] < 0:
-            memset(out + i * width, 0, width)
-        else:
-            memcpy(out + i * width, value_at(chunks, at[i], width), width)
-
-
-cdef void take_bits(const Chunk* chunks, const int64_t* at, Py_ssize_t n, uint8_t* out) noexcept nogil:
     cdef Py_ssize_t i
-    cdef const Chunk* chunk
-    for i in range(n):
-        if i + AHEAD < n and at[i + AHEAD] >= 0:
-            chunk = &chunks[at[i + AHEAD] >> 32]
-            __builtin_prefetch(chunk.data + ((chunk.offset + row_of(at[i + AHEAD])) >> 3), 0, 0)
-        if at[i] >= 0:
-            chunk = &chunks[at[i] >> 32]
-            out[i >> 3] |= <uint8_t> (
-                bit(<const uint8_t*> chunk.data, chunk.offset + row_of(at[i])) << (i & 7))
+    for i in range(start, stop):
+        memcpy(out + (i - start) * width, dealt + ((i & ~(DEAL - 1)) + slots[i]) * width, width)

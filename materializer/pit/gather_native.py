@@ -2,11 +2,12 @@
 
 What Arrow keeps in values of one width, in bits, or in items with 32-bit ends is taken where it lies; all other
 types, and lists with null items, go the twin's way. Labels without a row are null in every column: columns without
-nulls of their own share one bitmap.
+nulls of their own share one bitmap. Many columns of narrow values are read in the order of their rows, each as a whole.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Final
 
@@ -15,14 +16,14 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import types as is_
 
-from fastserve._native.gather import Places, Source
+from fastserve._native.gather import Places, RowOrder, Source
 from materializer.pit import gather_py
 from materializer.pit.chunks import TAKE_ROWS, Column, Ints, cores, in_threads
 
 
 def gather(columns: Sequence[Column], *, threads: int | None = None) -> list[pa.ChunkedArray]:
     """See the twin."""
-    ranges = _Ranges()
+    ranges = _Ranges(columns, threads or cores())
     takers = [_taker(column, ranges) for column in columns]
     made: list[list[list[pa.Array]]] = [[[]] * len(taker.asked) for taker in takers]
 
@@ -39,6 +40,10 @@ def gather(columns: Sequence[Column], *, threads: int | None = None) -> list[pa.
 
 
 _MOST_ITEMS: Final = 2**31 - 1
+_NARROW: Final = (8, 16, 32)  # bits of values
+_MANY_COLUMNS: Final = 4  # by which rows may be put in order
+_MANY_ROWS: Final = 1 << 20  # that no cache holds
+_DENSE: Final = 16  # rows to each label
 
 
 class _Asked:
@@ -52,20 +57,40 @@ class _Asked:
             self.places.found(_bytes(self.bits))
 
 
+Shared = tuple[int, tuple[int, ...]]
+
+
 class _Ranges:
     """The ranges that have been made, each once for all columns that ask for the same places."""
 
-    def __init__(self) -> None:
-        self._made: dict[tuple[int, tuple[int, ...]], list[_Asked]] = {}
+    def __init__(self, columns: Sequence[Column], threads: int) -> None:
+        self._made: dict[Shared, list[_Asked]] = {}
+        self._orders: dict[Shared, RowOrder | None] = {}
+        self._narrow = Counter(_shared(column) for column in columns if _is_narrow(column.kind))
+        self._worth = max(_MANY_COLUMNS, threads)  # columns: each is for one thread
 
-    def of(self, places: Ints, lengths: tuple[int, ...]) -> list[_Asked]:
-        at = (id(places), lengths)
+    def of(self, column: Column) -> list[_Asked]:
+        at = _shared(column)
         if at not in self._made:
-            places = np.ascontiguousarray(places)
+            places = np.ascontiguousarray(column.places)
             self._made[at] = [
-                _Asked(places[i : i + TAKE_ROWS], lengths) for i in range(0, len(places), TAKE_ROWS)
+                _Asked(places[i : i + TAKE_ROWS], at[1]) for i in range(0, len(places), TAKE_ROWS)
             ]
         return self._made[at]
+
+    def order(self, column: Column) -> RowOrder | None:
+        """In which a column of narrow values is read; None: as the labels come."""
+        at = _shared(column)
+        if at not in self._orders:
+            rows, found = sum(at[1]), sum(asked.places.n_found for asked in self.of(column))
+            worth = self._narrow[at] >= self._worth and rows >= _MANY_ROWS and found * _DENSE >= rows
+            self._orders[at] = RowOrder(Places(np.ascontiguousarray(column.places), at[1])) if worth else None
+        return self._orders[at]
+
+
+def _shared(column: Column) -> Shared:
+    """What columns have in common that share their ranges."""
+    return id(column.places), tuple(len(chunk) for chunk in column.chunks)
 
 
 class _Taker:
@@ -94,6 +119,29 @@ class _Taker:
         values = _bits(n) if width == 1 else _memory(n * width // 8)
         self.source.values(places, _bytes(values))
         return pa.Array.from_buffers(self.kind, n, [present, values])
+
+
+class _InOrder:
+    """Takes narrow values of all ranges at once, in the order of their rows."""
+
+    def __init__(self, taker: _Taker, order: RowOrder) -> None:
+        self.asked = [order]
+        self._taker = taker
+
+    def take(self, part: int) -> list[pa.Array]:
+        """The values for all labels, an array for each range."""
+        order, taker, start = self.asked[part], self._taker, 0
+        width = taker.kind.bit_width // 8
+        dealt = np.empty(order.n * width, np.uint8)
+        order.pick(taker.source, dealt)
+        made = []
+        for asked in taker.asked:
+            stop = start + asked.places.n
+            values = _memory(asked.places.n * width)
+            order.values(width, dealt, start, stop, _bytes(values))
+            made.append(pa.Array.from_buffers(taker.kind, stop - start, [taker.present(asked), values]))
+            start = stop
+        return made
 
 
 class _FixedLists(_Taker):
@@ -157,11 +205,10 @@ class _ByTwin:
         return list(gather_py.take(self.asked[part]).chunks)
 
 
-def _taker(column: Column, ranges: _Ranges) -> _Taker | _ByTwin:
+def _taker(column: Column, ranges: _Ranges) -> _Taker | _InOrder | _ByTwin:
     """Of the class that the column's type wants."""
     for chunk in column.chunks:
         _ = chunk.null_count  # counted now, Arrow remembers: a slice does not know whether it has any
-    lengths = tuple(len(chunk) for chunk in column.chunks)
     kind = column.kind
     if is_.is_dictionary(kind):
         wanted: type[_Taker] | None = _Dictionary if column.chunks else None
@@ -173,7 +220,13 @@ def _taker(column: Column, ranges: _Ranges) -> _Taker | _ByTwin:
         wanted = _Taker if _has_width(kind) else None
     if wanted is None:
         return _ByTwin(column)
-    return wanted(column, ranges.of(column.places, lengths))
+    taker = wanted(column, ranges.of(column))
+    order = ranges.order(column) if _is_narrow(kind) else None
+    return taker if order is None else _InOrder(taker, order)
+
+
+def _is_narrow(kind: pa.DataType) -> bool:
+    return _has_width(kind) and kind.bit_width in _NARROW
 
 
 def _has_width(kind: pa.DataType) -> bool:

@@ -6,7 +6,7 @@ import pyarrow as pa
 from fastserve._native.asof import LabelTimes, Part, Rows
 from fastserve._native.asof_keys import KeyTable, text_hashes
 from fastserve._native.asof_sweep import Sweep, TimeOrder, winners
-from fastserve._native.gather import Places, Source
+from fastserve._native.gather import Places, RowOrder, Source
 from tests.isolated.meter import run
 
 NATIVES = ("asof", "asof_keys", "asof_sweep", "gather")
@@ -14,6 +14,7 @@ WORDS = pa.array(["a", "bb", None, "a"], pa.large_string())
 NUMBERS, FAR = pa.array([1, None, 3, 1]), pa.array([1, 2**60, None, 1])
 STAMPS, CODES = np.arange(4), np.array([0, 1, 0, -1], np.int32)
 MANY, MANY_TIMES = np.zeros(60, np.int32), np.arange(60)[::-1].copy()
+FLAGS = pa.array([1, None, 3], pa.int8())
 PLACES = np.array([0, -1, 2, 1])
 COLUMNS = [
     (pa.array([1.5, None, 2.5]), 8, "values"),
@@ -82,6 +83,10 @@ def values(i: int) -> None:
         refused(lambda: source.items(places, np.arange(5, dtype=np.int32), out), ValueError)
     else:
         source.values(places, out)
+    order, narrow = RowOrder(places), Source([FLAGS], 1, "values")
+    order.pick(narrow, out)
+    order.values(1, out, 1, 4, bits.repeat(3))
+    refused(lambda: order.pick(source, out[:1]), ValueError)
     refused(lambda: Places(PLACES + 1, (3,)), IndexError)
 
 

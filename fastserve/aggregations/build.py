@@ -9,7 +9,7 @@ if TYPE_CHECKING or os.environ.get("FASTSERVE_NO_EXTENSIONS") == "1":
     from fastserve.aggregations.build_py import TileBuilder
 else:
     try:
-        from fastserve._native.build import TileBuilder
+        from fastserve._native.tile_build import TileBuilder
     except ImportError:
         from fastserve.aggregations.build_py import TileBuilder
 

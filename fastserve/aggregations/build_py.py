@@ -1,4 +1,4 @@
-"""Events -> tile rows, and into tile rows that are there; `_ext/build.pyx` is the twin."""
+"""Events -> tile rows, and into tile rows that are there; `_ext/tile_build.pyx` is the twin."""
 
 from __future__ import annotations
 
@@ -45,18 +45,17 @@ class TileBuilder:
         created_us: int,
         base: ReadBatch | None = None,
     ) -> None:
-        """The tile row of each key of a batch as of end_us, set there; none for a key without events or base row.
+        """The tile row of each key of a batch, set there; none for a key without events or base row.
 
-        A row has the tiles that a window at end_us or later can need; so it is the same whichever events came earlier,
-        as a base, and whichever now. Its newest event counts also where its tile is gone. Duplicates are the caller's:
-        what is given here counts.
+        A row has the tiles that a window at its newest event or later can need: so it follows from the events alone,
+        whichever came earlier, as a base, and whichever now. Duplicates are the caller's: what is given here counts.
 
         Args:
             out: m keys; their rows are replaced.
             codes: int64[n], of each event the number of its key, 0 … m - 1, in any order.
-            event_us: int64[n], microseconds UTC. Later than end_us: left out, the row is as of end_us.
+            event_us: int64[n], microseconds UTC.
             columns: n long, in the order of program.columns and of exactly their Arrow types.
-            end_us: the instant the rows are complete to.
+            end_us: events later than this are left out.
             created_us: the stamp of the new rows: a store lets them replace older ones of an equal newest event.
             base: the same keys, with the rows (or none) that the events come on top of.
 
@@ -70,19 +69,20 @@ class TileBuilder:
         for i, (code, at) in enumerate(zip(codes.tolist(), event_us.tolist(), strict=True)):
             if at <= end_us:
                 events.setdefault(code, []).append((at, tuple(column[i] for column in values)))
-        bases = [None] * len(out) if base is None else _found(base, len(out))
+        bases = [None] * len(out) if base is None else _found(base, out.keys())
         for i, (key, row) in enumerate(zip(out.keys(), bases, strict=True)):
             made = None
             if row is not None or i in events:
                 before = None if row is None else self.codec.decode(key, row)
-                made = self.codec.encode(key, self.row(before, events.get(i, []), end_us, created_us))
+                made = self.codec.encode(key, self.row(before, events.get(i, []), created_us))
             out.set(i, made, 0, 0)
 
-    def row(self, base: TileRow | None, events: Sequence[Event], end_us: int, created_us: int) -> TileRow:
+    def row(self, base: TileRow | None, events: Sequence[Event], created_us: int) -> TileRow:
         """One entity's: a base and more events."""
+        newest = max([at for at, _ in events] + ([base.event_us] if base else []))
         levels = []
         for number, level in enumerate(self.program.levels):
-            first = window_start(end_us, level.span_us, level.hop_us) // level.hop_us
+            first = window_start(newest, level.span_us, level.hop_us) // level.hop_us
             kept = base.levels[number].items() if base else ()
             tiles: dict[int, Sequence[Any]] = {index: states for index, states in kept if index >= first}
             for at, values in events:
@@ -90,8 +90,7 @@ class TileBuilder:
                 if index >= first:
                     tiles[index] = self._updated(number, tiles.get(index), at, values)
             levels.append(tiles)
-        times = [at for at, _ in events] + ([base.event_us] if base else [])
-        return TileRow(tuple(levels), max(times), created_us)
+        return TileRow(tuple(levels), newest, created_us)
 
     def _updated(
         self, number: int, states: Sequence[Any] | None, at: int, values: tuple[Value | None, ...]
@@ -129,7 +128,12 @@ def check_events(
         raise InvalidDataError("an event is more than 2^61 us from 1970")
 
 
-def _found(base: ReadBatch, m: int) -> list[bytes | None]:
-    if len(base) != m:
-        raise InvalidDataError(f"{len(base)} base rows for {m} keys")
+def check_base(same_keys: bool) -> None:
+    """Raise InvalidDataError unless a base has the keys of the batch that is built into."""
+    if not same_keys:
+        raise InvalidDataError("the base has other keys than the batch that is built into")
+
+
+def _found(base: ReadBatch, keys: list[bytes]) -> list[bytes | None]:
+    check_base(base.keys() == keys)
     return [row if state == FOUND else None for row, state in zip(base.rows(), base.states(), strict=True)]

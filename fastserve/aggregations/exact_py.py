@@ -14,8 +14,8 @@ from typing import Final
 from fastserve.aggregations.wire_py import Reader, check, put_int, put_uint
 
 UNIT_BITS: Final = 2148
-TOP_BITS: Final = 2304  # a sum of 2^63 squares is less than 2^(2048 + 63)
-_COUNTS: Final = 1 << 63
+MAX_BYTES: Final = 600
+_COUNTS: Final = 1 << 48
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +87,8 @@ def encode_exact(out: bytearray, total: Exact) -> None:
         out += magnitude.to_bytes(size, "little")
 
 
-def decode_exact(data: Reader) -> Exact:
-    """What encode_exact wrote."""
+def decode_exact(data: Reader, lowest: int, top: int) -> Exact:
+    """What encode_exact wrote: a multiple of 2^lowest below 2^top."""
     head = data.unsigned()
     size, negative, others = head >> 2, head >> 1 & 1, head & 1
     counts = [data.unsigned(_COUNTS) for _ in range(3)] if others else [0, 0, 0]
@@ -97,8 +97,7 @@ def decode_exact(data: Reader) -> Exact:
         check(not negative)
         return Exact(0, *counts)
     exponent = data.signed()
-    check(-UNIT_BITS <= exponent and size <= (UNIT_BITS + TOP_BITS) // 8)
-    check(exponent + 8 * size <= TOP_BITS)
+    check(lowest <= exponent and size <= MAX_BYTES and exponent + 8 * size <= top)
     written = data.take(size)
     check(bool(written[0] & 1 and written[-1]))
     units = int.from_bytes(written, "little") << exponent + UNIT_BITS

@@ -1,4 +1,4 @@
-"""Values of features from the states of their windows; `_ext/finals.pxd` is the twin."""
+"""Values of features from the states of their windows; `_ext/tile_finals.pxd` is the twin."""
 
 from __future__ import annotations
 
@@ -56,4 +56,6 @@ def spread(squares: Exact, added: Exact, n: int, root: bool) -> float | None:
         return math.nan
     numerator = round_units(n * (squares.units << UNIT_BITS) - added.units**2, 2 * UNIT_BITS)
     variance = numerator / float(n * n)
-    return math.sqrt(variance) if root else variance
+    if root:  # negative only where a corrupt tile's sum is not that of its squares
+        return math.sqrt(variance) if variance >= 0 else math.nan
+    return variance

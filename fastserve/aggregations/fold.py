@@ -9,7 +9,7 @@ if TYPE_CHECKING or os.environ.get("FASTSERVE_NO_EXTENSIONS") == "1":
     from fastserve.aggregations.fold_py import Folder
 else:
     try:
-        from fastserve._native.fold import Folder
+        from fastserve._native.tile_fold import Folder
     except ImportError:
         from fastserve.aggregations.fold_py import Folder
 

@@ -1,4 +1,4 @@
-"""Tile rows -> the values of their view at an instant, as ordinary rows of its schema; `_ext/fold.pyx` is the twin."""
+"""Tile rows -> a view's values at an instant, as ordinary rows of its schema; `_ext/tile_fold.pyx` is the twin."""
 
 from __future__ import annotations
 

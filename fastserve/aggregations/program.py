@@ -59,8 +59,8 @@ class Level:
 
     Attributes:
         hop_us: a tile's length; 1 for windows that are exact.
-        span_us: the longest window folded from it: tiles that end no later than ``window_start(now, span, hop)`` are
-            of no use to a read any more.
+        span_us: the longest window folded from it: tiles that end no later than ``window_start(newest, span, hop)`` of
+            the newest event are of no use to a read, which is as of that event or later.
         states: of each tile.
     """
 

@@ -9,8 +9,8 @@
     Buckets   QUANTILES      ((bucket, how many), …) buckets rising               ()
 
 ``merge`` is associative and commutative, ``update`` is a merge with one event: so neither order nor partition of the
-events shows. Bytes are those of docs/tile-format.md, canonical: equal states are equal bytes. `_ext/states.pxd` is the
-twin.
+events shows. Bytes are those of docs/tile-format.md, canonical: equal states are equal bytes. `_ext/tile_states.pxd`
+and `_ext/tile_bytes.pxd` are the twin.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def algebra(program: Program, state: State) -> Algebra:
         case StateKind.EVENTS | StateKind.COUNT:
             return Counted(state.kind is StateKind.EVENTS)
         case StateKind.SUM | StateKind.SQUARES:
-            return Summed(state.kind is StateKind.SQUARES)
+            return Summed(dtype, state.kind is StateKind.SQUARES)
         case StateKind.MIN | StateKind.MAX:
             return Extreme(dtype, state.kind is StateKind.MAX)
         case StateKind.FIRST:
@@ -98,8 +98,10 @@ class Summed:
 
     empty = Exact()
 
-    def __init__(self, squared: bool) -> None:
+    def __init__(self, dtype: str, squared: bool) -> None:
         self.squared = squared
+        self.lowest = 0 if dtype.startswith("int") else -1074 << squared
+        self.top = 1152 << squared  # 2^48 of the largest doubles, or of their squares, are less than 2^top
 
     def update(self, state: Exact, event_us: int, value: Any) -> Exact:
         return state if value is None else state + exact(value, self.squared)
@@ -111,7 +113,7 @@ class Summed:
         encode_exact(out, state)
 
     def decode(self, data: Reader, start_us: int, hop_us: int) -> Exact:
-        return decode_exact(data)
+        return decode_exact(data, self.lowest, self.top)
 
 
 class Extreme:
@@ -252,7 +254,10 @@ class Buckets:
 def decode_value(data: Reader, dtype: str) -> Value:
     """One value: of fixed width, or its length and its bytes."""
     width = SCALARS[dtype].width
-    return value_of(dtype, data.take(width or data.unsigned(1 << 32)))
+    written = data.take(width or data.unsigned(1 << 32))
+    value = value_of(dtype, written)
+    check(value_bytes(dtype, value) == written)  # a bool is 0 or 1, a NaN the one
+    return value
 
 
 def empty_states(algebras: Sequence[Algebra]) -> list[Any]:

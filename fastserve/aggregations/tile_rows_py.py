@@ -37,7 +37,7 @@ class TileRow:
 
     Attributes:
         levels: for each level of the program, index -> states, as states_py has them.
-        event_us: the newest event's time, microseconds UTC, whether or not a tile still holds it.
+        event_us: the newest event's time, microseconds UTC.
         created_us: when the row was written.
     """
 

@@ -41,7 +41,7 @@ class Reader:
             byte = self.take(1)[0]
             value |= (byte & 0x7F) << shift
             if byte < 0x80:
-                check(value < limit)
+                check(value < limit and (byte > 0 or not shift))  # or it could be shorter
                 return value
         raise misfit()
 

@@ -19,7 +19,15 @@ from tests.fuzz import corpus
 from tests.fuzz.targets import TARGETS
 
 BUILD = Path("build/fuzz").absolute()
-MAX_LEN = {"tokens": 512, "resp": 200, "h2_server": 256, "h2_client": 256, "rows": 800, "answers": 600}
+MAX_LEN = {
+    "tokens": 512,
+    "resp": 200,
+    "h2_server": 256,
+    "h2_client": 256,
+    "rows": 800,
+    "answers": 600,
+    "tiles": 700,
+}
 MAX_LEN_OF_OTHERS = 400
 
 
@@ -31,7 +39,7 @@ def environment(target: str) -> dict[str, str]:
         "FASTSERVE_FUZZ_PYTHON": sys.executable,
         "PYTHONPATH": str(Path.cwd()),
         "PYTHONMALLOC": "malloc"
-        if target in ("rows", "answers", "shapes")
+        if target in ("rows", "answers", "shapes", "tiles")
         else "pymalloc",  # malloc: what bytes objects hold is watched too
         "PYTHONHASHSEED": "0",
         "ASAN_OPTIONS": "detect_leaks=0:malloc_context_size=2:quarantine_size_mb=16",

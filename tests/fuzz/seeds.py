@@ -6,14 +6,15 @@ import struct
 from collections.abc import Iterator
 
 import numpy as np
+import pyarrow as pa
 from hpack import Encoder
 
+from bench.attack_kinds import FLOODS, flood_bytes
 from fastserve.codec.layout import Layout
 from fastserve.codec.rows_py import RowEncoder
-from tests.fuzz import answers, corpus, rows, shapes, writes
+from tests.fuzz import answers, corpus, rows, shapes, tiles, writes
 from tests.fuzz.frames import written
 from tests.unit.codec.columns import array_of
-from tests.unit.http.floods import FLOODS, flood_bytes
 
 REQUEST = [(":method", "POST"), (":scheme", "http"), (":path", "/p?q=1"), (":authority", "h")]
 DATA, HEADERS, PRIORITY, RESET, SETTINGS, PUSH, PING, GOAWAY, WINDOW, CONTINUATION = range(10)
@@ -116,6 +117,21 @@ def bodies() -> Iterator[bytes]:
         yield template.replace(b"[1]", b"[%b]" % items).replace(b'["a"]', b"[%b]" % items)
 
 
+def tile_rows() -> Iterator[bytes]:
+    """Of one, a few and many events, some of them at one instant."""
+    for number, of in enumerate(tiles.PARTS):
+        for times in ([95], [60, 60, 95, 101], [5, 21, 21, 22, 39, 55, 70, 71, 99]):
+            out = of.twin.batch([tiles.KEY])
+            n = len(times)
+            columns = [
+                pa.concat_arrays([column] * (n - 1) + [pa.nulls(1, column.type)]) for column in of.columns
+            ]
+            of.twin.build.build_into(
+                out, np.zeros(n, np.int64), np.array(times), columns, end_us=200, created_us=0
+            )
+            yield bytes([number]) + out.rows()[0][8:]
+
+
 def main() -> None:
     """Add them to the corpus."""
     found = {
@@ -130,6 +146,7 @@ def main() -> None:
         "answers": [*stored_rows(answers.NUMERIC[0], rows.NUMBERS), *stored_rows(answers.PLAIN[0], 0)],
         "shapes": list(bodies()),
         "writes": list(writes.talks()),
+        "tiles": list(tile_rows()),
         "changes": [b"", b"\1\0a", b"\2\0ab\0\0\1\0c", b"\5\0ab"],
     }
     for target, inputs in found.items():

@@ -15,6 +15,7 @@ TARGETS = {
     "rows": "rows.decode",  # rows to columns and to a matrix
     "answers": "answers.render",  # ... to JSON and Arrow
     "shapes": "shapes.body",  # bodies of requests that are known by their skeleton
+    "tiles": "tiles.fold",  # tile rows to values, and into more tile rows
     "changes": "changes.message",  # what writers publish
 }
 

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 import pytest
 
 
-@pytest.fixture(params=["py"], scope="module")
+@pytest.fixture(params=["py", "native"], scope="module")
 def twin(request: pytest.FixtureRequest) -> SimpleNamespace:
     """TileBuilder, Folder, and the ReadBatch and RowDecoder that go with them."""
     if request.param == "py":
@@ -17,7 +17,7 @@ def twin(request: pytest.FixtureRequest) -> SimpleNamespace:
     elif os.environ.get("FASTSERVE_NO_EXTENSIONS") == "1":
         pytest.skip("a pure-Python install")
     else:
-        names = ("_native.build", "_native.fold", "_native.batch", "_native.rows")
+        names = ("_native.tile_build", "_native.tile_fold", "_native.batch", "_native.rows")
     build, fold, batch, rows = (importlib.import_module(f"fastserve.{name}") for name in names)
     return SimpleNamespace(
         TileBuilder=build.TileBuilder,

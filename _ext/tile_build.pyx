@@ -1,0 +1,401 @@
+"""Builds tile rows of events, and into rows that are there; aggregations/build_py.py is the twin.
+
+    events   a counting sort by code; each entity's by time; their values gathered once
+    tiles    of each level in turn: a tile is a run of events, so one Acc for each state is enough
+    base     its tiles are walked along: copied where there are no new events, else read into the Accs first
+"""
+
+cimport cython
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
+from libc.stdlib cimport calloc, free, malloc, qsort
+from libc.string cimport memcmp, memcpy, memset
+
+from arrow cimport BLOB, FIXED, ArrowArray, Column, attach
+from buffers cimport Buffer, load_stamp, put, release, reserve, store32, store_stamp
+from crc32c cimport fs_crc32c_choose, row_crc
+from read_batch cimport (
+    FOUND, Batch, Row, batch_key, batch_of, batch_row, key_at, key_size, owned_bytes, set_row
+)
+from row_check cimport HEADER
+from tile_bytes cimport FITS, put_state, take_index, take_tile
+from tile_check cimport TILE_VERSION, is_tile_row, newest_fits
+from tile_program cimport EVENTS, Level, Program, State, first_tile, free_program, load_program, tile_of
+from tile_states cimport Acc, free_accs, new_accs, reset, update
+from tile_values cimport BOOL, Value, is_heap, load_value
+from varint cimport Reader, put_signed, put_unsigned, take_unsigned
+
+from fastserve.aggregations.build_py import check_base, check_events
+from fastserve.aggregations.tile_rows_py import TileCodec
+from fastserve.aggregations.wire_py import MISFIT
+from fastserve.codec.decoded import corrupt
+from fastserve.errors import TooLargeError
+from fastserve.types import SCALARS
+
+fs_crc32c_choose()
+
+cdef int64_t U32_MAX = 0xFFFFFFFF
+
+cdef enum:
+    FEW = 24        # events that are sorted by insertion
+
+
+cdef struct Event:
+    int64_t at
+    int64_t index       # in the columns
+
+# The tiles of a level of a base row, one at a time.
+cdef struct Walk:
+    Reader data
+    uint64_t left       # tiles that are not read yet, with the one at hand
+    int64_t index       # of the tile at hand
+
+# The tiles of a level that is made, so far.
+cdef struct Made:
+    uint64_t count
+    int64_t last
+
+
+@cython.final
+cdef class TileBuilder:
+    """See the twin."""
+
+    cdef readonly object program, codec
+    cdef Program p
+    cdef uint16_t layout_id
+    cdef Acc* accs              # for each state of the program
+    cdef Buffer row, tiles      # the row at hand; the tiles of its level at hand
+    # of one call
+    cdef Column* columns
+    cdef Event* events          # by entity, then time
+    cdef int64_t* ends          # entity i's are events[ends[i - 1] … ends[i]]
+    cdef Value* values          # of the entity at hand: column c's are values[c * room …]
+    cdef const Value** given    # the same, NULL for null
+    cdef int64_t room
+    cdef int64_t end_us, created_us, newest     # newest: of the entity at hand
+
+    def __init__(self, program, int layout_id):
+        if self.program is not None:
+            raise TypeError("a TileBuilder is made once")
+        self.program, self.layout_id = program, layout_id
+        self.codec = TileCodec(program, layout_id)
+        load_program(&self.p, program, {name: scalar.code for name, scalar in SCALARS.items()})
+        self.accs = new_accs(self.p.states, self.p.n_states)
+        self.columns = <Column*> calloc(self.p.n_columns + 1, sizeof(Column))
+        if self.columns == NULL:
+            raise MemoryError
+
+    def __dealloc__(self):
+        free_accs(self.accs, self.p.n_states)
+        self.free_events()
+        free(self.columns)
+        release(&self.row)
+        release(&self.tiles)
+        free_program(&self.p)
+
+    cdef void free_events(self) noexcept:
+        free(self.events)
+        free(self.ends)
+        free(self.values)
+        free(self.given)
+        self.events, self.ends, self.values, self.given = NULL, NULL, NULL, NULL
+
+    def build_into(
+        self, out, codes, event_us, columns, *, int64_t end_us, int64_t created_us, base=None
+    ):
+        """The tile row of each key of a batch."""
+        cdef Batch* to = batch_of(out)
+        cdef Batch* old = NULL
+        cdef Py_ssize_t i
+        check_events(self.program, to.n, codes, event_us, columns, end_us)
+        if base is not None:
+            old = batch_of(base)
+            check_keys(to, old)
+        self.end_us, self.created_us = end_us, created_us
+        _held = self.point_at(columns)
+        try:
+            self.sort(codes, event_us, to.n)
+            for i in range(to.n):
+                self.build(to, old, i)
+        finally:
+            self.free_events()
+
+    cdef list point_at(self, columns):
+        """Point at the columns; what is returned keeps them alive."""
+        cdef int c
+        cdef list held = []
+        for c in range(self.p.n_columns):
+            _, array = columns[c].__arrow_c_array__()
+            held.append(array)
+            memset(&self.columns[c], 0, sizeof(Column))
+            self.columns[c].kind = BLOB if is_heap(self.p.dtypes[c]) else FIXED
+            self.columns[c].boolean = self.p.dtypes[c] == BOOL
+            attach(&self.columns[c], <const ArrowArray*> PyCapsule_GetPointer(array, "arrow_array"))
+        return held
+
+    cdef int sort(self, const int64_t[:] codes, const int64_t[:] times, Py_ssize_t m) except -1:
+        """The events up to end_us by entity, and each entity's by time."""
+        cdef Py_ssize_t i, n = codes.shape[0]
+        cdef int64_t at = 0, count, largest = 0
+        self.ends = <int64_t*> calloc(m + 2, sizeof(int64_t))
+        self.events = <Event*> malloc((n + 1) * sizeof(Event))
+        if self.ends == NULL or self.events == NULL:
+            raise MemoryError
+        count_codes(codes, times, self.end_us, self.ends)
+        for i in range(m):      # from how many to where they begin
+            count = self.ends[i]
+            self.ends[i] = at
+            at += count
+            largest = max(largest, count)
+        place_events(codes, times, self.end_us, self.ends, self.events)
+        at = 0
+        for i in range(m):      # which is where they end now
+            by_time(self.events + at, self.ends[i] - at)
+            at = self.ends[i]
+        self.room = largest
+        self.values = <Value*> malloc((largest * self.p.n_columns + 1) * sizeof(Value))
+        self.given = <const Value**> malloc((largest * self.p.n_columns + 1) * sizeof(Value*))
+        if self.values == NULL or self.given == NULL:
+            raise MemoryError
+        return 0
+
+    # ---- a row ----
+
+    cdef int build(self, Batch* to, const Batch* old, Py_ssize_t i) except -1:
+        """The row of key i."""
+        cdef int64_t first = self.ends[i - 1] if i else 0
+        cdef int64_t count = self.ends[i] - first
+        cdef const Event* events = self.events + first
+        cdef const Row* base = NULL
+        if old != NULL and old.rows[i].state == FOUND:
+            base = &old.rows[i]
+            if not is_tile_row(old, i, self.layout_id):
+                raise self.codec.refused(batch_key(old, i), batch_row(old, i))
+        if base == NULL and not count:
+            set_row(to, i, NULL, 0, 0, 0)
+            return 0
+        self.newest = events[count - 1].at if count else load_stamp(base.data + 8)
+        if base != NULL:
+            self.newest = max(self.newest, load_stamp(base.data + 8))
+        self.gather(events, count)
+        self.row.size = 0
+        reserve(&self.row, HEADER)
+        memset(self.row.data, 0, HEADER)
+        self.row.size = HEADER
+        if not self.put_levels(base, events, count):
+            raise corrupt(batch_key(to, i), MISFIT, self.layout_id, HEADER)
+        self.finish(to, i)
+        return 0
+
+    cdef void gather(self, const Event* events, int64_t count) noexcept:
+        """The values of an entity's events, so that they lie in order for all levels."""
+        cdef int c
+        cdef int64_t j
+        cdef Value* value
+        for c in range(self.p.n_columns):
+            for j in range(count):
+                value = &self.values[c * self.room + j]
+                self.given[c * self.room + j] = (
+                    value if load_value(&self.columns[c], self.p.dtypes[c], events[j].index, value) else NULL)
+
+    cdef int finish(self, Batch* to, Py_ssize_t i) except -1:
+        """The head, and into the batch."""
+        cdef char* row
+        cdef Py_ssize_t size = self.row.size
+        if size > U32_MAX:
+            raise TooLargeError("a row is more than 4 GiB", where=f"key {batch_key(to, i)!r}")
+        row = owned_bytes(to, size)
+        memcpy(row, self.row.data, size)
+        row[0] = TILE_VERSION
+        memcpy(row + 2, &self.layout_id, 2)
+        store_stamp(row + 8, self.newest)
+        store_stamp(row + 16, self.created_us)
+        store32(row + 4, row_crc(key_at(to, i), key_size(to, i), row, size))
+        set_row(to, i, row, size, 0, 0)
+        return 0
+
+    # ---- its tiles ----
+
+    cdef int put_levels(self, const Row* base, const Event* events, int64_t count) except -1:
+        """All levels; 0 if the base's bytes are no such tiles."""
+        cdef Walk walk
+        cdef Made made
+        cdef int level
+        walk.data.at = walk.data.end = NULL
+        walk.left, walk.index = 0, 0
+        if base != NULL:
+            walk.data.at = <const uint8_t*> base.data + HEADER
+            walk.data.end = <const uint8_t*> base.data + base.size
+            if not newest_fits(base.data):
+                return 0
+        for level in range(self.p.n_levels):
+            if base != NULL and not begin(&walk, &self.p.levels[level]):
+                return 0
+            self.tiles.size = 0
+            made.count, made.last = 0, 0
+            if not self.put_level(&self.p.levels[level], &walk, &made, events, count):
+                return 0
+            reserve(&self.row, 10)
+            put_unsigned(&self.row, made.count)
+            if made.count:
+                put(&self.row, self.tiles.data, self.tiles.size)
+        return walk.data.at == walk.data.end
+
+    cdef int put_level(
+        self, const Level* level, Walk* walk, Made* made, const Event* events, int64_t count
+    ) except -1:
+        """The tiles of a level, the base's and the events' in one order; 0 if the base's bytes are none."""
+        cdef int64_t first = first_tile(self.newest, level.span, level.hop), index, j, stop
+        cdef bint both
+        j = first_after(events, count, first * level.hop)
+        while j < count or walk.left:
+            index = tile_of(events[j].at, level.hop) if j < count else 0
+            if walk.left and (j == count or walk.index < index):
+                if not self.keep(level, walk, made, walk.index >= first):
+                    return 0
+                continue
+            both = walk.left and walk.index == index
+            self.begin_tile(level, made, index)
+            if both and not self.read(level, walk):
+                return 0
+            stop = j
+            while stop < count and events[stop].at <= (index + 1) * level.hop:
+                stop += 1
+            self.put_tile(level, index * level.hop, events, j, stop)
+            j = stop
+            if both and not advance(walk, level):
+                return 0
+        return 1
+
+    cdef int keep(self, const Level* level, Walk* walk, Made* made, bint wanted) except -1:
+        """The base's tile as it is, or nothing of it; and on to the next one."""
+        cdef const uint8_t* start = walk.data.at
+        if take_tile(&walk.data, level, &self.p.states[level.first], NULL, walk.index) != FITS:
+            return 0
+        if wanted:
+            self.begin_tile(level, made, walk.index)
+            put(&self.tiles, <const char*> start, walk.data.at - start)
+        return advance(walk, level)
+
+    cdef int begin_tile(self, const Level* level, Made* made, int64_t index) except -1:
+        """Its index; and no events yet."""
+        cdef int s
+        reserve(&self.tiles, 10)
+        if made.count:
+            put_unsigned(&self.tiles, index - made.last)
+        else:
+            put_signed(&self.tiles, index)
+        made.count += 1
+        made.last = index
+        for s in range(level.first, level.first + level.n_states):
+            reset(&self.p.states[s], &self.accs[s])
+        return 0
+
+    cdef int read(self, const Level* level, Walk* walk) except -1:
+        """The base's tile into the Accs."""
+        return take_tile(
+            &walk.data, level, &self.p.states[level.first], &self.accs[level.first], walk.index) == FITS
+
+    cdef int put_tile(
+        self, const Level* level, int64_t since, const Event* events, int64_t start, int64_t stop
+    ) except -1:
+        """Events start … stop, which are after `since`, on top of what the Accs hold, as bytes."""
+        cdef int s
+        cdef int64_t j
+        cdef const State* state
+        cdef const Value** given
+        for s in range(level.first, level.first + level.n_states):
+            state = &self.p.states[s]
+            if state.kind == EVENTS:
+                self.accs[s].count += stop - start
+            else:
+                given = &self.given[state.column * self.room]
+                for j in range(start, stop):
+                    if given[j] != NULL:
+                        update(state, &self.accs[s], events[j].at, given[j])
+            put_state(&self.tiles, state, &self.accs[s], since)
+        return 0
+
+
+# ---- a base's tiles ----
+
+cdef inline bint begin(Walk* walk, const Level* level) noexcept:
+    """At the first tile of a level; whether the bytes go on so."""
+    if not take_unsigned(&walk.data, &walk.left, 0):
+        return False
+    return not walk.left or take_index(&walk.data, level, True, &walk.index)
+
+
+cdef inline bint advance(Walk* walk, const Level* level) noexcept:
+    """The tile at hand was read: on to the next one, if there is one."""
+    walk.left -= 1
+    return not walk.left or take_index(&walk.data, level, False, &walk.index)
+
+
+cdef int check_keys(const Batch* to, const Batch* old) except -1:
+    cdef bint same = to.n == old.n and to.text.size == old.text.size
+    cdef Py_ssize_t i
+    for i in range(to.n if same else 0):
+        same = same and to.keys[i].end == old.keys[i].end
+    check_base(same and (to.text.size == 0 or memcmp(to.text.data, old.text.data, to.text.size) == 0))
+    return 0
+
+
+# ---- events in order ----
+
+@cython.boundscheck(False)      # times are as many as codes, and codes below m: check_events
+@cython.wraparound(False)
+cdef void count_codes(const int64_t[:] codes, const int64_t[:] times, int64_t end, int64_t* counts) noexcept:
+    cdef Py_ssize_t i
+    for i in range(codes.shape[0]):
+        counts[codes[i]] += times[i] <= end
+
+
+@cython.boundscheck(False)      # as in count_codes, which made the room
+@cython.wraparound(False)
+cdef void place_events(
+    const int64_t[:] codes, const int64_t[:] times, int64_t end, int64_t* places, Event* events
+) noexcept:
+    cdef Py_ssize_t i
+    cdef Event* event
+    for i in range(codes.shape[0]):
+        if times[i] <= end:
+            event = &events[places[codes[i]]]
+            places[codes[i]] += 1
+            event.at = times[i]
+            event.index = i
+
+
+cdef int earlier(const void* a, const void* b) noexcept nogil:
+    cdef int64_t one = (<const Event*> a).at, other = (<const Event*> b).at
+    return (one > other) - (one < other)
+
+
+cdef void by_time(Event* events, int64_t count) noexcept:
+    """They mostly are in order."""
+    cdef int64_t i, j
+    cdef Event event
+    for i in range(1, count):
+        if events[i].at >= events[i - 1].at:
+            continue
+        if count > FEW:
+            qsort(events, count, sizeof(Event), &earlier)
+            return
+        event = events[i]
+        j = i
+        while j and events[j - 1].at > event.at:
+            events[j] = events[j - 1]
+            j -= 1
+        events[j] = event
+
+
+cdef int64_t first_after(const Event* events, int64_t count, int64_t at) noexcept:
+    """The first of the events, which are in order, that is later than at."""
+    cdef int64_t low = 0, high = count, middle
+    while low < high:
+        middle = (low + high) >> 1
+        if events[middle].at > at:
+            high = middle
+        else:
+            low = middle + 1
+    return low

@@ -11,9 +11,10 @@ from libc.stdlib cimport free
 from libc.string cimport memset
 
 from read_batch cimport (
-    CACHED, CHANGED, FOUND, STALE, UNKNOWN, Batch, Block, add_key, key_at, key_size, own_rows, set_row
+    CACHED, CHANGED, FOUND, STALE, UNKNOWN, Batch, Block, add_key, key_at, key_size, own_rows, reserve_keys,
+    set_row
 )
-from buffers cimport release
+from buffers cimport put, release
 
 import os
 
@@ -27,7 +28,7 @@ cdef class ReadBatch:
     """See the twin."""
 
     cdef Batch batch
-    cdef list held              # row objects that `fill` was given
+    cdef list held              # what rows lie in: objects that `fill` was given, batches of `take`
     cdef readonly object capsule
 
     def __cinit__(self, keys=()):
@@ -143,6 +144,34 @@ cdef class ReadBatch:
                 set_row(&self.batch, i, NULL, 0, 0, fetched_us)
             else:
                 set_row(&self.batch, i, PyBytes_AS_STRING(row), PyBytes_GET_SIZE(row), 0, fetched_us)
+
+    def take(self, ReadBatch other, Py_ssize_t start, Py_ssize_t stop):
+        cdef Py_ssize_t i
+        cdef Batch* to = &self.batch
+        cdef const Batch* given = &other.batch
+        other.end(stop)
+        if not 0 <= start <= stop:
+            raise IndexError(f"{start} to {stop}")
+        reserve_keys(to, stop - start)
+        for i in range(start, stop):
+            put(&to.text, key_at(given, i), key_size(given, i))
+            to.keys[to.n].end = to.text.size
+            to.keys[to.n].hash = given.keys[i].hash     # of one seed
+            to.rows[to.n] = given.rows[i]
+            to.missing += given.rows[i].state == UNKNOWN
+            to.n += 1
+        if self.held is None:
+            self.held = []
+        self.held.append(other)
+
+    def forget(self, rows):
+        cdef Py_ssize_t i
+        for i in rows:
+            if not 0 <= i < self.batch.n:
+                raise IndexError(f"{i} of {self.batch.n} keys")
+            if self.batch.rows[i].state != UNKNOWN:
+                memset(&self.batch.rows[i], 0, sizeof(self.batch.rows[i]))
+                self.batch.missing += 1
 
     def own(self):
         own_rows(&self.batch)

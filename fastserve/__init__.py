@@ -16,8 +16,10 @@ from fastserve.definitions import (
     FileSource,
     PostgresInput,
     PushSource,
+    RequestSource,
     SQLSource,
     batch_feature_view,
+    on_demand_feature_view,
     sql_view,
 )
 from fastserve.errors import FastserveError
@@ -59,11 +61,13 @@ __all__ = [
     "Int64",
     "PostgresInput",
     "PushSource",
+    "RequestSource",
     "SQLSource",
     "String",
     "Timestamp",
     "__version__",
     "batch_feature_view",
+    "on_demand_feature_view",
     "sql_view",
 ]
 

@@ -115,7 +115,7 @@ class App:
         tls = make_ssl_context(options.cert, options.key) if options.cert else None
         self._store: OnlineStore = open_store(config.online_store)
         registry = open_registry(config.registry, config.project)
-        self.catalog = Catalog(registry)
+        self.catalog = Catalog(registry, config.repo)
         self._jobs = FeastJobs(self.catalog, registry, config)
         self._cache = _cache(self._store, options)
         self._read_path = ReadPath(
@@ -150,6 +150,7 @@ class App:
             "http": lambda: self.server.stats.as_dict(),
             "admission": self._admission.counters,
             "store": self._read_path.counters,
+            "on_demand": self.catalog.computing.figures,
             "workers": lambda: {"configured": self.options.workers},
         }
         return groups if self._cache is None else groups | {"cache": self._cache.counters}

@@ -100,9 +100,11 @@ class FeatureStore(Materializing):
         return self.registry.apply(self._checked(objects), prune=prune, author=author)
 
     def _checked(self, objects: Iterable[Definition] | None) -> Sequence[Definition]:
+        from fastserve.definitions.reach import seal  # noqa: PLC0415
         from fastserve.offline.sources import check_sources  # noqa: PLC0415
 
         found = self.load() if objects is None else tuple(objects)
+        seal(found)
         return check_sources(found, self.registry, self.config)
 
     # ---- what is registered -----------------------------------------------------------------
@@ -289,7 +291,7 @@ class FeatureStore(Materializing):
         from fastserve.serving.sdk import read_once  # noqa: PLC0415
 
         return read_once(
-            self.config.online_store,
+            self.config,
             self.snapshot,
             self._projections(features, service),
             entity_rows,

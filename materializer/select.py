@@ -48,8 +48,8 @@ def named(snapshot: Snapshot, names: Sequence[str]) -> list[RegisteredView]:
         UnknownObjectError, RequestError: as `choose`.
     """
     if not names:
-        return [snapshot.views[key] for key in sorted(snapshot.views)]
-    found = (find_view(snapshot, name) for name in names)
+        return [snapshot.views[key] for key in sorted(snapshot.views) if snapshot.views[key].view.is_stored]
+    found = (stored_view(snapshot, name) for name in names)
     return list({(r.view.name, r.view.version): r for r in found}.values())
 
 
@@ -101,6 +101,17 @@ def find_view(snapshot: Snapshot, text: str) -> RegisteredView:
     except UnknownObjectError as error:
         error.where = error.where or "--view"
         raise
+
+
+def stored_view(snapshot: Snapshot, text: str) -> RegisteredView:
+    """`find_view`, of those that have rows.
+
+    Raises:
+        RequestError: it has none, or as find_view.
+    """
+    found = find_view(snapshot, text)
+    found.check_stored("--view")
+    return found
 
 
 def _chosen(registered: RegisteredView, target: str | None) -> Chosen | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -27,6 +28,7 @@ from fastserve.timeutil import parse_timestamp
 from fastserve.types import DType, arrow_type
 from materializer.budget import Budget, Need, parse_memory
 from materializer.joining import Join, Joined, Ranged, RowReader, Rule, join_all
+from materializer.on_demand import OnDemand, stored_parts
 from materializer.pit.chunks import ahead
 from materializer.pit.spine import Spine, label_keys, label_times, to_spine
 from materializer.pit.stow import RANGE_ROWS, Spool
@@ -172,7 +174,9 @@ def build_training_set(  # noqa: PLR0913  (a call names each)
     Raises:
         RequestError: no features, a missing column, two columns of one name, or too little memory.
         InvalidEntityError: a join key is missing or of another type.
-        InvalidDataError: a label's time is null or none; or a source's row does not fit.
+        InvalidDataError: a label's time is null or none; a source's row or a request column does not fit; or an
+            on-demand view's function failed.
+        ConfigError: the repo does not have the function of an on-demand view that was applied.
         IncompleteHistoryError: labels reach outside what the offline table covers.
     """
     return join_features(
@@ -185,6 +189,7 @@ def build_training_set(  # noqa: PLR0913  (a call names each)
             as_of_us=as_of(cutoff),
             each_label=cutoff == "label_time",
         ),
+        repo=config.repo,
         full_feature_names=full_feature_names,
         cutoff=cutoff,
         timestamp_column=timestamp_column,
@@ -200,6 +205,7 @@ def join_features(  # noqa: PLR0913  (a call names each)
     parts: Parts,
     history: RowReader,
     *,
+    repo: Path | None = None,
     full_feature_names: bool = False,
     cutoff: Cutoff = None,
     timestamp_column: str = "event_timestamp",
@@ -208,7 +214,11 @@ def join_features(  # noqa: PLR0913  (a call names each)
     shards: Shards | None = None,
     watch: Watch = unwatched,
 ) -> TrainingSet:
-    """`build_training_set` on rows from any reader: a history, or the record of one."""
+    """`build_training_set` on rows from any reader: a history, or the record of one.
+
+    Args:
+        repo: the directory whose files hold the functions of on-demand views.
+    """
     if threads is not None and threads < 1:
         raise RequestError(f"{threads} threads", where="threads", hint="1 or more, or None for all cores")
     limit = parse_memory(memory)
@@ -216,7 +226,8 @@ def join_features(  # noqa: PLR0913  (a call names each)
     names = _output_names(spine.table.column_names, parts, full_feature_names)
     times = label_times(spine.table, timestamp_column)
     rule = Rule(times, _cutoff(cutoff, times))
-    joins = _joins(spine.table, parts)
+    on_demand = OnDemand(parts, spine.table, times, repo)
+    joins = _joins(spine.table, list(stored_parts(parts)))
     check_cutoff(joins.values(), rule)
     need = _need(joins.values(), len(times))
     budget = Budget.of(limit, need, threads)
@@ -225,17 +236,32 @@ def join_features(  # noqa: PLR0913  (a call names each)
     if shards is not None:
         made = join_sharded(list(joins.values()), rule, history, shards, Limits.of(limit, need), watch)
     else:
-        rows = [join for join in joins.values() if not join.is_windowed]
-        windows = [join for join in joins.values() if join.is_windowed]
-        found = iter(join_all(rows, rule, history, budget, spool, watch))
-        folded = iter(fold_all(windows, rule, history, (limit, need), spool, watch))
-        made = [next(folded if join.is_windowed else found) for join in joins.values()]
-    answers: dict[tuple[Any, ...], Ranged] = dict(zip(joins, made, strict=True))
-    values = [(answers[_same(part, rv)], feature) for part, rv in parts for feature in part.features]
+        made = _join_here(list(joins.values()), rule, history, budget, (limit, need), spool, watch)
+    answers = on_demand.answers(parts, _same, dict(zip(joins, made, strict=True)))
+    values = [
+        (of, feature) for of, (part, _) in zip(answers, parts, strict=True) for feature in part.features
+    ]
     features = Joined(len(times), dict(zip(names, values, strict=True)), spool, budget.threads)
     if limit is None:
         return TrainingSet(spine, {name: features[name] for name in names})
     return TrainingSet(spine, features)
+
+
+def _join_here(
+    joins: Sequence[Join],
+    rule: Rule,
+    history: RowReader,
+    budget: Budget,
+    within: tuple[int | None, Need],
+    spool: Spool,
+    watch: Watch,
+) -> list[Ranged]:
+    """The answers of each join, made in this process."""
+    rows = [join for join in joins if not join.is_windowed]
+    windows = [join for join in joins if join.is_windowed]
+    found = iter(join_all(rows, rule, history, budget, spool, watch))
+    folded = iter(fold_all(windows, rule, history, within, spool, watch))
+    return [next(folded if join.is_windowed else found) for join in joins]
 
 
 def _need(joins: Iterable[Join], n: int) -> Need:

@@ -92,7 +92,8 @@ class FeastReads:
         asked = parse_request(request.body)
         plan = self._catalog.plan(asked.service, asked.features, asked.full_feature_names)
         columns = entity_columns(asked.entities, plan, self._catalog.snapshot)
-        wanted = {name: columns[name] for name in plan.entity_columns if name in columns}
+        needed = (*plan.entity_columns, *plan.request_columns)
+        wanted = {name: columns[name] for name in needed if name in columns}
         keys = wire.json_keys(plan, wanted)
         return self._reader.read(
             self._without_ttl(plan) if compat else plan,
@@ -109,9 +110,17 @@ class FeastReads:
         if found is None:
             if len(self._lasting) >= MAX_PLANS:
                 self._lasting.clear()
-            lasting = replace(plan, reads=tuple(replace(read, ttl_us=None) for read in plan.reads))
-            found = self._lasting[id(plan)] = plan, lasting
+            found = self._lasting[id(plan)] = plan, lasting(plan)
         return found[1]
+
+
+def lasting(plan: ReadPlan) -> ReadPlan:
+    """The plan with rows that hold for ever."""
+    derivation = plan.derivation
+    if derivation is not None:
+        derivation = replace(derivation, plan=lasting(derivation.plan))
+    reads = tuple(replace(read, ttl_us=None) for read in plan.reads)
+    return replace(plan, reads=reads, derivation=derivation)
 
 
 # ---- the request --------------------------------------------------------------------------------
@@ -190,7 +199,7 @@ def _length(entities: Mapping[str, list[Any]]) -> int:
 def entity_columns(
     entities: Mapping[str, list[Any]], plan: ReadPlan, snapshot: Snapshot
 ) -> dict[str, list[Any]]:
-    """The columns that are join keys, in the request's order: what is echoed, and among it what is read.
+    """The columns that are join keys or read by on-demand views, in the request's order: what is echoed.
 
     An entity's name stands for its join key; an integer as text is one where the key is an integer, and its text where
     the key is text; columns that are no join key of the project are left out.
@@ -212,7 +221,7 @@ def entity_columns(
 
 
 def _column_of(name: str, plan: ReadPlan, snapshot: Snapshot) -> str | None:
-    if name in plan.entity_columns:
+    if name in plan.entity_columns or name in plan.request_columns:
         return name
     entity = snapshot.entities.get(name)
     if any(name in e.join_keys for e in snapshot.entities.values()):
@@ -262,7 +271,10 @@ def render(batch: FeatureBatch, asked: FeastRequest, columns: Mapping[str, list[
     parts = [b'{"results":[']  # joined once: the answer is long
     for values in columns.values():
         parts += (b'{"values":', orjson.dumps(values, option=DUMP), keyed)
-    times = [_times(read, batch.n, asked.n) for read in batch.reads]
+    times = [
+        _epochs(asked.n) if read.computed else _times(rows, batch.n, asked.n)  # as Feast says of them
+        for read, rows in zip(plan.reads, batch.reads, strict=True)
+    ]
     present = [_after(_present(asked.n), text) for text in times]
     names = _COMPAT if compat else _HONEST
     blocks = [_plain_blocks(rows) if batch.n == asked.n else {} for rows in batch.reads]

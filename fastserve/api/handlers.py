@@ -104,12 +104,16 @@ class FeatureReads:
                 hint=f"{wire.JSON}, {wire.ARROW}, {wire.TENSOR}",
             )
         deadline_us = None if deadline is None else wire.deadline_us(deadline)
+        entities: dict[str, list[Any]] = {}
         if known is None:
-            plan, batch, n = self._parsed(request.body)
+            plan, batch, n, entities = self._parsed(request.body)
         else:
             plan, batch, n = known.known.plan, known.batch, known.n
         if media is wire.TENSOR:
-            matrix_of(plan)  # refused before anything is read
+            matrix_of(plan.answered)  # refused before anything is read
+        render = _RENDER[media]
+        if plan.derivation is not None:
+            render = plan.derivation.finishing(render, plan, entities, n)
         if known is not None and self._hits is not None:
             self._learn(known.known, accept, media, deadline)
         read = self._reader.begin if queued else self._reader.read_batch
@@ -117,7 +121,7 @@ class FeatureReads:
             plan,
             batch,
             n,
-            _RENDER[media],
+            render,
             form=media,
             deadline_us=deadline_us,
             looked=known is not None and known.looked,
@@ -127,14 +131,17 @@ class FeatureReads:
         """The next hit with these headers is answered in one call."""
         assert self._hits is not None
         if accept not in known.lanes and len(known.lanes) < MAX_LANES:
-            answer = _HITS[media](known.plan)
+            plan = known.plan
+            answer = _HITS[media](plan.answered)
+            if answer is not None and plan.derivation is not None:
+                answer = plan.derivation.hit(answer, plan)
             if answer is not None:
                 known.lanes[accept] = Lane(answer, [Kind(CHEAP_US) for _ in range(64)], media)
         if deadline is not None and len(self._hits.deadlines) < MAX_DEADLINES:
             self._hits.deadlines.add(deadline)
 
-    def _parsed(self, body: bytes) -> tuple[ReadPlan, ReadBatch, int]:
-        """What any body asks for: plan, encoded keys, number of entities."""
+    def _parsed(self, body: bytes) -> tuple[ReadPlan, ReadBatch, int, dict[str, list[Any]]]:
+        """What any body asks for: plan, encoded keys, number of entities, and the columns that it gives."""
         asked = wire.parse_batch(body)
         try:
             plan = self._catalog.plan(asked.service, asked.features, asked.full_feature_names)
@@ -146,7 +153,7 @@ class FeatureReads:
         n = check_columns(plan, entities)
         batch = self._reader.read_path.encode(plan, entities, n)
         self._known.learn(body, plan)
-        return plan, batch, n
+        return plan, batch, n, entities
 
     def _one_entity(self, request: Request) -> Answer:
         name = segment_of(request.path, ONE_ENTITY)
@@ -179,12 +186,15 @@ class FeatureReads:
 
     def _health_answer(self, error: FastserveError | None) -> Response:
         stale = self._catalog.stale_since_us
-        body = {
+        body: dict[str, Any] = {
             "status": "ok" if error is None else "online store unreachable",
             "revision": self._catalog.snapshot.revision,
             "registry_stale_since": None if stale is None else format_timestamp(stale),
             "online_store": "ok" if error is None else error.message,
         }
+        missing = self._catalog.computing.problems(self._catalog.snapshot)
+        if missing:
+            body["on_demand"] = missing
         return Response(200 if error is None else 503, wire.JSON, orjson.dumps(body))
 
 
@@ -235,11 +245,12 @@ def _one_row(found: Found) -> Response:
 
 
 def _query_entity(query: str, plan: ReadPlan) -> dict[str, list[Any]]:
-    """Join keys from a query string: by name, or `entity_id` where there is just one.
+    """Join keys and request columns from a query string: by name, or `entity_id` where there is just one key.
 
-    Names and texts are UTF-8, percent-encoded or as they are; a bytes key is any bytes.
+    Names and texts are UTF-8, percent-encoded or as they are; a bytes key is any bytes. A list is written as in JSON.
     """
     found: dict[str, list[Any]] = {}
+    needed = {**plan.request_columns, **plan.entity_columns}
     for pair in filter(None, query.encode("latin-1").split(b"&")):
         given, _, raw = (unquote_to_bytes(part.replace(b"+", b" ")) for part in pair.partition(b"="))
         name = given.decode(errors="replace")
@@ -247,10 +258,10 @@ def _query_entity(query: str, plan: ReadPlan) -> dict[str, list[Any]]:
             name = next(iter(plan.entity_columns))
         if name in found:
             raise InvalidEntityError("is given twice", where=f"?{name}", hint="ask for one entity at a time")
-        if name not in plan.entity_columns:
+        if name not in needed:
             raise unknown_column(name, plan, where=f"?{name}")
-        found[name] = [_query_value(name, raw, plan.entity_columns[name])]
-    missing = [name for name in plan.entity_columns if name not in found]
+        found[name] = [_query_value(name, raw, needed[name])]
+    missing = [name for name in needed if name not in found]
     if missing:
         raise missing_column(missing[0], plan, where=f"?{missing[0]}")
     return found
@@ -272,4 +283,6 @@ def _query_value(name: str, raw: bytes, key_type: str) -> Any:
         if text not in ("true", "false"):
             raise InvalidEntityError(f"{text[:40]!r} is neither true nor false", where=f"?{name}")
         return text == "true"
+    if key_type.startswith("list<"):
+        return wire.json_list(text, f"?{name}")
     return text

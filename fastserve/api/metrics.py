@@ -42,7 +42,8 @@ class Metrics:
 
     Args:
         worker: this one's number.
-        groups: name of a group -> its figures now; a figure is fastserve_<group>_<name>.
+        groups: name of a group -> its figures now; a figure is fastserve_<group>_<name>, its name perhaps with labels:
+            ``calls{view="spend@v1"}``.
         folder: shared by the workers; '' for a worker alone.
     """
 
@@ -101,13 +102,17 @@ def process_figures() -> dict[str, float]:
 
 
 def render(workers: Mapping[int, Figures]) -> bytes:
-    """The text: every figure once, a line a worker."""
-    lines = []
+    """The text: every figure once, a line a worker and labels."""
+    lines: list[str] = []
     for name in sorted({name for figures in workers.values() for name in figures}):
-        kind = "gauge" if name in GAUGES else "counter"
-        full = f"fastserve_{name}{'' if kind == 'gauge' else '_total'}"
-        lines.append(f"# TYPE {full} {kind}")
+        bare, _, labels = name.partition("{")
+        kind = "gauge" if bare in GAUGES else "counter"
+        full = f"fastserve_{bare}{'' if kind == 'gauge' else '_total'}"
+        told = f"# TYPE {full} {kind}"
+        if told not in lines:
+            lines.append(told)
         for worker, figures in sorted(workers.items()):
             if name in figures:
-                lines.append(f'{full}{{worker="{worker}"}} {float(figures[name]):.17g}')
+                also = f",{labels[:-1]}" if labels else ""
+                lines.append(f'{full}{{worker="{worker}"{also}}} {float(figures[name]):.17g}')
     return ("\n".join(lines) + "\n").encode()

@@ -62,6 +62,8 @@ class Reader:
         """
         n = check_columns(plan, entities)
         batch = self.read_path.encode(plan, entities, n)
+        if plan.derivation is not None:
+            render = plan.derivation.finishing(render, plan, entities, n)
         return self.read_batch(plan, batch, n, render, form=form, deadline_us=deadline_us, refuse=refuse)
 
     def read_batch(

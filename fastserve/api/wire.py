@@ -165,19 +165,37 @@ def deadline_us(text: bytes) -> int:
 
 
 def json_keys(plan: ReadPlan, entities: dict[str, list[Any]]) -> dict[str, list[Any]]:
-    """The entity columns with bytes keys decoded from base64; the same dict where there are none.
+    """The columns of a request with bytes decoded from base64; the same dict where there are none.
 
     Raises:
-        InvalidEntityError: a bytes key is not base64.
+        InvalidEntityError: a bytes key, or a value of a bytes column, is not base64.
     """
-    if "bytes" not in plan.entity_columns.values():
+    keys, others = plan.entity_columns, plan.request_columns
+    if "bytes" not in keys.values() and "bytes" not in others.values():
         return entities
     return {
         name: [_unbase64(v, f"$.entities.{name}[{i}]") for i, v in enumerate(column)]
-        if plan.entity_columns.get(name) == "bytes"
+        if keys.get(name) == "bytes"
+        else [v if v is None else _unbase64(v, f"$.entities.{name}[{i}]") for i, v in enumerate(column)]
+        if others.get(name) == "bytes"
         else column
         for name, column in entities.items()
     }
+
+
+def json_list(text: str, where: str) -> list[Any]:
+    """A list in JSON.
+
+    Raises:
+        InvalidEntityError: it is none.
+    """
+    try:
+        found = orjson.loads(text)
+    except orjson.JSONDecodeError:
+        found = None
+    if not isinstance(found, list):
+        raise InvalidEntityError(f"{text[:40]!r} is no list in JSON", where=where, hint="[1.5,2]")
+    return found
 
 
 def _unbase64(value: Any, where: str) -> bytes:

@@ -110,6 +110,24 @@ class ReadBatch:
             if state == UNKNOWN:
                 self.set(i, next(given), 0, fetched_us)
 
+    def take(self, other: ReadBatch, start: int, stop: int) -> None:
+        """Add the keys of a range of another batch, and their rows where they lie."""
+        if not 0 <= start <= stop <= len(other):
+            raise IndexError(f"{start} to {stop} of {len(other)} keys")
+        for i in range(start, stop):
+            self.add(other._keys[i])
+            if other._states[i] != UNKNOWN:
+                self.set(len(self) - 1, other._rows[i], other._flags[i], other._fetched[i])
+
+    def forget(self, rows: Iterable[int]) -> None:
+        """Some rows are UNKNOWN again."""
+        for i in rows:
+            if not 0 <= i < len(self):
+                raise IndexError(f"{i} of {len(self)} keys")
+            if self._states[i] != UNKNOWN:
+                self._rows[i], self._states[i], self._flags[i], self._fetched[i] = None, UNKNOWN, 0, 0
+                self.missing += 1
+
     def own(self) -> None:
         """Copy rows that lie in memory which is about to change; Python's never do."""
 

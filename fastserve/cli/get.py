@@ -82,6 +82,7 @@ def inspect_command(
         if at and not version.isdecimal():
             raise RequestError(f"{view!r} names no version", where="VIEW", hint="write VIEW, or VIEW@v2")
         registered = store.snapshot.view(name, int(version) if at else None)
+        registered.check_stored("VIEW")
         columns = parse_entities(entities, dict(registered.join_keys))
         now = parse_moment(moment, "--now")
         found = inspect_row(store.config.online_store, registered, columns, now_us() if now is None else now)

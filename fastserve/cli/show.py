@@ -66,6 +66,8 @@ def _listing(snapshot: Snapshot, kind: str) -> list[dict[str, str]]:
 
 def _view_detail(registered: RegisteredView) -> str:
     view = registered.view
+    if not view.is_stored:
+        return f"{', '.join(registered.needs)}; {len(view.schema)} features; on demand"
     ttl = "no ttl" if view.ttl_us is None else f"ttl {format_duration(view.ttl_us)}"
     if isinstance(view, AggregatedFeatureView):
         ttl = f"windows of {view.events.name}"
@@ -96,7 +98,7 @@ def describe_command(
         noted = {
             id(obj): store.statistics(_with_version(obj), *within)
             for obj in objects
-            if statistics and isinstance(obj, FeatureView)
+            if statistics and isinstance(obj, FeatureView) and obj.is_stored
         }
         found = [_described(store, obj) for obj in objects]
     for obj, about in zip(objects, found, strict=True):
@@ -131,7 +133,10 @@ def _described(store: FeatureStore, obj: Definition) -> dict[str, Any]:
     registered = next((rv for rv in store.snapshot.views.values() if rv.view == obj), None)
     if isinstance(obj, AggregatedFeatureView):
         about["computed"] = described_features(obj)
-    if registered is not None:
+    if registered is not None and not registered.view.is_stored:
+        about["view_id"] = registered.view_id
+        about["needs"] = dict(registered.needs)
+    elif registered is not None:
         about["join_keys"] = dict(registered.join_keys)
         about["view_id"] = registered.view_id
         about["layouts"] = {
@@ -142,7 +147,7 @@ def _described(store: FeatureStore, obj: Definition) -> dict[str, Any]:
         about |= _history(store, registered)
         if (reconciled := store.registry.reconciled(registered.view_id)) is not None:
             about["reconciled"] = reconciled
-    for name in ("ttl", "max_staleness", "retention", "deadline", "lateness"):
+    for name in ("ttl", "max_staleness", "retention", "deadline", "lateness", "budget"):
         value_us = about.pop(f"{name}_us", None)
         if value_us is not None:
             about[name] = format_duration(value_us)
@@ -182,7 +187,7 @@ def _datasets(store: FeatureStore, obj: Definition) -> dict[str, Any]:
         {"id": d.dataset_id, "rows_from": used.origin["kind"], "table_version": used.origin.get("version")}
         for d in store.list_training_datasets(view=obj.name)
         for used in d.views
-        if used.version == obj.version
+        if (used.view, used.version) == (obj.name, obj.version)
     ]
     return {"training_datasets": lines} if lines else {}
 
@@ -209,6 +214,7 @@ def status_command(repo: str, as_json: bool) -> None:
         views = {
             _versioned(rv.view): _ranges(store, rv)
             for rv in sorted(snapshot.views.values(), key=lambda rv: (rv.view.name, rv.view.version))
+            if rv.view.is_stored
         }
         about = {
             "project": store.config.project,

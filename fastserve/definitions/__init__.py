@@ -6,6 +6,7 @@ from fastserve.definitions.entity import Entity
 from fastserve.definitions.event_source import EventSource
 from fastserve.definitions.field import Field
 from fastserve.definitions.inputs import FileInput, Input, PostgresInput
+from fastserve.definitions.on_demand import OnDemandFeatureView, RequestSource
 from fastserve.definitions.service import FeatureService, merge_refs, parse_ref
 from fastserve.definitions.source import (
     BatchSource,
@@ -17,7 +18,7 @@ from fastserve.definitions.source import (
     batch_source,
 )
 from fastserve.definitions.view import FeatureView, FeatureViewProjection
-from fastserve.definitions.written import batch_feature_view, sql_view
+from fastserve.definitions.written import batch_feature_view, on_demand_feature_view, sql_view
 
 Definition = Entity | FeatureView | FeatureService | BatchSource | PushSource | EventSource
 
@@ -35,14 +36,17 @@ __all__ = [
     "FileInput",
     "FileSource",
     "Input",
+    "OnDemandFeatureView",
     "PostgresInput",
     "PushSource",
+    "RequestSource",
     "SQLSource",
     "Source",
     "TransformSource",
     "batch_feature_view",
     "batch_source",
     "merge_refs",
+    "on_demand_feature_view",
     "parse_ref",
     "sql_view",
 ]

@@ -11,6 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 from fastserve.definitions import Definition
+from fastserve.definitions.reach import seal
 from fastserve.definitions.source import BatchSource
 from fastserve.errors import ConfigError
 
@@ -51,11 +52,13 @@ def load_definitions(repo: Path, *, exclude: tuple[str, ...] = ()) -> tuple[Defi
     )
     with _importing_from(repo):
         modules = [_import(path) for path in files]
-    found: dict[int, Definition] = {}
-    for module in modules:
-        for value in vars(module).values():
-            if isinstance(value, Definition):
-                found[id(value)] = value
+        found = {
+            id(value): value
+            for module in modules
+            for value in vars(module).values()
+            if isinstance(value, Definition)
+        }
+        seal(found.values())
     return _unique(list(found.values()))
 
 

@@ -21,6 +21,7 @@ from fastserve.definitions.event_source import EventSource
 from fastserve.definitions.field import Field
 from fastserve.definitions.freeze import freeze, frozen_tags
 from fastserve.definitions.inputs import FileInput, PostgresInput
+from fastserve.definitions.on_demand import OnDemandFeatureView, RequestSource
 from fastserve.definitions.service import FeatureService
 from fastserve.definitions.source import FileSource, PushSource, SQLSource, TransformSource
 from fastserve.definitions.view import FeatureView, FeatureViewProjection
@@ -35,12 +36,15 @@ KINDS: Final[dict[str, type]] = {
     "event_source": EventSource,
     "feature_view": FeatureView,
     "aggregated_feature_view": AggregatedFeatureView,
+    "on_demand_feature_view": OnDemandFeatureView,
     "feature_service": FeatureService,
 }
 _KIND_OF: Final = {cls: kind for kind, cls in KINDS.items()}
 _INPUTS: Final[dict[str, type]] = {"file": FileInput, "postgres": PostgresInput}
 _INPUT_KIND: Final = {cls: kind for kind, cls in _INPUTS.items()}
 _PARTS: Final = {"schema": Field, "features": FeatureViewProjection, "aggregations": Aggregation}
+_ON_DEMAND: Final[dict[str, type]] = {"view": FeatureViewProjection, "request": RequestSource}
+_ON_DEMAND_KIND: Final = {cls: kind for kind, cls in _ON_DEMAND.items()}
 _BYTES: Final = "$bytes"
 
 
@@ -61,7 +65,7 @@ def to_dict(obj: Any) -> dict[str, Any]:
             default = spec.default_factory()
         # 0 == False == 0.0: a default of another type is a value of its own.
         if value != default or (spec.name == "default" and value is not None):
-            found[spec.name] = _plain(value)
+            found[spec.name] = _on_demand(value) if spec.name == "sources" else _plain(value)
     return found
 
 
@@ -88,6 +92,10 @@ def canonical_json(obj: Definition) -> str:
 def content_hash(obj: Definition) -> str:
     """SHA-256 of kind and canonical JSON, in hex."""
     return hashlib.sha256(f"{kind_of(obj)}:{canonical_json(obj)}".encode()).hexdigest()
+
+
+def _on_demand(sources: Any) -> list[dict[str, Any]]:
+    return [{"kind": _ON_DEMAND_KIND[type(source)], **to_dict(source)} for source in sources]
 
 
 def _plain(value: Any) -> Any:
@@ -131,6 +139,8 @@ def _revive(name: str, value: Any) -> Any:
         return tuple(_build(_PARTS[name], item) for item in value)
     if name in ("source", "batch_source") and value is not None:
         return _build_kind(KINDS, value)
+    if name == "sources":
+        return tuple(_build_kind(_ON_DEMAND, item) for item in value)
     if name == "inputs" and isinstance(value, dict):
         return frozen_tags({k: _build_kind(_INPUTS, v) for k, v in value.items()})
     if name == "default":

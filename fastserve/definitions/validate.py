@@ -15,8 +15,10 @@ from fastserve.definitions.aggregated_view import AggregatedFeatureView
 from fastserve.definitions.defaults import default_problem
 from fastserve.definitions.entity import Entity
 from fastserve.definitions.event_source import EventSource
+from fastserve.definitions.on_demand import OnDemandFeatureView, columns_of
 from fastserve.definitions.service import FeatureService
 from fastserve.definitions.source import BatchSource, FileSource, PushSource, Source, SQLSource
+from fastserve.definitions.validate_on_demand import check_on_demand
 from fastserve.definitions.validate_sources import check_source
 from fastserve.definitions.validate_windows import check_aggregated, check_events
 from fastserve.definitions.view import FeatureView, FeatureViewProjection
@@ -50,6 +52,8 @@ def find_problems(objects: Sequence[Definition]) -> Iterator[Problem]:
             yield from _check_entity(where, obj)
         elif isinstance(obj, FeatureView):
             yield from _check_view(where, obj, entities)
+            if isinstance(obj, OnDemandFeatureView):
+                yield from _check_on_demand(where, obj, views, entities)
         elif isinstance(obj, FeatureService):
             yield from _check_service(where, obj, views, entities)
         else:
@@ -70,6 +74,17 @@ def join_keys_of(view: FeatureView, entities: dict[str, Entity]) -> dict[str, st
         if entity:
             keys.update(zip(entity.join_keys, entity.dtypes, strict=False))
     return dict(sorted(keys.items()))
+
+
+def columns_needed(
+    view: FeatureView, entities: dict[str, Entity], views: dict[tuple[str, int], FeatureView]
+) -> dict[str, str]:
+    """Column -> type that a view needs of a request or a spine: its join keys; of an on-demand view those of all that
+    it is computed from, and request columns."""
+    if not isinstance(view, OnDemandFeatureView):
+        return join_keys_of(view, entities)
+    found = columns_of(view, lambda v: join_keys_of(v, entities), lambda part: resolve(part, views))
+    return {column: dtype for column, dtype, _ in found}
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
@@ -172,6 +187,20 @@ def _check_source(where: str, source: Source) -> Iterator[Problem]:
         yield from check_events(where, source)
 
 
+def _check_on_demand(
+    where: str,
+    view: OnDemandFeatureView,
+    views: dict[tuple[str, int], FeatureView],
+    entities: dict[str, Entity],
+) -> Iterator[Problem]:
+    def check_part(where: str, part: FeatureViewProjection, source: FeatureView) -> Iterator[Problem]:
+        return _check_part(where, part, source, columns_needed(source, entities, views))
+
+    yield from check_on_demand(
+        where, view, lambda v: join_keys_of(v, entities), lambda part: resolve(part, views), check_part
+    )
+
+
 def _check_retention(where: str, view: FeatureView) -> Iterator[Problem]:
     """A row that may still be the answer must not be removed."""
     kept, ttl = view.retention_us, view.ttl_us
@@ -263,8 +292,9 @@ def _check_service(
                 "declare it" + did_you_mean(part.view, (n for n, _ in views)),
             )
             continue
-        yield from _check_part(where, part, view, entities)
-        yield from _check_columns(where, part, join_keys_of(view, entities), columns)
+        needed = columns_needed(view, entities, views)
+        yield from _check_part(where, part, view, needed)
+        yield from _check_columns(where, part, needed, columns)
         for feature in part.features:
             if (part.output_name, feature) in seen:
                 yield Problem(
@@ -276,7 +306,7 @@ def _check_service(
 
 
 def _check_part(
-    where: str, part: FeatureViewProjection, view: FeatureView, entities: dict[str, Entity]
+    where: str, part: FeatureViewProjection, view: FeatureView, needed: Mapping[str, str]
 ) -> Iterator[Problem]:
     if not part.features:
         yield Problem(where, f"takes no feature of view {view.name!r}", "name at least one, or drop the view")
@@ -289,24 +319,23 @@ def _check_part(
                 f"view {view.name!r} has no feature {feature!r}",
                 "name one of its features" + did_you_mean(feature, view.feature_names),
             )
-    join_keys = join_keys_of(view, entities)
     for key in part.join_key_map:
-        if key not in join_keys:
+        if key not in needed:
             yield Problem(
                 where,
                 f"join_key_map names {key!r}, which is no join key of {view.name!r}",
-                f"its join keys are {', '.join(join_keys) or 'none'}",
+                f"its join keys are {', '.join(needed) or 'none'}",
             )
 
 
 def _check_columns(
     where: str,
     part: FeatureViewProjection,
-    join_keys: Mapping[str, str],
+    needed: Mapping[str, str],
     columns: dict[str, tuple[str, str]],
 ) -> Iterator[Problem]:
     """A column of the request has one type. `columns`: column -> (type, view that reads it so), filled here."""
-    for key, dtype in join_keys.items():
+    for key, dtype in needed.items():
         column = part.join_key_map.get(key, key)
         other, view = columns.setdefault(column, (dtype, part.output_name))
         if other != dtype:

@@ -84,6 +84,11 @@ class FeatureView:
         )
 
     @property
+    def is_stored(self) -> bool:
+        """Whether it has rows of its own; those of an on-demand view are computed when they are asked for."""
+        return True
+
+    @property
     def feature_names(self) -> tuple[str, ...]:
         """The features' names in schema order."""
         return tuple(f.name for f in self.schema)

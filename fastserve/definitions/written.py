@@ -1,15 +1,16 @@
-"""Views written as functions: one that gives a query, or one that makes the rows itself."""
+"""Views written as functions: one that gives a query, makes the rows itself, or computes features when asked."""
 
 from __future__ import annotations
 
-import ast
 import inspect
-import textwrap
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fastserve.definitions.field import Field
 from fastserve.definitions.inputs import Input
+from fastserve.definitions.on_demand import ARGUMENTS, Given, OnDemandFeatureView
+from fastserve.definitions.reach import function_text, reached_text
 from fastserve.definitions.source import RUN_TIMES, FileSource, SQLSource, TransformSource
 from fastserve.definitions.view import FeatureView
 
@@ -68,7 +69,7 @@ def batch_feature_view(
         named = inspect.signature(function).parameters
         source = TransformSource(
             f"{function.__module__}:{function.__name__}",
-            _text(function),
+            function_text(function),
             inputs,
             timestamp_field,
             created_timestamp_column,
@@ -80,16 +81,42 @@ def batch_feature_view(
     return declare
 
 
+def on_demand_feature_view(
+    *, sources: Sequence[Given], schema: Sequence[Field], **view: Any
+) -> Callable[[Callable[..., Any]], OnDemandFeatureView]:
+    """A view of a function's name that computes its features whenever they are asked for: ``def f(inputs) -> dict``.
+
+    The function gets a dict of columns, one value for each row asked for, and gives a dict of as many columns as
+    `schema` names. It must treat each row by itself. It runs on a server's batches and on training rows alike. Where
+    an input is null the features are null, and the function is not asked, unless it has an argument ``valid``: then
+    that is a dict of bool arrays, and the function is told of every row. With an argument ``at`` it gets the time that
+    each row is asked for, datetime64[us]. docs/on-demand.md says all of it.
+
+    Args:
+        sources: views, projections, references (``"view:feature"``) and RequestSources; on-demand views too.
+        schema: the features it gives.
+        view: ``name``, ``version``, ``budget`` (how long a call on a server should take at most, ``"5ms"``),
+            ``description`` (by default the docstring), ``tags``, ``owner``.
+    """
+
+    def declare(function: Callable[..., Any]) -> OnDemandFeatureView:
+        named = inspect.signature(function).parameters
+        options = {"name": function.__name__, "description": inspect.getdoc(function) or "", **view}
+        return OnDemandFeatureView(
+            sources=sources,
+            schema=schema,
+            function=f"{function.__module__}:{function.__qualname__}",
+            code=reached_text(function),
+            arguments=[name for name in ARGUMENTS if name in named],
+            call=function,
+            **options,
+        )
+
+    return declare
+
+
 def _view(
     function: Callable[..., Any], source: SQLSource | TransformSource, view: dict[str, Any]
 ) -> FeatureView:
     options = {"name": function.__name__, "description": inspect.getdoc(function) or "", **view}
     return FeatureView(source=source, **options)
-
-
-def _text(function: Callable[..., Any]) -> str:
-    """The function as it is written, from its ``def`` on."""
-    text = textwrap.dedent(inspect.getsource(function))
-    first = ast.parse(text).body[0]
-    lines = text.splitlines()[first.lineno - 1 :]
-    return "\n".join(line.rstrip() for line in lines).strip() + "\n"

@@ -56,7 +56,9 @@ def materialize_args(
         RequestError: a view without files, none at all, a start after the end, or an incremental run with a start.
     """
     for name in views:
-        if batch_source(find_view(snapshot, name, where).view.source) is None:
+        registered = find_view(snapshot, name, where)
+        registered.check_stored(where)
+        if batch_source(registered.view.source) is None:
             raise RequestError(
                 f"view {name!r} has no batch source, so there is nothing to materialize",
                 where=where,

@@ -97,12 +97,12 @@ def _array(name: str, values: Any) -> Any:
     except (TypeError, ValueError, OverflowError) as error:  # pyarrow's errors are among them
         raise InvalidDataError(
             f"the values have no one type: {str(error).splitlines()[0]}",
-            where=f"column {name!r}, row {_first_bad(values, make)}",
+            where=f"column {name!r}, row {first_bad(values, make)}",
             hint="give all values of the column one type, or null",
         ) from None
 
 
-def _first_bad(values: Any, make: Callable[[Any], pa.Array]) -> int:
+def first_bad(values: Any, make: Callable[[Any], pa.Array]) -> int:
     """The first row up to which the values do not make an array, by halving."""
     low, high = 0, len(values)
     while high - low > 1:

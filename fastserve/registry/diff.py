@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,6 +16,7 @@ from fastserve.definitions import (
     FeatureViewProjection,
     Field,
     FileSource,
+    OnDemandFeatureView,
     PushSource,
     Source,
 )
@@ -45,6 +47,8 @@ def flatten(obj: Definition) -> dict[str, Any]:
     if isinstance(obj, Entity):
         for key, dtype in zip(obj.join_keys, obj.dtypes, strict=False):
             flat[f"join key {key}"] = dtype
+    elif isinstance(obj, OnDemandFeatureView):
+        flat |= _on_demand(obj)
     elif isinstance(obj, FeatureView):
         flat |= _view(obj)
     elif isinstance(obj, FeatureService):
@@ -80,13 +84,29 @@ def _reordered(old: Definition, new: Definition) -> list[AttributeChange]:
     return [AttributeChange(what, list(before), list(after))] if same else []
 
 
-def _view(view: FeatureView) -> dict[str, Any]:
-    flat: dict[str, Any] = {"entities": list(view.entities)}
+def _on_demand(view: OnDemandFeatureView) -> dict[str, Any]:
+    flat = _fields(view)
+    flat["sources"] = [ref_text(part) for part in view.views]
+    flat |= {f"request column {field.name}": field.dtype for field in view.request}
+    flat["function"] = view.function
+    flat["code"] = hashlib.sha256(view.code.encode()).hexdigest()[:12]
+    flat["arguments"] = list(view.arguments)
+    flat["budget"] = format_duration(view.budget_us)
+    return flat
+
+
+def _fields(view: FeatureView) -> dict[str, Any]:
+    flat: dict[str, Any] = {}
     for field in view.schema:
         flat[f"feature {field.name}"] = f"{field.dtype}, {default_text(field)}"
         if field.description:
             flat[f"feature {field.name} description"] = field.description
         flat |= {f"feature {field.name} tag {tag}": value for tag, value in field.tags.items()}
+    return flat
+
+
+def _view(view: FeatureView) -> dict[str, Any]:
+    flat: dict[str, Any] = {"entities": list(view.entities), **_fields(view)}
     if isinstance(view, AggregatedFeatureView):
         for aggregation in view.aggregations:
             for name, window in aggregation.features():

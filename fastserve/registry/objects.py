@@ -19,7 +19,7 @@ from fastserve.registry.datasets import read_pins
 from fastserve.registry.online_ids import read_live
 from fastserve.registry.plan import Change, Plan, Revision
 from fastserve.registry.schema import layouts, objects, projects, revisions, views
-from fastserve.registry.snapshot import RegisteredView, Snapshot, fields_of
+from fastserve.registry.snapshot import RegisteredView, Snapshot, fields_of, with_sources
 from fastserve.timeutil import now_us
 from fastserve.types import parse_dtype
 
@@ -155,7 +155,7 @@ def _snapshot(
         project=project,
         revision=revision,
         entities=MappingProxyType(entities),
-        views=MappingProxyType(registered),
+        views=MappingProxyType(with_sources(registered)),
         services=_named(o for o in found if isinstance(o, FeatureService)),
         push_sources=_named(o for o in found if isinstance(o, PushSource)),
         event_sources=_named(o for o in found if isinstance(o, EventSource)),

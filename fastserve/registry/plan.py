@@ -17,6 +17,7 @@ _WORDS: Final = {
     "event_source": "event source",
     "feature_view": "feature view",
     "aggregated_feature_view": "aggregated feature view",
+    "on_demand_feature_view": "on-demand feature view",
     "feature_service": "feature service",
 }
 

@@ -16,6 +16,7 @@ from fastserve.definitions import (
     EventSource,
     FeatureService,
     FeatureView,
+    OnDemandFeatureView,
     PushSource,
 )
 from fastserve.definitions.serde import canonical_json, kind_of
@@ -217,12 +218,17 @@ def _create_notes(current: Snapshot, new: Definition) -> Iterator[str]:
 
 
 def _retire_notes(old: Definition) -> Iterator[str]:
-    if isinstance(old, FeatureView):
+    if isinstance(old, OnDemandFeatureView):
+        yield "no longer served"
+    elif isinstance(old, FeatureView):
         yield "no longer served or materialized; applied again, it starts empty under a new view id"
 
 
 def _update_notes(registered: RegisteredView, new: FeatureView) -> Iterator[str]:
     old = registered.view
+    if isinstance(old, OnDemandFeatureView) and isinstance(new, OnDemandFeatureView):
+        yield from _function_notes(old, new)
+        return
     if fields_of(old) != fields_of(new):
         yield _layout_note(registered, new)
     for field in new.schema:
@@ -237,6 +243,14 @@ def _update_notes(registered: RegisteredView, new: FeatureView) -> Iterator[str]
         yield "online off: rows already online stay; materialization no longer refreshes them"
     if new.online and not old.online:
         yield "online on: empty until the next materialization"
+
+
+def _function_notes(old: OnDemandFeatureView, new: OnDemandFeatureView) -> Iterator[str]:
+    if (old.function, old.code, old.sources) != (new.function, new.code, new.sources):
+        yield (
+            "computed in another way from now on, in training sets too: a new version would keep both; servers "
+            "answer UNAVAILABLE until they have this repo"
+        )
 
 
 def _layout_note(registered: RegisteredView, new: FeatureView) -> str:

@@ -15,9 +15,10 @@ from fastserve.definitions import (
     FeatureService,
     FeatureView,
     FeatureViewProjection,
+    OnDemandFeatureView,
     PushSource,
 )
-from fastserve.errors import RegistryError, SchemaMismatchError, UnknownObjectError
+from fastserve.errors import RegistryError, RequestError, SchemaMismatchError, UnknownObjectError
 from fastserve.types import DType, parse_dtype
 
 
@@ -31,6 +32,7 @@ class RegisteredView:
         join_keys: join key name -> type, sorted by name: the canonical key order.
         layouts: every layout so far, by ascending layout id; old rows are read by the old ones.
         row_set: the online id of the row set that is served, where it is not the first; see `at`.
+        sources: of an on-demand view, what it is computed from: projections with the views they mean.
     """
 
     view: FeatureView
@@ -38,6 +40,7 @@ class RegisteredView:
     join_keys: Mapping[str, str]
     layouts: tuple[Layout, ...]
     row_set: int | None = None
+    sources: tuple[tuple[FeatureViewProjection, RegisteredView], ...] = ()
 
     @property
     def online_id(self) -> int:
@@ -59,6 +62,26 @@ class RegisteredView:
         raise RegistryError(
             f"view id {self.view_id} has no layout for its schema", where=f"FeatureView {self.view.name!r}"
         )
+
+    def check_stored(self, where: str = "") -> None:
+        """Raise RequestError for a view without rows of its own, of which something is asked that is done with rows."""
+        if not self.view.is_stored:
+            raise RequestError(
+                f"on-demand view {self.view.name!r} has no rows: they are computed when they are asked for",
+                where=where,
+                hint="name the views that it is computed from",
+            )
+
+    @cached_property
+    def needs(self) -> Mapping[str, str]:
+        """Column -> type that the view needs of a request or a spine: its join keys in canonical order; an on-demand
+        view those columns that its sources need, and its request columns."""
+        if not isinstance(self.view, OnDemandFeatureView):
+            return self.join_keys
+        found: dict[str, str] = {}
+        for part, source in self.sources:
+            found |= {part.join_key_map.get(name, name): dtype for name, dtype in source.needs.items()}
+        return MappingProxyType(found | {field.name: field.dtype for field in self.view.request})
 
     @cached_property
     def defaults(self) -> Mapping[str, object]:
@@ -155,8 +178,8 @@ class Snapshot:
         return replace(self, views=MappingProxyType(views))
 
     def online_ids(self) -> dict[int, int]:
-        """View id -> online id of every view, as far as is known here."""
-        return {rv.view_id: rv.online_id for rv in self.views.values()}
+        """View id -> online id of every view that has rows, as far as is known here."""
+        return {rv.view_id: rv.online_id for rv in self.views.values() if rv.view.is_stored}
 
     def versions(self, name: str) -> tuple[int, ...]:
         """The versions of a view, ascending; none for an unknown view."""
@@ -200,8 +223,8 @@ class Snapshot:
         return found
 
     def key_columns(self) -> dict[str, str]:
-        """Join key -> type over all views, and the columns that services map them to."""
-        found = {k: t for rv in self.views.values() for k, t in rv.join_keys.items()}
+        """Join key or request column -> type over all views, and the columns that services map them to."""
+        found = {k: t for rv in self.views.values() for k, t in rv.needs.items()}
         for service in self.services.values():
             for part in service.features:
                 for key, column in part.join_key_map.items():
@@ -220,6 +243,26 @@ class Snapshot:
         for name, version in sorted(self.views):
             found.setdefault(name, []).append(version)
         return {name: tuple(versions) for name, versions in found.items()}
+
+
+def with_sources(
+    views: Mapping[tuple[str, int], RegisteredView],
+) -> dict[tuple[str, int], RegisteredView]:
+    """The views, on-demand ones with their sources."""
+    newest: dict[str, int] = {}
+    for name, version in views:
+        newest[name] = max(newest.get(name, 0), version)
+    made: dict[tuple[str, int], RegisteredView] = {}
+
+    def of(key: tuple[str, int]) -> RegisteredView:
+        if key not in made:
+            rv = views[key]
+            parts = rv.view.views if isinstance(rv.view, OnDemandFeatureView) else ()
+            sources = tuple((p, of((p.view, p.version or newest[p.view]))) for p in parts)
+            made[key] = replace(rv, sources=sources) if sources else rv
+        return made[key]
+
+    return {key: of(key) for key in views}
 
 
 def fields_of(view: FeatureView) -> tuple[tuple[str, ...], tuple[DType, ...]]:

@@ -17,6 +17,7 @@ import random
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from pathlib import Path
 from typing import Final, TypeAlias
 
 from fastserve.definitions import merge_refs
@@ -24,7 +25,9 @@ from fastserve.errors import FastserveError, RegistryError, StoreError
 from fastserve.online import OnlineStore
 from fastserve.online.live import SURE_US, look
 from fastserve.registry import Registry, Snapshot
-from fastserve.serving.plan import ReadPlan, compile_plan
+from fastserve.serving.compile import compile_plan
+from fastserve.serving.computing import Computing
+from fastserve.serving.plan import ReadPlan
 from fastserve.timeutil import now_us
 
 log = logging.getLogger(__name__)
@@ -41,14 +44,18 @@ class Catalog:
 
     Args:
         registry: where definitions are.
+        repo: the directory whose files hold the functions of on-demand views; None for none.
 
     Attributes:
+        computing: of on-demand views.
         current: the snapshot that is served, and its plans; replaced in one assignment.
     """
 
-    def __init__(self, registry: Registry) -> None:
+    def __init__(self, registry: Registry, repo: Path | None = None) -> None:
         self._registry = registry
+        self.computing = Computing(repo)
         self.current: tuple[Snapshot, Plans] = (registry.snapshot(), OrderedDict())
+        self._prepare(self.snapshot)
         self.stale_since_us: int | None = None
         self._watcher: asyncio.Task[None] | None = None
         self._data_version: int | None = None  # of the registry, when its revision was asked for
@@ -70,6 +77,9 @@ class Catalog:
         plan = plans.get((service, features, full_feature_names))
         return plan or self._compiled(snapshot, plans, service, features, full_feature_names)
 
+    def _prepare(self, snapshot: Snapshot) -> None:
+        self.computing.prepare(rv.view for rv in snapshot.views.values())
+
     def warm(self) -> None:
         """Compile the plans of the services now, rather than at their first requests."""
         self._warm(*self.current)
@@ -81,12 +91,22 @@ class Catalog:
             except FastserveError as error:  # whoever asks for it is told why
                 log.warning("service %s: %s", name, error)
 
-    @staticmethod
     def _compiled(
-        snapshot: Snapshot, plans: Plans, service: str, features: tuple[str, ...], full_feature_names: bool
+        self,
+        snapshot: Snapshot,
+        plans: Plans,
+        service: str,
+        features: tuple[str, ...],
+        full_feature_names: bool,
     ) -> ReadPlan:
         parts = snapshot.service(service).features if service else merge_refs(features)
-        plan = compile_plan(snapshot, parts, service=service, full_feature_names=full_feature_names)
+        plan = compile_plan(
+            snapshot,
+            parts,
+            service=service,
+            full_feature_names=full_feature_names,
+            computing=self.computing,
+        )
         plans[service, features, full_feature_names] = plan
         if len(plans) > MAX_PLANS:
             plans.popitem(last=False)
@@ -106,6 +126,7 @@ class Catalog:
 
     def _take(self, snapshot: Snapshot) -> None:
         plans = Plans()
+        self._prepare(snapshot)
         self._warm(snapshot, plans)
         self.current = (snapshot, plans)
 

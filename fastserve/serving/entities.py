@@ -21,8 +21,11 @@ def check_columns(plan: ReadPlan, entities: Mapping[str, Sequence[Any]]) -> int:
     for name in plan.entity_columns:
         if name not in entities:
             raise missing_column(name, plan)
+    for name in plan.request_columns:
+        if name not in entities:
+            raise missing_column(name, plan)
     for name in entities:
-        if name not in plan.entity_columns:
+        if name not in plan.entity_columns and name not in plan.request_columns:
             raise unknown_column(name, plan)
     lengths = {name: len(column) for name, column in entities.items()}
     n = next(iter(lengths.values()), 1)
@@ -39,14 +42,16 @@ def check_columns(plan: ReadPlan, entities: Mapping[str, Sequence[Any]]) -> int:
 
 def missing_column(name: str, plan: ReadPlan, where: str = "$.entities") -> InvalidEntityError:
     """The error for a column that the features need and the request lacks."""
-    hint = f"these features need {_listed(plan.entity_columns)}"
-    return InvalidEntityError(f"entity column {name!r} is missing", where=where, hint=hint)
+    hint = f"these features need {_listed({**plan.entity_columns, **plan.request_columns})}"
+    kind = "entity" if name in plan.entity_columns else "request"
+    return InvalidEntityError(f"{kind} column {name!r} is missing", where=where, hint=hint)
 
 
 def unknown_column(name: str, plan: ReadPlan, where: str = "$.entities") -> UnknownObjectError:
-    """The error for a column that none of the features has as a key."""
-    if plan.entity_columns:
-        return UnknownObjectError.of("entity column", name, plan.entity_columns, where=where)
+    """The error for a column that none of the features needs."""
+    known = {**plan.entity_columns, **plan.request_columns}
+    if known:
+        return UnknownObjectError.of("entity column", name, known, where=where)
     return UnknownObjectError(
         f"unknown entity column {name!r}",
         where=where,

@@ -110,16 +110,18 @@ def views_of(snapshot: Snapshot, push_source: str) -> list[RegisteredView]:
 
 
 def view_named(snapshot: Snapshot, name: str) -> RegisteredView:
-    """A view by `name`, its newest version, or by `name@v2`.
+    """A stored view by `name`, its newest version, or by `name@v2`.
 
     Raises:
         UnknownObjectError: there is none.
-        RequestError: the version is no number.
+        RequestError: the version is no number, or the view is computed on demand.
     """
     view, at, version = name.partition("@v")
     if at and not (version.isascii() and version.isdecimal() and len(version) < 10):
         raise RequestError(f"{name!r} is not a view or view@v2")
-    return snapshot.view(view, int(version) if at else None)
+    found = snapshot.view(view, int(version) if at else None)
+    found.check_stored()
+    return found
 
 
 class Pusher:

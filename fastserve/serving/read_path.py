@@ -146,6 +146,8 @@ class ReadPath:
         """
         n = check_columns(plan, entities)
         batch = self.encode(plan, entities, n)
+        if plan.derivation is not None:
+            finish = plan.derivation.finishing(finish, plan, entities, n)
         found = self.at_once(plan, batch, n)
         return self.fetch(plan, batch, n, finish, deadline_us) if found is None else finish(found)
 
@@ -172,7 +174,8 @@ class ReadPath:
             return Found(plan, n, batch, self.now(), self.blocked)
         cache = self.cache
         if cache is None or cache.look_up(plan, batch, n, time.monotonic_ns() // 1_000):
-            return None
+            if plan.reads:
+                return None
         return Found(plan, n, batch, self.now())
 
     def fetch(

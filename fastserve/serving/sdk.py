@@ -18,7 +18,8 @@ from fastserve.errors import InvalidEntityError, RequestError
 from fastserve.online import open_store
 from fastserve.online.live import look
 from fastserve.registry import RegisteredView, Registry, Snapshot
-from fastserve.serving.plan import compile_plan
+from fastserve.serving.compile import compile_plan
+from fastserve.serving.computing import Computing
 from fastserve.serving.push import TARGETS, Pusher, PushLimits, PushResult
 from fastserve.serving.read_path import FeatureBatch, ReadPath, decode_columns
 from fastserve.timeutil import format_timestamp, now_us
@@ -80,7 +81,7 @@ class OnlineFeatures:
 
 
 def read_once(
-    online_store: str,
+    config: Config,
     snapshot: Snapshot,
     projections: Sequence[FeatureViewProjection],
     entity_rows: Any,
@@ -94,14 +95,20 @@ def read_once(
     Raises:
         InvalidEntityError, UnknownObjectError, RequestError: as ReadPath.read and compile_plan.
     """
-    options: dict[str, Any] = {"service": service, "full_feature_names": full_feature_names}
+    computing = Computing(config.repo)
+    computing.prepare(rv.view for _, rv in snapshot.resolve(projections))
+    options: dict[str, Any] = {
+        "service": service,
+        "full_feature_names": full_feature_names,
+        "computing": computing,
+    }
     compile_plan(
         snapshot, projections, **options
     )  # what is wrong with the request is said before the store is opened
     entities = to_columns(entity_rows)
 
     async def read() -> FeatureBatch:
-        store = open_store(online_store, read_only=True)
+        store = open_store(config.online_store, read_only=True)
         try:
             found = await look(store, snapshot.online_ids())
             serving = snapshot.serving({view_id: sets.live for view_id, sets in found.items()})

@@ -21,9 +21,10 @@ from fastserve.registry import RegisteredView, Snapshot, TrainingDataset, UsedVi
 from fastserve.timeutil import format_timestamp, now_us, parse_timestamp
 from materializer.datasets.content import file_hash, keep_spine, table_hash, write_hashed
 from materializer.datasets.manifest import DATA, SPINE, DatasetManifest, installed, read_manifest, software
-from materializer.datasets.origins import Origin, Recorder
+from materializer.datasets.origins import Origin, Recorder, computed
 from materializer.datasets.stage import publish, staging
 from materializer.engine import Engine
+from materializer.on_demand import views_of
 from materializer.pit.spine import Spine, to_spine
 from materializer.progress import Watch, unwatched
 from materializer.shards.opening import open_shards
@@ -91,8 +92,8 @@ class _Asked:
         return cls(asked, snapshot.resolve(asked))
 
     def views(self) -> dict[int, RegisteredView]:
-        """View id -> view, each once, in the order first asked."""
-        return {rv.view_id: rv for _, rv in self.parts}
+        """View id -> view of all that is read or computed, each once, in the order first asked."""
+        return views_of(self.parts)
 
     def to_json(self) -> tuple[dict[str, Any], ...]:
         """The manifest's `features`: projections with the version each read."""
@@ -139,6 +140,7 @@ def create(
                 kept,
                 asked.parts,
                 recorder,
+                repo=config.repo,
                 full_feature_names=request.full_feature_names,
                 cutoff=cutoff,
                 timestamp_column=request.timestamp_column,
@@ -266,7 +268,7 @@ def _manifest(
         full_feature_names=request.full_feature_names,
         output_names=tuple(made.features),
         schema_fingerprint=schema_fingerprint(fields),
-        views=tuple(_used(rv, origins[rv.view_id]) for rv in asked.views().values()),
+        views=tuple(_used(rv, origins.get(rv.view_id) or computed(rv)) for rv in asked.views().values()),
         timestamp_column=request.timestamp_column,
         cutoff=format_timestamp(cutoff) if isinstance(cutoff, int) else cutoff,
         allow_incomplete=request.allow_incomplete,
@@ -313,13 +315,14 @@ def record_of(manifest: DatasetManifest, config: Config, folder: Path) -> Traini
     )
 
 
-def remake(spine: pa.Table, manifest: DatasetManifest, parts: Any, reader: Any) -> pa.Table:
+def remake(spine: pa.Table, manifest: DatasetManifest, parts: Any, reader: Any, repo: Path) -> pa.Table:
     """The data set's table again, from recorded labels, projections and rows."""
     cutoff = manifest.cutoff
     made = join_features(
         Spine(spine),
         parts,
         reader,
+        repo=repo,
         full_feature_names=manifest.full_feature_names,
         cutoff=cutoff if cutoff in (None, "label_time") else parse_timestamp(cutoff),
         timestamp_column=manifest.timestamp_column,

@@ -17,8 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from fastserve.config import Config
-from fastserve.definitions import BatchSource, FileSource, SQLSource, TransformSource, batch_source
-from fastserve.errors import InvalidDataError
+from fastserve.definitions import (
+    BatchSource,
+    FileSource,
+    OnDemandFeatureView,
+    SQLSource,
+    TransformSource,
+    batch_source,
+)
+from fastserve.errors import ConfigError, InvalidDataError
 from fastserve.offline.delta import OfflineTable, table_state, why_unreadable
 from fastserve.offline.files import ListedFile, delta_uri, list_files
 from fastserve.offline.history import History, visible_range
@@ -27,6 +34,7 @@ from fastserve.offline.pieces import Piece, source_pieces, table_pieces
 from fastserve.offline.source import open_source
 from fastserve.offline.times import uses_as_of
 from fastserve.offline.window import Window
+from fastserve.on_demand.functions import Functions
 from materializer.datasets.noted import (
     InputOrigin,
     NotedInputs,
@@ -41,7 +49,7 @@ if TYPE_CHECKING:
     from fastserve.registry import RegisteredView
 
 Ints = npt.NDArray[np.int64]
-Kind = Literal["offline_table", "delta_source", "files", "query", "transform", "nothing"]
+Kind = Literal["offline_table", "delta_source", "files", "query", "transform", "on_demand", "nothing"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,13 +57,13 @@ class Origin:
     """Where the rows of one view came from.
 
     Attributes:
-        kind: ``nothing`` is an offline table that no row was ever written to.
-        uri: the table's, or the source's path as declared.
+        kind: ``nothing`` is an offline table that no row was ever written to; ``on_demand`` is an on-demand view.
+        uri: the table's, or the source's path as declared, or the function.
         source: the source's name; '' for the offline table.
         version, table_id: of a Delta table.
         pushed_version, pushed_table_id: of the offline table with pushed rows, which are read beside a source.
         files: of a source of files, by ascending path.
-        code_sha256: of the text of a query or transform.
+        code_sha256: of the text of a query, a transform or an on-demand view's function.
         as_of_us: the present it was asked for, microseconds UTC, if its answer may depend on it.
         inputs: of a query or transform, in the order declared.
         incomplete: how far the backfill of the dates was that labels see, if it was not complete: ``3 of 12 dates``.
@@ -85,6 +93,13 @@ class Origin:
         files = tuple(SourceFile(**file) for file in data.get("files", ()))
         inputs = tuple(InputOrigin.from_dict(one) for one in data.get("inputs", ()))
         return cls(**{**data, "files": files, "inputs": inputs})
+
+
+def computed(rv: RegisteredView) -> Origin:
+    """Of an on-demand view: no rows, but a function."""
+    assert isinstance(rv.view, OnDemandFeatureView)
+    digest = hashlib.sha256(rv.view.code.encode()).hexdigest()
+    return Origin(kind="on_demand", uri=rv.view.function, code_sha256=digest)
 
 
 class Recorder:
@@ -246,6 +261,9 @@ def origin_pieces(
 
 def troubles(origin: Origin, rv: RegisteredView, config: Config) -> Iterator[Trouble]:
     """What keeps the rows of an origin from being read again as they were; nothing when all is there."""
+    if isinstance(rv.view, OnDemandFeatureView):
+        yield from _function_troubles(rv.view, config)
+        return
     table = OfflineTable(config.offline_store, config.project, rv).uri
     tables = [(table, origin.pushed_version, origin.pushed_table_id)]
     if origin.kind == "offline_table":
@@ -262,6 +280,15 @@ def troubles(origin: Origin, rv: RegisteredView, config: Config) -> Iterator[Tro
         yield from files_troubles(files, origin.files, config.repo, where)
     elif isinstance(source, (SQLSource, TransformSource)):
         yield from input_troubles(origin.inputs, source, config.repo, where)
+
+
+def _function_troubles(view: OnDemandFeatureView, config: Config) -> Iterator[Trouble]:
+    functions = Functions(config.repo)
+    functions.prepare([view])
+    try:
+        functions.of(view)
+    except ConfigError as error:
+        yield Trouble("source", error.where, error.message, fatal=True)
 
 
 def _view(rv: RegisteredView) -> str:

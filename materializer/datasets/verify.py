@@ -25,6 +25,7 @@ from materializer.datasets.manifest import DATA, SPINE, DatasetManifest, install
 from materializer.datasets.opened import Dataset, open_dataset
 from materializer.datasets.origins import Origin, Replay, troubles
 from materializer.datasets.report import Finding, Report
+from materializer.on_demand import views_of
 
 if TYPE_CHECKING:
     from fastserve.registry import Registry
@@ -50,7 +51,7 @@ def verify(config: Config, registry: Registry, dataset: str | Path) -> Report:
     notes += _moved_on(registry, manifest)
     if gone:
         return _report(manifest, [*findings, *gone], notes, fatal=True)
-    views = {rv.view_id: rv for _, rv in parts}
+    views = views_of(parts)
     origins = {v["view_id"]: Origin.from_dict(v["origin"]) for v in manifest.views}
     fatal = False
     for view_id, rv in views.items():
@@ -62,7 +63,7 @@ def verify(config: Config, registry: Registry, dataset: str | Path) -> Report:
         fatal = True
     elif not fatal:
         replay = Replay(origins, config)
-        remade = list(_remade(opened, spine, parts, replay))
+        remade = list(_remade(opened, spine, parts, replay, config.repo))
         findings += [Finding(t.kind, t.where, t.message) for t in dict.fromkeys(replay.troubles)] + remade
     return _report(manifest, findings, notes, fatal=fatal)
 
@@ -188,10 +189,10 @@ def _software_notes(manifest: DatasetManifest) -> list[str]:
 # ---- making it again -----------------------------------------------------------------------------
 
 
-def _remade(opened: Dataset, spine: pa.Table, parts: Parts, reader: Replay) -> Iterator[Finding]:
+def _remade(opened: Dataset, spine: pa.Table, parts: Parts, reader: Replay, repo: Path) -> Iterator[Finding]:
     manifest = opened.manifest
     try:
-        table = remake(spine, manifest, parts, reader)
+        table = remake(spine, manifest, parts, reader, repo)
     except FastserveError as error:
         yield Finding("source", error.where, f"its rows no longer make the data set: {error.message}")
         return

@@ -42,7 +42,7 @@ from materializer.reconcile.shards import Shards
 from materializer.reconcile.tally import Tally
 from materializer.reconcile.truth import Truth, moved_on
 from materializer.run import off_loop
-from materializer.select import find_view, name_of
+from materializer.select import name_of, stored_view
 from materializer.stop import Stop, told_in
 from materializer.write import new_event_loop
 
@@ -88,7 +88,7 @@ def choose(config: Config, snapshot: Snapshot, names: Sequence[str]) -> list[Reg
         UnknownObjectError: no such view or version.
     """
     if names:
-        return list({rv.view_id: rv for rv in (find_view(snapshot, name) for name in names)}.values())
+        return list({rv.view_id: rv for rv in (stored_view(snapshot, name) for name in names)}.values())
     online = [snapshot.views[key] for key in sorted(snapshot.views) if snapshot.views[key].view.online]
     return [
         rv

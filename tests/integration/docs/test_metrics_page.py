@@ -17,6 +17,16 @@ PAGE = (Path(__file__).resolve().parents[3] / "docs" / "metrics.md").read_text()
 ROW = re.compile(r"^\| `((?:fastserve|process|python)_\w+)(?:\{([\w,]+)\})?` \| (\w+) \|", re.MULTILINE)
 ALERT = re.compile(r"^\| [^|`]+ \| `([^`]+)` \|", re.MULTILINE)
 
+ON_DEMAND = """
+from fastserve import FeatureService, Field, RequestSource, on_demand_feature_view
+
+@on_demand_feature_view(sources=[RequestSource("r", [Field("a", "int64")])], schema=[Field("b", "int64")])
+def doubled(inputs):
+    return {"b": inputs["a"] * 2}
+
+service = FeatureService("doubling", [doubled])
+"""
+
 
 def documented(heading: str) -> dict[str, tuple[str, frozenset[str]]]:
     """Name -> (type, labels) of the table under a heading."""
@@ -52,9 +62,11 @@ def repo(tmp_path_factory: pytest.TempPathFactory, redis: RedisServer) -> Path:
     folder = make_repo(tmp_path_factory.mktemp("metrics") / "repo")
     with (folder / "fastserve.toml").open("a") as settings:
         settings.write(f'online_store = "{redis.url}"\n')
+    (folder / "on_demand.py").write_text(ON_DEMAND)
     with FeatureStore(folder) as store:
         store.materialize_incremental(["v0"])
         assert store.reconcile(["v0"]).ok
+        store.apply()
     return folder
 
 

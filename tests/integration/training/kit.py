@@ -63,6 +63,13 @@ class Repo:
         self.store = FeatureStore(folder)
         self.objects: list[Any] = []
 
+    @classmethod
+    def of(cls, store: FeatureStore) -> Repo:
+        """A repo that is there, with definitions of its own."""
+        made = object.__new__(cls)
+        made.folder, made.store, made.objects = store.config.repo, store, []
+        return made
+
     def view(
         self, name: str, table: pa.Table, schema: Sequence[Field], *, backend: str = "parquet", **options: Any
     ) -> FeatureView:

@@ -74,3 +74,32 @@ def test_abandoning_is_remembered(batch):
     assert not one.abandoned
     one.abandon()
     assert one.abandoned
+
+
+def test_rows_are_taken_from_other_batches_where_they_lie(batch):
+    one, other = batch.ReadBatch([b"a", b"b", b"c"]), batch.ReadBatch([b"d"])
+    one.fill([b"1", None, b"3"], 5)
+    other.fill([b"4"], 6)
+    made = batch.ReadBatch([b"z"])
+    made.take(one, 1, 3)
+    made.take(other, 0, 1)
+    made.take(batch.ReadBatch([b"e"]), 0, 1)
+    del one, other
+    assert made.keys() == [b"z", b"b", b"c", b"d", b"e"]
+    assert made.rows() == [None, None, b"3", b"4", None] and made.missing == 2
+    assert made.states() == [UNKNOWN, ABSENT, FOUND, FOUND, UNKNOWN]
+    assert made.missing_keys() == [b"z", b"e"] and made.fetched_us() == [0, 5, 5, 6, 0]
+    with pytest.raises(IndexError):
+        made.take(batch.ReadBatch([b"e"]), 0, 2)
+    with pytest.raises(IndexError):
+        made.take(batch.ReadBatch([b"e"]), -1, 1)
+
+
+def test_rows_can_be_forgotten(batch):
+    one = batch.ReadBatch([b"a", b"b", b"c"])
+    one.fill([b"1", None, b"3"], 5)
+    one.forget([0, 1, 0])
+    assert one.missing == 2 and one.rows() == [None, None, b"3"]
+    assert one.states() == [UNKNOWN, UNKNOWN, FOUND]
+    with pytest.raises(IndexError):
+        one.forget([3])

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fastserve import Entity, FeatureService, FeatureView, Field, FileSource, PushSource
-from fastserve.definitions import Definition, FeatureViewProjection
+from fastserve import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, RequestSource
+from fastserve.definitions import Definition, FeatureViewProjection, OnDemandFeatureView
 from fastserve.definitions.serde import canonical_json, content_hash, from_dict, kind_of, to_dict
 from fastserve.errors import RegistryError
 
@@ -56,7 +56,20 @@ PARTS = st.builds(
     join_key_map=st.dictionaries(NAMES, NAMES, max_size=2),
 )
 SERVICES = st.builds(FeatureService, name=NAMES, features=st.lists(PARTS, max_size=3), **ABOUT)
-ANY = ENTITIES | FILES | PUSHES | VIEWS | SERVICES
+REQUESTS = st.builds(RequestSource, name=NAMES, schema=st.lists(FIELDS, max_size=3), description=TEXT)
+ON_DEMAND = st.builds(
+    OnDemandFeatureView,
+    name=NAMES,
+    sources=st.lists(PARTS | REQUESTS, max_size=4),
+    schema=st.lists(FIELDS, max_size=3),
+    function=TEXT,
+    code=TEXT,
+    arguments=st.lists(st.sampled_from(["at", "valid"]), unique=True),
+    budget=st.none() | st.sampled_from(["1ms", "100us"]),
+    version=st.integers(1, 9),
+    **ABOUT,
+)
+ANY = ENTITIES | FILES | PUSHES | VIEWS | ON_DEMAND | SERVICES
 
 
 @given(ANY)

@@ -54,7 +54,7 @@ from materializer.copy import carry, check_rows
 from materializer.progress import Progress, silent
 from materializer.reclaim import Removed, count, reclaim_all, reclaim_sets
 from materializer.run import off_loop
-from materializer.select import name_of, stored_view
+from materializer.select import name_of, refuse_aggregated, stored_view
 from materializer.spill import Spill
 from materializer.stop import Stop, Stopped
 from materializer.summary import error_dict, exit_code_of
@@ -245,6 +245,7 @@ def _with_view(config: Config, view: str, about: SetsSummary, stop: Stop, work: 
     with open_registry(config.registry, config.project) as registry:
         snapshot = registry.snapshot()
         registered = stored_view(snapshot, view)
+        refuse_aggregated(registered, "a refresh or rollback")
         about.view = name_of(registered.view)
         with OnlineSink(config.online_store, snapshot.registry_id) as online:
             online.claim()

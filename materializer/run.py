@@ -44,6 +44,7 @@ from materializer.shards.opening import check_work, place_of
 from materializer.statistics import Collector
 from materializer.stop import Stop, Stopped, told_in
 from materializer.summary import Summary, ViewSummary
+from materializer.tile_run import TileRun
 from materializer.window import Window, check_bounds, explicit, incremental
 from materializer.write import OnlineSink
 
@@ -196,10 +197,24 @@ def _one_view(context: _Context, chosen: Chosen) -> ViewSummary:
     view_id = chosen.registered.view_id
     with told_in(about, partial(context.registry.backfills.running, view_id)):
         with context.registry.lock_view(view_id):
-            _ViewRun(context, chosen, about).run()
+            if chosen.is_aggregated:
+                told = partial(_read, context, about)
+                _tile_run(context, chosen, told).run(about, context.request.end_us)
+            else:
+                _ViewRun(context, chosen, about).run()
         about.status = "ok"
     about.seconds = time.monotonic() - started
     return about
+
+
+def _tile_run(context: _Context, chosen: Chosen, told: Callable[[int], None]) -> TileRun:
+    return TileRun(
+        context.config, context.registry, context.online, chosen, context.now_us, context.stop, told
+    )
+
+
+def _read(context: _Context, about: ViewSummary, rows: int) -> None:
+    context.progress(about.view, "scan", rows, None)
 
 
 def _tidy(context: _Context, views: Sequence[Chosen]) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Literal, get_args
 
-from fastserve.definitions import BatchSource, FeatureView, batch_source
+from fastserve.definitions import AggregatedFeatureView, BatchSource, FeatureView, batch_source
 from fastserve.errors import RequestError, UnknownObjectError
 from fastserve.registry import RegisteredView, Snapshot
 
@@ -34,6 +34,11 @@ class Chosen:
     def name(self) -> str:
         """How people write it; see name_of."""
         return name_of(self.registered.view)
+
+    @property
+    def is_aggregated(self) -> bool:
+        """Whether its rows are made of events."""
+        return isinstance(self.registered.view, AggregatedFeatureView)
 
     @property
     def option(self) -> TargetOption:
@@ -114,6 +119,16 @@ def stored_view(snapshot: Snapshot, text: str) -> RegisteredView:
     return found
 
 
+def refuse_aggregated(registered: RegisteredView, command: str) -> None:
+    """Raise RequestError for an aggregated view, which the command has nothing to do for."""
+    if isinstance(registered.view, AggregatedFeatureView):
+        raise RequestError(
+            f"{command} is not for aggregated views, and {name_of(registered.view)!r} is one",
+            where="view",
+            hint="`materializer run` makes all its online rows anew from the events",
+        )
+
+
 def _chosen(registered: RegisteredView, target: str | None) -> Chosen | None:
     view = registered.view
     source = batch_source(view.source)
@@ -121,6 +136,8 @@ def _chosen(registered: RegisteredView, target: str | None) -> Chosen | None:
         "online": view.online if target is None else target in ("online", "both"),
         "offline": view.offline if target is None else target in ("offline", "both"),
     }
+    if isinstance(view, AggregatedFeatureView):
+        wanted["offline"] = False  # its history is the events'
     order: tuple[Target, ...] = ("offline", "online")
     targets = tuple(name for name in order if wanted[name])
     return Chosen(registered, source, targets) if source is not None and targets else None
@@ -136,6 +153,12 @@ def _required(registered: RegisteredView, target: str | None) -> Chosen:
             f"view {view.name!r} has no batch source, so there is nothing to materialize",
             where="--view",
             hint="give its source a batch_source, or write its rows by pushing them",
+        )
+    if isinstance(view, AggregatedFeatureView):
+        raise RequestError(
+            f"view {view.name!r} has no offline table: its history is its events'",
+            where="--target",
+            hint="run it into the online store",
         )
     raise RequestError(
         f"view {view.name!r} is neither online nor offline",

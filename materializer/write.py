@@ -137,7 +137,7 @@ class ViewWriter:
             Stopped: between two batches.
             StoreError: the store failed; part of the date may be written.
         """
-        puts, loop = _Puts(store), asyncio.get_running_loop()
+        puts, loop = Puts(store), asyncio.get_running_loop()
         survivors = (self._rows.survivors(chunk, self._now_us) for chunk in chunks)
         ahead: asyncio.Future[Survivors | None] | None = None
         try:
@@ -164,7 +164,7 @@ class ViewWriter:
         self._seen.next_round()
         return puts.written
 
-    async def _put(self, puts: _Puts, rows: pa.RecordBatch, lifetimes: Lifetimes) -> None:
+    async def _put(self, puts: Puts, rows: pa.RecordBatch, lifetimes: Lifetimes) -> None:
         """Send the rows, but those of keys that a newer date has."""
         keys = self._rows.keys(rows)
         superseded = self._seen.mark(keys)
@@ -178,7 +178,7 @@ class ViewWriter:
             await puts.start(keys, lifetimes)
 
 
-class _Puts:
+class Puts:
     """Batches on their way into a store: started in order, waited for when there are too many."""
 
     def __init__(self, store: OnlineStore) -> None:

@@ -40,7 +40,7 @@ from materializer.backfill.survey import Survey, date_of, start_of, survey
 from materializer.backfill.values import BackfillRequest, check_request
 from materializer.backfill.work import Task, Worker, options_of
 from materializer.dates import Spec, salt_of
-from materializer.select import Chosen, Target, choose
+from materializer.select import Chosen, Target, choose, refuse_aggregated
 from materializer.stop import Stop
 
 SAMPLE_ROWS: Final = 5_000_000
@@ -123,6 +123,7 @@ def make_plan(config: Config, request: BackfillRequest) -> BackfillPlan:
     with open_registry(config.registry, config.project) as registry:
         snapshot = registry.snapshot()
         [chosen] = choose(snapshot, [request.view], request.target)
+        refuse_aggregated(chosen.registered, "a backfill")
         rv = chosen.registered
         now_us = wall_clock_us() if request.now_us is None else request.now_us
         window = Window(request, now_us, written_from(rv.view, registry.upkeep(rv.view_id), now_us))

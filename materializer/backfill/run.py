@@ -30,7 +30,7 @@ from materializer.backfill.work import Task, Worker, do, options_of, tasks_of
 from materializer.dates import Spec, Written, commit_written, salt_of
 from materializer.engine import Engine, open_engine, run_tasks
 from materializer.progress import Progress, silent
-from materializer.select import Chosen, Target, choose
+from materializer.select import Chosen, Target, choose, refuse_aggregated
 from materializer.stop import Stop, told_in
 from materializer.write import OnlineSink
 
@@ -56,6 +56,7 @@ def backfill(
     with open_registry(config.registry, config.project) as registry:
         snapshot = registry.snapshot()
         [chosen] = choose(snapshot, [request.view], request.target)
+        refuse_aggregated(chosen.registered, "a backfill")
         view_id = chosen.registered.view_id
         about = BackfillSummary(chosen.name, workers=request.workers or 1)
         with (

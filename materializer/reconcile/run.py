@@ -23,7 +23,7 @@ from functools import partial
 from typing import Any, Final
 
 from fastserve.config import Config
-from fastserve.definitions import batch_source
+from fastserve.definitions import AggregatedFeatureView, batch_source
 from fastserve.errors import AlreadyRunningError, RegistryError, UnknownObjectError
 from fastserve.offline.delta import OfflineTable
 from fastserve.offline.online_rows import kept_us
@@ -42,7 +42,7 @@ from materializer.reconcile.shards import Shards
 from materializer.reconcile.tally import Tally
 from materializer.reconcile.truth import Truth, moved_on
 from materializer.run import off_loop
-from materializer.select import name_of, stored_view
+from materializer.select import name_of, refuse_aggregated, stored_view
 from materializer.stop import Stop, told_in
 from materializer.write import new_event_loop
 
@@ -88,13 +88,19 @@ def choose(config: Config, snapshot: Snapshot, names: Sequence[str]) -> list[Reg
         UnknownObjectError: no such view or version.
     """
     if names:
-        return list({rv.view_id: rv for rv in (stored_view(snapshot, name) for name in names)}.values())
+        found = list({rv.view_id: rv for rv in (stored_view(snapshot, name) for name in names)}.values())
+        for rv in found:
+            refuse_aggregated(rv, "reconcile")
+        return found
     online = [snapshot.views[key] for key in sorted(snapshot.views) if snapshot.views[key].view.online]
     return [
         rv
         for rv in online
-        if batch_source(rv.view.source) is not None
-        or OfflineTable(config.offline_store, config.project, rv).exists
+        if not isinstance(rv.view, AggregatedFeatureView)
+        and (
+            batch_source(rv.view.source) is not None
+            or OfflineTable(config.offline_store, config.project, rv).exists
+        )
     ]
 
 

@@ -29,13 +29,11 @@ class Events:
         starts: where each entity's begin, and where the last one's end: int64[k + 1].
         times: microseconds UTC, int64[n].
         columns: of the program, n long.
-        keyless: how many of those read were of no entity, for a null in their key.
     """
 
     starts: Ints
     times: Ints
     columns: Sequence[pa.Array]
-    keyless: int
 
 
 def counted_events(
@@ -69,13 +67,25 @@ def counted_events(
     if missing:
         log.warning("view %s: %d events with a null join key are left out", rows.rv.view.name, missing)
     table = pa.Table.from_batches(kept) if kept else _nothing(rows)
-    return _ordered(
-        table, np.concatenate(entities) if entities else np.empty(0, np.int64), rows, n_codes, missing
-    )
+    whose = np.concatenate(entities) if entities else np.empty(0, np.int64)
+    return ordered(table, whose, rows, n_codes)
 
 
-def _ordered(table: pa.Table, entities: Ints, rows: EventRows, n_codes: int, missing: int) -> Events:
+def ordered(
+    table: pa.Table, entities: Ints, rows: EventRows, n_codes: int, *, newest_after_us: int | None = None
+) -> Events:
+    """The events of a table that count.
+
+    Args:
+        table: n rows, their times and `rows.columns`, in source order.
+        entities: of each row, int64[n], below n_codes.
+        newest_after_us: only entities with an event that counts after this.
+    """
     kept = rows.counted(table, entities)
+    if newest_after_us is not None:
+        newest = np.full(n_codes, np.iinfo(np.int64).min)
+        np.maximum.at(newest, entities[kept], table[EVENT_TS].cast(pa.int64()).to_numpy()[kept])
+        kept &= newest[entities] > newest_after_us
     if not kept.all():
         table, entities = table.filter(pa.array(kept)), entities[kept]
     times = table[EVENT_TS].cast(pa.int64()).to_numpy()
@@ -83,7 +93,7 @@ def _ordered(table: pa.Table, entities: Ints, rows: EventRows, n_codes: int, mis
     starts = np.searchsorted(entities[order], np.arange(n_codes + 1))
     picked = pa.array(order)
     columns = [_one(table[column.name].take(picked)) for column in rows.program.columns]
-    return Events(starts, times[order], columns, missing)
+    return Events(starts, times[order], columns)
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:

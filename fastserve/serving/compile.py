@@ -9,9 +9,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from fastserve.aggregations.compile import compile_program
+from fastserve.aggregations.fold import Folder
 from fastserve.codec.keys import KeyEncoder
 from fastserve.codec.rows import RowDecoder, RowEncoder
-from fastserve.definitions import FeatureViewProjection, OnDemandFeatureView, RequestSource
+from fastserve.definitions import (
+    AggregatedFeatureView,
+    FeatureViewProjection,
+    OnDemandFeatureView,
+    RequestSource,
+)
 from fastserve.definitions.fingerprint import output_fields, schema_fingerprint
 from fastserve.errors import RequestError
 from fastserve.registry import RegisteredView, Snapshot
@@ -73,7 +80,8 @@ def compile_plan(
         deadline_us=snapshot.service(service).deadline_us if service else None,
         request_columns=needs.request_columns,
     )
-    return needs.planned(made, answered) if needs.steps else made
+    folds = needs.folds()
+    return needs.planned(made, answered, folds) if needs.steps or folds else made
 
 
 @dataclass(slots=True)
@@ -160,7 +168,20 @@ class _Needs:
             computed=computed,
         )
 
-    def planned(self, plan: ReadPlan, answered: Mapping[Key, Sequence[str]]) -> ReadPlan:
+    def folds(self) -> tuple[tuple[int, Folder], ...]:
+        """(number of a read from the store, what folds its tile rows) of the aggregated views."""
+        return tuple(
+            (i, Folder(compile_program(rv.view), rv.layout))
+            for i, rv in enumerate(self.stored.values())
+            if isinstance(rv.view, AggregatedFeatureView)
+        )
+
+    def planned(
+        self,
+        plan: ReadPlan,
+        answered: Mapping[Key, Sequence[str]],
+        folds: tuple[tuple[int, Folder], ...],
+    ) -> ReadPlan:
         """The plan of what is read from the store, and of what is made of it.
 
         Args:
@@ -174,7 +195,7 @@ class _Needs:
         return replace(
             plan,
             reads=tuple(self.view_read(key, answered.get(key, ())) for key in stored),
-            derivation=Derivation(plan, parts, tuple(step for _, step in self.steps.values())),
+            derivation=Derivation(plan, parts, folds, tuple(step for _, step in self.steps.values())),
         )
 
 

@@ -1,11 +1,13 @@
 """From the rows of the store to the rows that are answered, where the two are not the same.
 
     store's rows   read 0, n rows | read 1, n rows | …             one batch, in whoever's memory
+    folds          one aggregated view each: its tile rows folded into rows of values, as of the answer's instant
     steps          one on-demand view each: inputs decoded, its function called once on all n, its features encoded
-    answer's rows  a store's read as it lies | a step's rows | …   another batch, of ordinary rows
+    answer's rows  a read as it lies, or folded | a step's rows | …   another batch, of ordinary rows
 
 Renderers see the answer's batch, and the plan of the answer, and know nothing of what was computed. A row that the
-store did not tell of, or that was to be computed from one, stays UNKNOWN, and so do a failed function's rows.
+store did not tell of, or that was to be computed from one, stays UNKNOWN, and so do a failed function's rows. A cache
+keeps the store's rows, so the values of windows go on with time.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from fastserve.aggregations.fold import Folder
 from fastserve.batch import ReadBatch
 from fastserve.codec.keys import KeyEncoder
 from fastserve.codec.rows import RowDecoder, RowEncoder
@@ -83,11 +86,13 @@ class Derivation:
     Attributes:
         plan: of the answer; its reads are what `parts` names.
         parts: (is it a step?, its number: of a step, or of a read from the store) for each read of the answer.
+        folds: (number of a read from the store, what folds its rows).
         steps: in an order in which each comes after what it needs.
     """
 
     plan: ReadPlan
     parts: tuple[tuple[bool, int], ...]
+    folds: tuple[tuple[int, Folder], ...]
     steps: tuple[Step, ...]
 
     def finishing(
@@ -122,15 +127,18 @@ class Derivation:
         """
         n, why = found.n, found.unavailable
         at = np.full(n, found.now_us, np.int64)
+        folded = {read: _folded(folder, found, read * n) for read, folder in self.folds}
         made: list[_Made] = []
         for step in self.steps:
-            one, reason = self._computed(step, found, request, made, at)
+            one, reason = self._computed(step, found, folded, request, made, at)
             made.append(one)
             why = why or reason
         batch = ReadBatch()
         for is_step, number in self.parts:
             if is_step:
                 batch.take(_encoded(self.steps[number], made[number], at), 0, n)
+            elif number in folded:
+                batch.take(folded[number], 0, n)
             else:
                 batch.take(found.rows, number * n, (number + 1) * n)
         return Found(self.plan, n, batch, found.now_us, why if batch.missing else "", found.stale)
@@ -139,6 +147,7 @@ class Derivation:
         self,
         step: Step,
         found: Found,
+        folded: Mapping[int, ReadBatch],
         request: Mapping[str, Column],
         made: Sequence[_Made],
         at: npt.NDArray[np.int64],
@@ -147,10 +156,10 @@ class Derivation:
         inputs = {name: request[column] for column, name in step.request}
         unknown: Bools | None = None
         for stored in step.stored:
-            start, read = stored.read * found.n, found.plan.reads[stored.read]
-            rows = stored.rows.decode_batch(
-                found.rows, start, start + found.n, now_us=found.now_us, ttl_us=read.ttl_us
-            )
+            batch = folded.get(stored.read, found.rows)
+            start = stored.read * found.n if batch is found.rows else 0
+            ttl_us = found.plan.reads[stored.read].ttl_us
+            rows = stored.rows.decode_batch(batch, start, start + found.n, now_us=found.now_us, ttl_us=ttl_us)
             if found.rows.missing:
                 unknown = _either(unknown, rows.row_status == _UNAVAILABLE)
             inputs |= {name: of_decoded(c) for name, c in zip(stored.names, rows.columns, strict=True)}
@@ -170,6 +179,14 @@ class Derivation:
         field = self.steps[number].run.view.field(feature)
         assert field is not None
         return field.dtype
+
+
+def _folded(folder: Folder, found: Found, start: int) -> ReadBatch:
+    """The tile rows of a read as rows of values."""
+    batch = ReadBatch()
+    batch.take(found.rows, start, start + found.n)
+    folder.fold_into(found.rows, start, start + found.n, batch, 0, now_us=found.now_us)
+    return batch
 
 
 def _encoded(step: Step, made: _Made, at: npt.NDArray[np.int64]) -> ReadBatch:

@@ -247,6 +247,12 @@ class Pusher:
         push = make()
         if push.to not in TARGETS:
             raise RequestError(f"unknown target {push.to!r}", where="to", hint=f"one of {', '.join(TARGETS)}")
+        for rv in push.views:
+            if isinstance(rv.view, AggregatedFeatureView):
+                raise RequestError(
+                    f"the rows of view {rv.view.name!r} are made of events, and cannot be written",
+                    hint=f"push events of {rv.view.events.name!r}",
+                )
         table = arrow_table(push.data)
         if table.num_rows > self._limits.max_rows:
             raise TooLargeError(

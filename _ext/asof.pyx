@@ -90,10 +90,9 @@ cdef inline int64_t counts_from(const Order* of, const Row* row) noexcept nogil:
 
 
 cdef void run(
-    const Order* of, uint32_t first, uint32_t stop, const Best* own, int64_t* out
+    const Order* of, uint32_t first, uint32_t stop, const Best* bests, int64_t* out
 ) noexcept nogil:
     cdef const uint32_t* starts = of.starts
-    cdef const Best* bests = own - starts[first]
     cdef uint32_t code, slot
     cdef Best best
     for code in range(first, stop):
@@ -126,6 +125,7 @@ cdef class LabelTimes:
     cdef Py_ssize_t n_parts
     cdef Order order
     cdef uint16_t* part_of         # [n_codes]; NULL until there are parts
+    cdef Best* bests               # [placed]; likewise
 
     def __init__(
         self, const int32_t[::1] codes, Py_ssize_t n_codes, const int64_t[::1] times, *,
@@ -155,6 +155,7 @@ cdef class LabelTimes:
         free(self.order.directories)
         free(self.order.cells)
         free(self.part_of)
+        free(self.bests)
 
     cdef void place(self, const int32_t* codes, const int64_t* times) noexcept nogil:
         """Labels to their codes, by counting; of one code in the order they came in."""
@@ -201,6 +202,7 @@ cdef class LabelTimes:
         cdef const uint32_t* starts = self.order.starts
         if self.part_of != NULL or not 0 < count <= MOST_PARTS:
             raise ValueError(f"{count} parts, or there are some already")
+        self.bests = <Best*> room(self.n_placed * sizeof(Best))
         self.part_of = <uint16_t*> room(self.n_codes * sizeof(uint16_t))
         for code in range(self.n_codes if self.n_placed else 0):
             self.part_of[code] = <uint16_t> part
@@ -292,28 +294,27 @@ cdef class Part:
     cdef Order* order
     cdef uint32_t first, stop
     cdef Py_ssize_t number, n
-    cdef Best* bests               # of the label at starts[first] and on; NULL until `sort`
+    cdef bint sorted
+    cdef Best* bests               # of all labels
 
     def __init__(self, LabelTimes of, Py_ssize_t number, Py_ssize_t first, Py_ssize_t stop):
         if self.of is not None or not 0 <= first <= stop <= of.n_codes:
             raise IndexError(f"codes {first} to {stop}")
         self.order = &of.order
         self.of, self.number, self.first, self.stop = of, number, <uint32_t> first, <uint32_t> stop
+        self.bests = of.bests
         self.n = of.order.starts[stop] - of.order.starts[first]
 
     def __len__(self):
         return self.n
-
-    def __dealloc__(self):
-        free(self.bests)
 
     def sort(self):
         """Put the labels in order, before the first scan."""
         cdef Py_ssize_t code, longest = 0
         cdef Order* o = self.order
         cdef Moment* moments
-        if self.bests != NULL:
-            raise ValueError("a Part is sorted once")
+        if self.sorted or self.bests == NULL:
+            raise ValueError("a Part is sorted once, of labels in parts")
         for code in range(self.first, self.stop):
             longest = max(longest, <Py_ssize_t> (o.starts[code + 1] - o.starts[code]))
         moments = <Moment*> malloc((2 * longest + 1) * sizeof(Moment))
@@ -325,38 +326,36 @@ cdef class Part:
                 if o.starts[code + 1] - o.starts[code] > FEW:
                     fill_directory(o, code)
         free(moments)
-        self.bests = <Best*> room(self.n * sizeof(Best))
+        self.sorted = True
 
     def begin(self, const uint64_t[:, ::1] bests):
         """What labels have already, before the first scan; as a TimeOrder's (asof_sweep.pyx)."""
         cdef uint32_t slot
-        cdef Best* own
-        if self.bests == NULL or bests.shape[0] != self.of.n or bests.shape[1] != 3:
+        if not self.sorted or bests.shape[0] != self.of.n or bests.shape[1] != 3:
             raise ValueError("a Part that was not sorted, or bests of other labels")
-        own = self.bests - self.order.starts[self.first]
         if self.n:
             with nogil:
                 for slot in range(self.order.starts[self.first], self.order.starts[self.stop]):
-                    own[slot] = (<const Best*> &bests[0, 0])[self.order.labels[slot]]
+                    self.bests[slot] = (<const Best*> &bests[0, 0])[self.order.labels[slot]]
 
     def scan(self, Rows rows):
         """Offer the rows that are of this part to its labels."""
         cdef Py_ssize_t at = 0, stop
-        cdef Best* bests
-        if self.bests == NULL or rows.of is not self.of or self.number >= self.of.n_parts:
+        if not self.sorted or rows.of is not self.of or self.number >= self.of.n_parts:
             raise ValueError("a Part that was not sorted, or Rows of other labels")
         if self.order.bounded and not self.order.ttl:
             return
         at, stop = rows.ends[self.number - 1] if self.number else 0, rows.ends[self.number]
-        bests = self.bests - self.order.starts[self.first]
         with nogil:
             while at < stop:
-                scan_block(self.order, bests, rows.rows + at, min(stop - at, <Py_ssize_t> BLOCK), rows.place)
+                scan_block(
+                    self.order, self.bests, rows.rows + at, min(stop - at, <Py_ssize_t> BLOCK), rows.place
+                )
                 at += BLOCK
 
     def winners(self, int64_t[::1] out):
         """Write the places of the labels' rows; -1 where there is none."""
-        if len(out) != self.of.n or self.bests == NULL:
+        if len(out) != self.of.n or not self.sorted:
             raise ValueError("places of other labels, or a Part that was not sorted")
         if self.n:
             with nogil:

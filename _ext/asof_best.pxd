@@ -14,6 +14,8 @@ cdef extern from * nogil:
 
 cdef enum:
     HUGE_PAGE = 1 << 21
+    PAGE = 1 << 12
+    MALLOC = 32                # bytes or a few less that it puts before a mapping of its own
 
 
 cdef struct Best:              # all 0: none yet
@@ -32,12 +34,13 @@ cdef inline bint better(const Best* a, const Best* b) noexcept nogil:
 
 cdef inline void* room(size_t size) except NULL:
     """Zeroed, and of huge pages where there are: it is touched all over."""
+    cdef uintptr_t start
+    if size >= HUGE_PAGE:      # Linux aligns a mapping that is whole huge pages, malloc's own words included
+        size = ((size + MALLOC - 1) // HUGE_PAGE + 1) * HUGE_PAGE - MALLOC
     cdef char* made = <char*> calloc(size + 1, 1)
-    cdef uintptr_t start, end
     if made == NULL:
         raise MemoryError
-    start = (<uintptr_t> made + HUGE_PAGE - 1) & ~<uintptr_t> (HUGE_PAGE - 1)
-    end = (<uintptr_t> made + size) & ~<uintptr_t> (HUGE_PAGE - 1)
-    if start < end:
-        madvise(<void*> start, end - start, MADV_HUGEPAGE)
+    if size >= HUGE_PAGE - MALLOC:
+        start = <uintptr_t> made & ~<uintptr_t> (PAGE - 1)
+        madvise(<void*> start, <uintptr_t> made + size - start, MADV_HUGEPAGE)
     return made

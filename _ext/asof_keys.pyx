@@ -171,27 +171,26 @@ cdef class KeyTable:
             first += BLOCK
         return codes
 
-    def find(self, array):
-        """Codes of the rows' keys: int32[n]."""
+    def find(self, array, out=None):
+        """Codes of the rows' keys: int32[n]; in `out`, where that is given and has room."""
         cdef Keys keys
         cdef Py_ssize_t first = 0, n = len(array)
         if not self.filled:
             raise ValueError("a KeyTable is filled first")
         _held = point_at(array, self.text, &keys)
-        codes = np.empty(n, np.int32)
+        codes = np.empty(n, np.int32) if out is None or len(out) < n else out[:n]
         if not n:
             return codes
         cdef int32_t[::1] view = codes
-        cdef int32_t* out = &view[0]
         with nogil:
             if self.direct:
-                self.find_direct(&keys, 0, n, out)
+                self.find_direct(&keys, 0, n, &view[0])
                 first = n
             while first < n:
                 if self.text:
-                    self.find_bytes(&keys, first, min(first + BLOCK, n), out)
+                    self.find_bytes(&keys, first, min(first + BLOCK, n), &view[0])
                 else:
-                    self.find_ints(&keys, first, min(first + BLOCK, n), out)
+                    self.find_ints(&keys, first, min(first + BLOCK, n), &view[0])
                 first += BLOCK
         return codes
 

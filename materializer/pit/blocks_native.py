@@ -17,7 +17,7 @@ Numbered = tuple[int, Piece]
 
 
 class Block(NamedTuple):
-    """Rows that follow one another in a piece.
+    """Rows that follow one another in a piece. Their codes are theirs until the next block is taken.
 
     Attributes:
         first: place of the first.
@@ -47,6 +47,9 @@ class Blocks:
         self._keys = keys
         self._begun: Iterator[tuple[int, RowChunk]] = iter(())
         self._back: Block | None = None
+        self._room = np.empty(
+            0, np.int32
+        )  # for codes, again and again: fresh memory costs more than what is done to it
 
     def take(self) -> Block | None:
         """The next one, or None: there are no more."""
@@ -59,7 +62,9 @@ class Blocks:
             except IndexError:
                 return None
         first, rows = found
-        return Block(first, self._keys.find(rows), rows.event_ts, rows.created_ts)
+        if len(self._room) < len(rows.event_ts):
+            self._room = np.empty(len(rows.event_ts), np.int32)
+        return Block(first, self._keys.find(rows, self._room), rows.event_ts, rows.created_ts)
 
     def put_back(self, block: Block) -> None:
         """Let the block be the next one."""

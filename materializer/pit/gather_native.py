@@ -132,7 +132,7 @@ class _InOrder:
         """The values for all labels, an array for each range."""
         order, taker, start = self.asked[part], self._taker, 0
         width = taker.kind.bit_width // 8
-        dealt = np.empty(order.n * width, np.uint8)
+        dealt = _bytes(_memory(order.n * width))
         order.pick(taker.source, dealt)
         made = []
         for asked in taker.asked:

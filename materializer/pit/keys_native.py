@@ -34,14 +34,16 @@ class Keys:
                 part, self.n_codes = _added(self._pairs, _paired(self.codes, part))
             self.codes = part
 
-    def find(self, rows: RowChunk) -> Codes:
-        """Codes of rows: int32[m]."""
-        codes = np.zeros(len(rows.event_ts), np.int32)
+    def find(self, rows: RowChunk, out: Codes | None = None) -> Codes:
+        """Codes of rows: int32[m]; in `out`, where that is given, has room and is of use."""
+        codes = np.zeros(0 if self._tables else len(rows.event_ts), np.int32)
+        last = len(self._tables) - 1
         for i, (column, table, dtype) in enumerate(
             zip(rows.keys, self._tables, self._key_types, strict=True)
         ):
-            part = _found(table, column, dtype)
-            codes = self._pairs[i - 1].find(_paired(codes, part)) if i else part
+            part = _found(table, column, dtype, None if last else out)
+            pair = None if i < last else out
+            codes = self._pairs[i - 1].find(_paired(codes, part), pair) if i else part
         return codes
 
 
@@ -52,9 +54,9 @@ def _added(tables: list[KeyTable], column: pa.Array) -> tuple[Codes, int]:
     return codes, table.n_codes
 
 
-def _found(table: KeyTable, column: pa.Array, dtype: str) -> Codes:
+def _found(table: KeyTable, column: pa.Array, dtype: str, out: Codes | None) -> Codes:
     if not is_.is_dictionary(column.type):
-        return table.find(_plain(canonical_key(column, dtype)))
+        return table.find(_plain(canonical_key(column, dtype)), out)
     known = np.append(table.find(_plain(canonical_key(column.dictionary, dtype))), np.int32(NONE))
     indices = column.indices.fill_null(len(column.dictionary)) if column.null_count else column.indices
     found: Codes = known[indices.to_numpy()]

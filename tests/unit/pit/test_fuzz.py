@@ -104,6 +104,10 @@ def random_table(rng, keys, n, m, kinds=4):
     rv = registered(view, keys)
     times = rng.integers(0, 10, n)
     event, created = rng.integers(0, 10, m), rng.integers(0, 12, m)
+    if rng.random() < 0.5:  # rows in order of time
+        event.sort()
+    if rng.random() < 0.5:
+        created = np.minimum(created, event)
     kind = rng.integers(0, kinds)
     cutoff = [None, int(rng.integers(0, 12)), times, rng.integers(0, 12, n)][kind]
     row_keys, label_keys = random_keys(rng, rv.join_keys, m, 0.0), random_keys(rng, rv.join_keys, n, 0.05)

@@ -30,6 +30,23 @@ def test_a_table_is_filled_once_and_before_it_is_asked():
         table.add(pa.array([1]))
 
 
+def test_codes_go_where_there_is_room_for_them():
+    table, words = keys.KeyTable(False), keys.KeyTable(True)
+    table.add(pa.array([5, 6]))
+    words.add(pa.array(["a", "b"], pa.large_string()))
+    for of, asked in (
+        (table, pa.array([6, 9, None])),
+        (words, pa.array(["b", "c", None], pa.large_string())),
+    ):
+        for size in (0, 2, 3, 4):
+            out = np.full(size, 7, np.int32)
+            found = of.find(asked, out)
+            assert found.tolist() == [1, -1, -1]
+            assert np.shares_memory(found, out) == (size >= 3) and (out[3:] == 7).all()
+        with pytest.raises(ValueError):
+            of.find(asked, np.zeros(3, np.int64))
+
+
 @pytest.mark.parametrize(
     "wrong", [pa.array(["a"]), pa.array([1], pa.int32()), pa.array([1.0]), pa.array([b"a"])]
 )
@@ -96,6 +113,8 @@ def test_parts_and_rows_of_other_labels_are_refused():
     for rows in (asof.Rows(others),):
         with pytest.raises(ValueError, match="other labels"):
             part.scan(rows)
+    with pytest.raises(ValueError, match="labels in parts"):
+        asof.Part(asof.LabelTimes(CODES, 2, STAMPS), 0, 0, 2).sort()
     stray = asof.Part(labels, 7, 0, 2)
     stray.sort()
     with pytest.raises(ValueError, match="other labels"):

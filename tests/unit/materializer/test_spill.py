@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastserve.timeutil import DAY_US
@@ -45,6 +45,7 @@ times_of_some_days = st.lists(
 )
 
 
+@settings(deadline=None)  # it writes files: how long that takes is the machine's
 @given(times_of_some_days, st.sampled_from([1, 400, 1 << 20]))
 def test_rows_come_back_by_date_in_source_order(batches: list[list[int]], buffer_bytes: int) -> None:
     expected: dict[date, list[int]] = defaultdict(list)

@@ -191,6 +191,24 @@ static inline void fs_exact_big(fs_exact *x, fs_big *big) {
     while (big->n && !big->d[big->n - 1]) big->n--;
 }
 
+/* Whether the finite values' sum is m * 2^e with m in 128 bits, odd or 0: it nearly always is. */
+static inline int fs_exact_small(const fs_exact *x, uint64_t m[2], int64_t *e, int *size, int *negative) {
+    unsigned __int128 u = fs_magnitude(x->m);
+    int zeros;
+    if (x->hi >= x->lo) return 0;
+    m[0] = m[1] = 0;
+    *size = *negative = 0;
+    if (!u) return 1;
+    zeros = (uint64_t)u ? __builtin_ctzll((uint64_t)u) : 64 + __builtin_ctzll((uint64_t)(u >> 64));
+    u >>= zeros;
+    m[0] = (uint64_t)u;
+    m[1] = (uint64_t)(u >> 64);
+    *e = x->e + zeros;
+    *size = (fs_bits((__int128)u) + 7) >> 3;
+    *negative = x->m < 0;
+    return 1;
+}
+
 /* `count` bits from bit `from` up, at most 64; bits beyond the number are 0. */
 static inline uint64_t fs_big_bits(const fs_big *big, int64_t from, int count) {
     uint64_t out = 0;

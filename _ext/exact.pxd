@@ -1,6 +1,7 @@
 # Exact sums, see exact.h, and their bytes in tiles; header only.
 
-from libc.stdint cimport int64_t, uint32_t, uint64_t, uint8_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.string cimport memcpy
 
 from buffers cimport Buffer, reserve
 from varint cimport Reader, put_signed, put_unsigned, take, take_signed, take_unsigned
@@ -29,6 +30,7 @@ cdef extern from "exact.h" nogil:
     bint exact_int64 "fs_exact_int64"(Exact* x, int64_t* out)
     double exact_variance "fs_variance"(Exact* squares, Exact* sum, int64_t n, Exact* work)
     void exact_big "fs_exact_big"(Exact* x, Big* big)
+    bint exact_small "fs_exact_small"(const Exact* x, uint64_t* m, int64_t* e, int* size, int* negative)
     uint64_t big_bits "fs_big_bits"(const Big* big, int64_t start, int count)
     int64_t big_length "fs_big_length"(const Big* big)
     int64_t big_zeros "fs_big_zeros"(const Big* big)
@@ -36,19 +38,38 @@ cdef extern from "exact.h" nogil:
 
 cdef inline int put_exact(Buffer* out, Exact* x) except -1:
     """Append: uint size of m << 2 | negative << 1 | others, their counts, int e, m."""
+    cdef uint64_t small[2]
+    cdef int64_t e = 0
+    cdef int size = 0, negative = 0
+    reserve(out, 80)
+    if not exact_small(x, small, &e, &size, &negative):
+        return put_large(out, x)
+    put_head(out, x, size, negative)
+    if size:
+        put_signed(out, e)
+        memcpy(out.data + out.size, small, 16)
+        out.size += size
+    return 0
+
+
+cdef inline void put_head(Buffer* out, const Exact* x, int64_t size, bint negative) noexcept nogil:
+    cdef bint others = not exact_finite(x)
+    put_unsigned(out, <uint64_t> size << 2 | <uint64_t> negative << 1 | others)
+    if others:
+        put_unsigned(out, x.nans)
+        put_unsigned(out, x.plus)
+        put_unsigned(out, x.minus)
+
+
+cdef inline int put_large(Buffer* out, Exact* x) except -1:
     cdef Big big
     cdef int64_t zeros = 0, size = 0, j
-    cdef bint others = not exact_finite(x)
     exact_big(x, &big)
     if big.n:
         zeros = big_zeros(&big)
         size = (big_length(&big) - zeros + 7) >> 3
     reserve(out, 60 + size)
-    put_unsigned(out, <uint64_t> size << 2 | <uint64_t> (big.n and big.negative) << 1 | others)
-    if others:
-        put_unsigned(out, x.nans)
-        put_unsigned(out, x.plus)
-        put_unsigned(out, x.minus)
+    put_head(out, x, size, big.n and big.negative)
     if size:
         put_signed(out, big.e + zeros)
         for j in range(size):

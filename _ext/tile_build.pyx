@@ -22,7 +22,7 @@ from tile_bytes cimport FITS, put_state, take_index, take_tile
 from tile_check cimport TILE_VERSION, is_tile_row, newest_fits
 from tile_program cimport EVENTS, Level, Program, State, first_tile, free_program, load_program, tile_of
 from tile_states cimport Acc, free_accs, new_accs, reset, update
-from tile_values cimport BOOL, Value, is_heap, load_value
+from tile_values cimport BOOL, Value, is_heap, load_value, width_of
 from varint cimport Reader, put_signed, put_unsigned, take_unsigned
 
 from fastserve.aggregations.build_py import check_base, check_events
@@ -38,6 +38,10 @@ cdef int64_t U32_MAX = 0xFFFFFFFF
 
 cdef enum:
     FEW = 24        # events that are sorted by insertion
+    AHEAD = 16      # events whose memory is asked for before they are needed: it lies anywhere
+
+cdef extern from * nogil:
+    void __builtin_prefetch(const void* at)
 
 
 cdef struct Event:
@@ -68,6 +72,7 @@ cdef class TileBuilder:
     # of one call
     cdef Column* columns
     cdef Event* events          # by entity, then time
+    cdef int64_t n_events
     cdef int64_t* ends          # entity i's are events[ends[i - 1] … ends[i]]
     cdef Value* values          # of the entity at hand: column c's are values[c * room …]
     cdef const Value** given    # the same, NULL for null
@@ -152,7 +157,7 @@ cdef class TileBuilder:
         for i in range(m):      # which is where they end now
             by_time(self.events + at, self.ends[i] - at)
             at = self.ends[i]
-        self.room = largest
+        self.n_events, self.room = at, largest
         self.values = <Value*> malloc((largest * self.p.n_columns + 1) * sizeof(Value))
         self.given = <const Value**> malloc((largest * self.p.n_columns + 1) * sizeof(Value*))
         if self.values == NULL or self.given == NULL:
@@ -189,11 +194,15 @@ cdef class TileBuilder:
 
     cdef void gather(self, const Event* events, int64_t count) noexcept:
         """The values of an entity's events, so that they lie in order for all levels."""
-        cdef int c
-        cdef int64_t j
+        cdef int c, width
+        cdef int64_t j, left = self.events + self.n_events - events
         cdef Value* value
         for c in range(self.p.n_columns):
+            width = width_of(self.p.dtypes[c])
             for j in range(count):
+                if width and j + AHEAD < left:
+                    __builtin_prefetch(
+                        self.columns[c].data + (self.columns[c].offset + events[j + AHEAD].index) * width)
                 value = &self.values[c * self.room + j]
                 self.given[c * self.room + j] = (
                     value if load_value(&self.columns[c], self.p.dtypes[c], events[j].index, value) else NULL)
@@ -359,6 +368,8 @@ cdef void place_events(
     cdef Py_ssize_t i
     cdef Event* event
     for i in range(codes.shape[0]):
+        if i + AHEAD < codes.shape[0]:
+            __builtin_prefetch(&events[places[codes[i + AHEAD]]])
         if times[i] <= end:
             event = &events[places[codes[i]]]
             places[codes[i]] += 1

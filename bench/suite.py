@@ -57,6 +57,11 @@ BENCHES: Final = (
     ),
     Bench("feast_training", "training sets beside Feast's file store, 1M labels x 1M rows", 5),
     Bench("memory", "bytes of Redis an entity takes, beside Feast's layout", 1),
+    Bench(
+        "aggregations",
+        "events into tile rows beside numpy's ufunc.at; windows of 30 days and of an hour read",
+        1,
+    ),
     Bench("abuse", "when an abusive client is cut off, and what a good one beside it notices", 12),
     Bench("soak", "ten million requests: resident memory, p99 of the last tenth over the first", 8),
 )

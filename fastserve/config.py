@@ -9,6 +9,9 @@
     [limits]                                          # of `fastserve serve`; fastserve.http.limits has all of them
     max_connections = 20_000                          # or FASTSERVE_LIMITS="max_connections=20000 idle_timeout_s=300"
 
+    [streaming]                                       # of feeds of events; fastserve.streaming.settings has all of them
+    shards = 8
+
     [spark]                                           # of --engine spark; what is not said here Spark's own files say
     master = "spark://host:7077"
     spark.executor.memory = "4g"
@@ -46,6 +49,7 @@ class Config:
         offline_store: root of the Delta tables, absolute.
         sql_memory: what DuckDB may take for the query of a source before it spills to TMPDIR.
         limits: of the server's front end: name -> number, or its text; not looked at any closer.
+        streaming: of feeds of events: name -> number or text; not looked at any closer.
         spark: of --engine spark: `spark.*` -> its text; the master is `spark.master`.
     """
 
@@ -56,6 +60,7 @@ class Config:
     offline_store: str = ".fastserve/offline"
     sql_memory: str = SQL_MEMORY
     limits: Mapping[str, Any] = field(default_factory=dict)
+    streaming: Mapping[str, Any] = field(default_factory=dict)
     spark: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -80,6 +85,7 @@ class Config:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"is not valid TOML: {error}", where=str(path)) from None
         limits = _table(data, "limits", path)
+        streaming = _table(data, "streaming", path)
         spark = _spark(_table(data, "spark", path), path)
         values = _checked(data, path)
         env = os.environ if environ is None else environ
@@ -96,7 +102,7 @@ class Config:
                 where=str(path),
                 hint='add a line like project = "flights" (letters, digits, _)',
             )
-        return cls(repo=root, limits=limits, spark=spark, **_absolute(values, root))
+        return cls(repo=root, limits=limits, streaming=streaming, spark=spark, **_absolute(values, root))
 
 
 def name_values(texts: Iterable[str], where: str) -> dict[str, str]:
@@ -118,7 +124,7 @@ def name_values(texts: Iterable[str], where: str) -> dict[str, str]:
 
 def _settings() -> list[str]:
     """Those that are one text each."""
-    return [f.name for f in fields(Config) if f.name not in ("repo", "limits", "spark")]
+    return [f.name for f in fields(Config) if f.name not in ("repo", "limits", "streaming", "spark")]
 
 
 def _table(data: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
@@ -163,7 +169,7 @@ def _checked(data: dict[str, Any], path: Path) -> dict[str, str]:
             hint = (
                 f"did you mean {near[0]!r}?"
                 if near
-                else f"settings: {', '.join(_settings())}, [limits], [spark]"
+                else f"settings: {', '.join(_settings())}, [limits], [streaming], [spark]"
             )
             raise ConfigError(f"unknown setting {name!r}", where=str(path), hint=hint)
         if not isinstance(value, str):

@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "describe": ("fastserve.cli.show", "Everything the registry knows of one object."),
     "inspect": ("fastserve.cli.get", "Decode the stored row of one entity."),
     "training-set": ("fastserve.cli.training_set", "Training sets: create, list, show, verify."),
+    "stream": ("fastserve.cli.stream", "Events into windows: run, status, push."),
     "status": ("fastserve.cli.show", "Revision, stores and materialized ranges."),
 }
 

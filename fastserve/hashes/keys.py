@@ -36,6 +36,15 @@ def key_hashes(keys: Sequence[pa.Array], n: int) -> Hashes:
     return hashed
 
 
+def hashable(column: pa.Array) -> pa.Array:
+    """A column of any scalar type as one of those that `key_hashes` takes."""
+    if is_.is_integer(column.type) or is_.is_boolean(column.type):
+        return column
+    if is_.is_binary(column.type):
+        return column.cast(pa.large_binary())
+    return column.cast(pa.string()).cast(pa.large_string())
+
+
 def _is_text(column: pa.Array) -> bool:
     return bool(is_.is_large_string(column.type) or is_.is_large_binary(column.type))
 

@@ -78,10 +78,10 @@ async def look(store: OnlineStore, known: Mapping[int, int]) -> dict[int, RowSet
     """
     if not known:
         return {}
-    rows = store.get_fresh([_key(view_id) for view_id in known])
+    rows = store.get_fresh([live_key(view_id) for view_id in known])
     found = await rows if isinstance(rows, asyncio.Future) else rows
     return {
-        view_id: RowSets(view_id, live) if row is None else _parsed(view_id, row)
+        view_id: RowSets(view_id, live) if row is None else parsed(view_id, row)
         for (view_id, live), row in zip(known.items(), found, strict=True)
     }
 
@@ -97,7 +97,7 @@ async def move(store: OnlineStore, before: RowSets, after: RowSets) -> RowSets:
     """
     after = replace(after, number=before.number + 1)
     row = _ZEROS + after.number.to_bytes(8, "big") + _ZEROS + _text(after).encode()
-    if not await store.put_many([_key(before.view_id)], [row]):
+    if not await store.put_many([live_key(before.view_id)], [row]):
         raise AlreadyRunningError(
             "somebody else has moved the view's row sets",
             where=f"view id {before.view_id}",
@@ -106,7 +106,8 @@ async def move(store: OnlineStore, before: RowSets, after: RowSets) -> RowSets:
     return after
 
 
-def _key(view_id: int) -> bytes:
+def live_key(view_id: int) -> bytes:
+    """The key of a view's row sets."""
     return b"!live:%d" % view_id
 
 
@@ -115,7 +116,12 @@ def _text(sets: RowSets) -> str:
     return json.dumps({name: held[name] for name in ("live", "other", "role", "since_us", "until_us")})
 
 
-def _parsed(view_id: int, row: bytes) -> RowSets:
+def parsed(view_id: int, row: bytes) -> RowSets:
+    """The row sets that the value of a view's key says.
+
+    Raises:
+        StoreError: it cannot be read.
+    """
     try:
         sets = RowSets(view_id, **json.loads(row[_TEXT_AT:]), number=int.from_bytes(row[8:16], "big"))
         if not all(isinstance(online_id, int) and online_id >= 0 for online_id in sets.ids):
@@ -124,6 +130,6 @@ def _parsed(view_id: int, row: bytes) -> RowSets:
     except (ValueError, TypeError) as error:
         raise StoreError(
             f"what says which rows are served cannot be read: {error}",
-            where=f"online store, key {_key(view_id).decode()}",
+            where=f"online store, key {live_key(view_id).decode()}",
             hint="a newer fastserve may have written it; else delete the key and refresh the view",
         ) from None

@@ -259,6 +259,17 @@ def open_redis(url: str, read_only: bool) -> RedisStore:
     return RedisStore(shown, endpoint, settings, read_only=read_only)
 
 
+def check_url(url: str) -> str:
+    """The URL without its password, for messages, of whoever connects by redis-py itself.
+
+    Raises:
+        ConfigError: as of open_redis.
+    """
+    shown = _without_password(url)
+    _tls(_settings(url), shown)
+    return shown
+
+
 def _settings(url: str) -> dict[str, Any]:
     """redis-py's settings, checked."""
     shown = _without_password(url)

@@ -1,0 +1,122 @@
+"""The seam to where logs, states and rows of feeds lie. What is in them is the worker's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from fastserve.errors import FastserveError
+from fastserve.streaming.entries import DeadLetter, Entry
+from fastserve.streaming.feeds import Feed
+
+
+class LostShardError(FastserveError):
+    """Another worker owns the shard now; nothing was written."""
+
+
+class MovedError(FastserveError):
+    """A guard holds another value than the worker went by; nothing was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Changes:
+    """What one transaction writes.
+
+    Attributes:
+        state: of the shard, encoded.
+        rows: key -> row.
+        ids: bucket -> words, kept from now on.
+        let_go: buckets that are not kept any more.
+        dead: for the feed's dead letters.
+    """
+
+    state: bytes
+    rows: Mapping[bytes, bytes] = field(default_factory=dict)
+    ids: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    let_go: Sequence[int] = ()
+    dead: Sequence[DeadLetter] = ()
+
+
+Work = Callable[[list[bytes | None]], Changes]
+Place = tuple[Feed, int]
+
+
+class FeedStore(Protocol):
+    """What a worker and a producer need of a store. One object belongs to one thread.
+
+    Every method raises StoreError when the store does not answer.
+    """
+
+    def shard_count(self, feed: Feed, wanted: int) -> int:
+        """How many shards the feed has; `wanted`, for ever, where it had none yet."""
+        ...
+
+    def append(self, entries: Sequence[tuple[Feed, int, Mapping[bytes, bytes]]]) -> None:
+        """Add entries to logs, in order; on an error some of them may be there."""
+        ...
+
+    def entries(self, feed: Feed, shard: int, after: str, count: int) -> list[Entry]:
+        """At most `count` entries behind one."""
+        ...
+
+    def wait(self, places: Mapping[Place, str], seconds: float) -> None:
+        """Return when there is an entry behind one of these, or after some time."""
+        ...
+
+    def states(self, places: Sequence[Place]) -> list[bytes | None]:
+        """The shards' states."""
+        ...
+
+    def swap(self, feed: Feed, shard: int, held: bytes | None, state: bytes) -> bool:
+        """Replace a shard's state, unless it is not `held`."""
+        ...
+
+    def ids(self, feed: Feed, shard: int, buckets: Sequence[int]) -> dict[int, list[int]]:
+        """The words of buckets."""
+        ...
+
+    def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """Of any keys."""
+        ...
+
+    def apply(
+        self,
+        feed: Feed,
+        shard: int,
+        held: bytes,
+        guards: Mapping[bytes, bytes | None],
+        keys: Sequence[bytes],
+        work: Work,
+    ) -> Changes:
+        """Read the rows of keys, work, and write what comes of it: as if at one instant, or not at all.
+
+        Args:
+            held: what the shard's state must be.
+            guards: what other keys must hold.
+            work: called with the keys' rows; again with newer ones when another writer came between.
+
+        Raises:
+            LostShardError, MovedError: they hold something else.
+        """
+        ...
+
+    def beat(self, project: str, worker: str, alive_s: float) -> list[str]:
+        """Note that a worker lives; the names of all that did within `alive_s`, sorted."""
+        ...
+
+    def leave(self, project: str, worker: str) -> None:
+        """The worker is gone."""
+        ...
+
+    def trim(self, feed: Feed, shard: int, before: str, older_than_us: int) -> int:
+        """Drop entries that are both before one and older; how many."""
+        ...
+
+    def added(self, feed: Feed, shard: int) -> int | None:
+        """How many entries were ever added to a log; None where that is not known."""
+        ...
+
+    def close(self) -> None:
+        """Give up its connections."""
+        ...

@@ -1,0 +1,146 @@
+"""Entries of a log: many events as one Arrow IPC stream, or one event as a JSON object. The field's name says which.
+
+    arrow   ~500 events in the feed's schema: what producers of ours send
+    json    one event: {"card_id": 7, "event_timestamp": "2026-01-01T00:00:00Z", "amount": 3.5, "payment_id": "p1"}
+
+Arrow costs a fiftieth of JSON an event; JSON is what anything can send: ``XADD key * json '{…}'``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+import orjson
+import pyarrow as pa
+
+from fastserve.errors import InvalidDataError
+from fastserve.offline.frames import arrow_table
+from fastserve.streaming.events import Ints, beyond, taken_events
+from fastserve.streaming.feeds import Feed
+
+ARROW: Final = b"arrow"
+JSON: Final = b"json"
+ENTRY_ROWS: Final = 500
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One entry of a log.
+
+    Attributes:
+        id: its place in the log, as the log writes it.
+        stamped_us: when the log took it, microseconds UTC.
+        fields: what it holds.
+    """
+
+    id: str
+    stamped_us: int
+    fields: Mapping[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """An event, or a whole entry, that cannot be used.
+
+    Attributes:
+        entry: the entry's id.
+        row: which of its events, from 0; None for all of it.
+        reason: why.
+        body: the event as JSON, or the entry's bytes.
+    """
+
+    entry: str
+    row: int | None
+    reason: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """The events of some entries in their order, those that are right.
+
+    Attributes:
+        batch: in the feed's schema.
+        entry, row: of each event which entry, as an index, and which row of that.
+        dead: the others.
+    """
+
+    batch: pa.RecordBatch
+    entry: Ints
+    row: Ints
+    dead: list[DeadLetter]
+
+
+def encode_entry(batch: pa.RecordBatch) -> dict[bytes, bytes]:
+    """Events as the fields of an entry."""
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return {ARROW: sink.getvalue().to_pybytes()}
+
+
+def decode_entries(feed: Feed, entries: Sequence[Entry]) -> Decoded:
+    """The events of entries. Nothing that is in them raises: what cannot be used is a dead letter."""
+    batches, places, rows = [], [], []
+    dead: list[DeadLetter] = []
+    for i, entry in enumerate(entries):
+        try:
+            table = _table(entry)
+        except (InvalidDataError, pa.ArrowException, ValueError, OSError) as error:
+            body = next(iter(entry.fields.values()), b"")
+            dead.append(DeadLetter(entry.id, None, f"cannot be read: {_first_line(error)}", body))
+            continue
+        if not table.num_rows:
+            continue
+        batch, taken, wrong = taken_events(feed, table)
+        dead += [DeadLetter(entry.id, each.i, each.reason, _json(table, each.i)) for each in wrong]
+        ahead = beyond(batch, np.full(batch.num_rows, entry.stamped_us, np.int64))
+        if ahead.any():
+            reason = "column 'event_timestamp': lies in the future of the log's clock"
+            dead += [
+                DeadLetter(entry.id, int(taken[j]), reason, _json(batch, int(j)))
+                for j in np.flatnonzero(ahead)
+            ]
+            batch, taken = batch.filter(pa.array(~ahead)), taken[~ahead]
+        batches.append(batch)
+        places.append(np.full(batch.num_rows, i, np.int64))
+        rows.append(taken)
+    whole = pa.Table.from_batches(batches, schema=feed.schema).combine_chunks().to_batches()
+    none = [np.empty(0, np.int64)]
+    batch = whole[0] if whole else pa.RecordBatch.from_pylist([], schema=feed.schema)
+    return Decoded(batch, np.concatenate(places or none), np.concatenate(rows or none), dead)
+
+
+def letter_of(decoded: Decoded, i: int, entries: Sequence[Entry], reason: str) -> DeadLetter:
+    """Event i, which turns out to be of no use after all."""
+    entry = entries[int(decoded.entry[i])]
+    return DeadLetter(entry.id, int(decoded.row[i]), reason, _json(decoded.batch, i))
+
+
+def _table(entry: Entry) -> pa.Table:
+    if ARROW in entry.fields:
+        return pa.ipc.open_stream(entry.fields[ARROW]).read_all()
+    if JSON not in entry.fields:
+        raise InvalidDataError("an entry has a field `arrow` or `json`")
+    event = orjson.loads(entry.fields[JSON])
+    if not isinstance(event, dict):
+        raise InvalidDataError("an event in JSON is an object")
+    return arrow_table({name: [value] for name, value in event.items()})
+
+
+def _json(table: pa.Table | pa.RecordBatch, i: int) -> bytes:
+    """A row for people."""
+    row = table.slice(i, 1).to_pylist()[0]
+    return orjson.dumps(row, default=_shown, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z)
+
+
+def _shown(value: object) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _first_line(error: Exception) -> str:
+    text = error.message if isinstance(error, InvalidDataError) else str(error)
+    return text.splitlines()[0] if text else type(error).__name__

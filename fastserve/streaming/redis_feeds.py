@@ -1,0 +1,238 @@
+"""Feeds in Redis 6.2 or newer, beside the rows: a stream a shard, and one transaction for all that an entry changes.
+
+    <feed>:shards        how many shards, text
+    <feed>:log:<s>       stream; the fields of an entry are entries.py's
+    <feed>:state:<s>     the shard's state
+    <feed>:ids:<s>:<b>   8 bytes little-endian for each id of bucket b
+    <feed>:dead          stream of dead letters, the last 10,000
+    !stream:<project>:workers    sorted set: worker -> when it was last heard of, milliseconds of Redis' clock
+
+A transaction is WATCH of the state, of the guards and of every row that is touched, a read of them, and MULTI … EXEC:
+so it holds against any writer, and a worker that lost its shard cannot write. It publishes the keys it wrote
+(changes.py). In a cluster these keys lie on different nodes; it is refused.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any, Final
+
+import numpy as np
+import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
+
+from fastserve.errors import ConfigError, StoreError, StoreTimeoutError, StoreUnavailableError
+from fastserve.online.changes import channel_of, pack_keys
+from fastserve.online.redis import check_url
+from fastserve.streaming.base import Changes, LostShardError, MovedError, Place, Work
+from fastserve.streaming.entries import DeadLetter, Entry
+from fastserve.streaming.feeds import Feed
+
+_DEAD_LETTERS: Final = 10_000
+_TIMEOUT_S: Final = 10.0
+_BEAT: Final = """
+local now = redis.call('TIME')
+now = now[1] * 1000 + math.floor(now[2] / 1000)
+redis.call('ZADD', KEYS[1], now, ARGV[1])
+redis.call('ZREMRANGEBYSCORE', KEYS[1], '-inf', now - ARGV[2])
+return redis.call('ZRANGE', KEYS[1], 0, -1)
+"""
+
+
+class RedisFeeds:
+    """A FeedStore; see the module's docstring.
+
+    Args:
+        url: as of the online store.
+
+    Raises:
+        ConfigError: for a malformed URL, or a cluster.
+        StoreError: the server does not answer.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._label = check_url(url)
+        self._client = redis.Redis.from_url(url, socket_timeout=_TIMEOUT_S, retry=Retry(NoBackoff(), 0))
+        self._channel = channel_of(int(self._client.get_connection_kwargs().get("db") or 0))
+        self._beat = self._client.register_script(_BEAT)
+        with self._translated():
+            if self._client.info("cluster").get("cluster_enabled"):
+                self.close()
+                raise ConfigError(
+                    "streams need a Redis that is no cluster: rows and state of a shard move in one transaction",
+                    where=self._label,
+                    hint="use one server with replicas",
+                )
+
+    def shard_count(self, feed: Feed, wanted: int) -> int:
+        """See FeedStore."""
+        key = feed.key("shards")
+        with self._translated():
+            self._client.set(key, wanted, nx=True)
+            return int(self._client.get(key) or wanted)
+
+    def append(self, entries: Sequence[tuple[Feed, int, Mapping[bytes, bytes]]]) -> None:
+        """See FeedStore."""
+        with self._translated(), self._client.pipeline(transaction=False) as pipe:
+            for feed, shard, fields in entries:
+                pipe.xadd(feed.key("log", shard), dict(fields.items()))
+            pipe.execute()
+
+    def entries(self, feed: Feed, shard: int, after: str, count: int) -> list[Entry]:
+        """See FeedStore."""
+        with self._translated():
+            found: Any = self._client.xrange(feed.key("log", shard), min=f"({after}", count=count)
+        return [Entry(name.decode(), _stamped_us(name), fields) for name, fields in found]
+
+    def wait(self, places: Mapping[Place, str], seconds: float) -> None:
+        """See FeedStore."""
+        streams: dict[Any, Any] = {feed.key("log", shard): after for (feed, shard), after in places.items()}
+        with self._translated():
+            self._client.xread(streams, count=1, block=max(int(seconds * 1_000), 1))
+
+    def states(self, places: Sequence[Place]) -> list[bytes | None]:
+        """See FeedStore."""
+        return self.values([feed.key("state", shard) for feed, shard in places])
+
+    def swap(self, feed: Feed, shard: int, held: bytes | None, state: bytes) -> bool:
+        """See FeedStore."""
+        key = feed.key("state", shard)
+        with self._translated(), self._client.pipeline() as pipe:
+            pipe.watch(key)  # type: ignore[no-untyped-call]
+            if pipe.get(key) != held:
+                return False
+            pipe.multi()
+            pipe.set(key, state)
+            try:
+                pipe.execute()
+            except redis.WatchError:
+                return False
+        return True
+
+    def ids(self, feed: Feed, shard: int, buckets: Sequence[int]) -> dict[int, list[int]]:
+        """See FeedStore."""
+        held = self.values([_ids_key(feed, shard, bucket) for bucket in buckets])
+        return {
+            bucket: np.frombuffer(words, "<u8").tolist()
+            for bucket, words in zip(buckets, held, strict=True)
+            if words is not None
+        }
+
+    def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See FeedStore."""
+        with self._translated():
+            found: list[Any] = self._client.mget(keys) if keys else []
+        return found
+
+    def apply(
+        self,
+        feed: Feed,
+        shard: int,
+        held: bytes,
+        guards: Mapping[bytes, bytes | None],
+        keys: Sequence[bytes],
+        work: Work,
+    ) -> Changes:
+        """See FeedStore."""
+        state = feed.key("state", shard)
+        wanted = [held, *guards.values()]
+        with self._translated(), self._client.pipeline() as pipe:
+            while True:
+                pipe.watch(state, *guards, *keys)  # type: ignore[no-untyped-call]
+                found: list[Any] = pipe.mget(state, *guards, *keys)
+                if found[0] != held:
+                    raise LostShardError("another worker owns the shard", where=f"{feed.name}, shard {shard}")
+                if found[: len(wanted)] != wanted:
+                    raise MovedError("the rows that are served were switched", where=feed.name)
+                changes = work(found[len(wanted) :])
+                pipe.multi()
+                self._write(pipe, feed, shard, changes)
+                try:
+                    pipe.execute()
+                except redis.WatchError:  # who came between? look again
+                    continue
+                return changes
+
+    def _write(self, pipe: Any, feed: Feed, shard: int, changes: Changes) -> None:
+        pipe.mset({feed.key("state", shard): changes.state, **changes.rows})
+        for bucket, words in changes.ids.items():
+            pipe.append(_ids_key(feed, shard, bucket), np.array(words, "<u8").tobytes())
+        if changes.let_go:
+            pipe.unlink(*(_ids_key(feed, shard, bucket) for bucket in changes.let_go))
+        for letter in changes.dead:
+            pipe.xadd(feed.key("dead"), _fields(shard, letter), maxlen=_DEAD_LETTERS, approximate=True)
+        if changes.rows:
+            pipe.publish(self._channel, pack_keys(changes.rows))
+
+    def beat(self, project: str, worker: str, alive_s: float) -> list[str]:
+        """See FeedStore."""
+        with self._translated():
+            found: Any = self._beat(keys=[_workers(project)], args=[worker, int(alive_s * 1_000)])
+        return sorted(name.decode() for name in found)
+
+    def leave(self, project: str, worker: str) -> None:
+        """See FeedStore."""
+        with self._translated():
+            self._client.zrem(_workers(project), worker)
+
+    def trim(self, feed: Feed, shard: int, before: str, older_than_us: int) -> int:
+        """See FeedStore."""
+        lowest = min(_place(before), (max(older_than_us // 1_000, 0), 0))
+        with self._translated():
+            dropped: Any = self._client.xtrim(
+                feed.key("log", shard), minid=f"{lowest[0]}-{lowest[1]}", approximate=True
+            )
+        return int(dropped)
+
+    def added(self, feed: Feed, shard: int) -> int | None:
+        """See FeedStore: Redis 7 knows."""
+        with self._translated():
+            try:
+                about: Any = self._client.xinfo_stream(feed.key("log", shard))
+            except redis.ResponseError:  # there is none yet
+                return 0
+        added = about.get("entries-added")
+        return None if added is None else int(added)
+
+    def close(self) -> None:
+        """See FeedStore."""
+        self._client.close()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Raise StoreError for whatever redis-py raises."""
+        try:
+            yield
+        except redis.TimeoutError as error:
+            raise StoreTimeoutError(f"Redis at {self._label} did not answer in time") from error
+        except redis.ConnectionError as error:
+            raise StoreUnavailableError(
+                f"Redis at {self._label} cannot be reached: {error}", hint="is redis-server running?"
+            ) from error
+        except redis.RedisError as error:
+            raise StoreError(f"Redis at {self._label} answered: {error}") from error
+
+
+def _workers(project: str) -> bytes:
+    return f"!stream:{project}:workers".encode()
+
+
+def _ids_key(feed: Feed, shard: int, bucket: int) -> bytes:
+    return feed.key("ids", shard) + b":%d" % bucket
+
+
+def _fields(shard: int, letter: DeadLetter) -> dict[Any, Any]:
+    row = "" if letter.row is None else letter.row
+    return {"shard": shard, "entry": letter.entry, "row": row, "reason": letter.reason, "body": letter.body}
+
+
+def _stamped_us(name: bytes) -> int:
+    """The last microsecond of the millisecond that Redis took the entry in."""
+    return _place(name.decode())[0] * 1_000 + 999
+
+
+def _place(name: str) -> tuple[int, int]:
+    milliseconds, _, number = name.partition("-")
+    return int(milliseconds), int(number)

@@ -1,0 +1,46 @@
+"""`[streaming]` of fastserve.toml.
+
+shards = 4             # of a feed that has none yet; how many workers can share it. It stays so for ever
+retention = "1d"       # how long entries that were applied stay in the logs
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Final
+
+from fastserve.errors import ConfigError
+from fastserve.timeutil import DAY_US, parse_duration
+
+MAX_SHARDS: Final = 1_024
+_SHARDS: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class StreamSettings:
+    """See the module's docstring."""
+
+    shards: int = _SHARDS
+    retention_us: int = DAY_US
+
+    @classmethod
+    def of(cls, table: Mapping[str, Any]) -> StreamSettings:
+        """The settings that a table says.
+
+        Raises:
+            ConfigError: an unknown setting, or a value that none can have.
+        """
+        where = "fastserve.toml [streaming]"
+        known = [f.name.removesuffix("_us") for f in fields(cls)]
+        for name in table:
+            if name not in known:
+                raise ConfigError(f"unknown setting {name!r}", where=where, hint=f"one of {', '.join(known)}")
+        shards = table.get("shards", _SHARDS)
+        if not isinstance(shards, int) or isinstance(shards, bool) or not 1 <= shards <= MAX_SHARDS:
+            raise ConfigError(f"shards is a number from 1 to {MAX_SHARDS:,}, not {shards!r}", where=where)
+        retention = table.get("retention", "1d")
+        try:
+            return cls(shards, parse_duration(retention))
+        except ValueError as error:
+            raise ConfigError(f"retention: {error}", where=where) from None

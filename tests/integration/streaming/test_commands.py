@@ -1,0 +1,71 @@
+"""`fastserve stream`: sends, works, tells."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import urllib.request
+from pathlib import Path
+
+import redis
+from click.testing import CliRunner
+
+from fastserve.cli.main import cli
+from fastserve.streaming.redis_feeds import RedisFeeds
+from tests.integration.streaming.kit import feed_in, fleet, until
+from tests.servers import RedisServer
+
+LINES = """
+{"card_id": 7, "event_timestamp": "2026-01-02T10:00:00Z", "payment_id": "p1", "amount": 12.5, "status": "paid"}
+{"card_id": 7, "event_timestamp": "2026-01-02T10:00:00Z", "payment_id": "p1", "amount": 12.5, "status": "paid"}
+{"card_id": 8, "event_timestamp": "2026-01-02T10:00:03Z", "payment_id": "p2", "amount": 3.0, "status": "open"}
+""".lstrip()
+
+
+def stream(repo: Path, *words: str) -> dict[str, object]:
+    done = CliRunner().invoke(cli, ["stream", *words, "--repo", str(repo), "--json"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    return json.loads(done.output)
+
+
+def test_a_file_becomes_rows_and_numbers(repo: Path, server: RedisServer, client: redis.Redis) -> None:
+    (repo / "now.jsonl").write_text(LINES)
+    assert stream(repo, "push", "payments", str(repo / "now.jsonl")) == {"source": "payments", "events": 3}
+    feed, store = feed_in(repo), RedisFeeds(server.url)
+    lags = [one["lag_entries"] for one in stream(repo, "status")]
+    assert 1 <= sum(lags) <= 2
+    with fleet(repo) as workers:
+        ready = workers.start("--port", "0")
+        until(lambda: sum(one["lag_entries"] for one in stream(repo, "status")) == 0)
+        metrics = urllib.request.urlopen(f"http://127.0.0.1:{ready['port']}/metrics").read().decode()
+        assert workers.end(workers.running[0], signal.SIGTERM) == 0
+    shards = stream(repo, "status")
+    for name in ("applied", "duplicates", "late", "dead"):
+        told = sum(
+            float(line.rsplit(" ", 1)[1])
+            for line in metrics.splitlines()
+            if line.startswith("fastserve_stream_events_total") and f'outcome="{name}"' in line
+        )
+        assert told == sum(one.get(name, 0) for one in shards) == {"applied": 2, "duplicates": 1}.get(name, 0)
+    assert "fastserve_stream_shards 3.0" in metrics
+    assert "fastserve_stream_lag_entries{" in metrics
+    assert {one["owner"] for one in shards} == {None}
+    assert max(one["watermark"] or "" for one in shards) == "2026-01-02T10:00:03Z"
+    assert feed.name == shards[0]["feed"]
+    store.close()
+
+
+def test_mistakes_are_told_in_a_sentence(repo: Path, server: RedisServer, client: redis.Redis) -> None:
+    (repo / "bad.jsonl").write_text(LINES.replace("12.5", '"much"'))
+    for words, message in (
+        (("push", "payment", "bad.jsonl"), "unknown event source 'payment'"),
+        (("push", "payments", "fastserve.toml"), "is no file of events"),
+        (("push", "payments", "bad.jsonl"), "amount"),
+    ):
+        command = [sys.executable, "-m", "fastserve.cli.main", "stream", *words]
+        done = subprocess.run(command, cwd=repo, capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr

@@ -1,0 +1,87 @@
+"""Workers killed at any moment, under load with late events, copies and rubbish: every event counts once.
+
+FASTSERVE_CRASH_KILLS says how often, FASTSERVE_CRASH_SEED when.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import redis
+
+from fastserve.streaming.feeds import Feed
+from fastserve.streaming.producer import Producer
+from fastserve.streaming.redis_feeds import RedisFeeds
+from fastserve.streaming.state import decode_state
+from fastserve.timeutil import MICROS, now_us
+from tests.integration.streaming.kit import SHARDS, all_read, feed_in, fleet, offsets, until
+from tests.integration.streaming.load import events
+from tests.integration.streaming.truth import expected, stored
+from tests.servers import RedisServer
+
+KILLS = int(os.environ.get("FASTSERVE_CRASH_KILLS", "2"))
+
+
+@contextmanager
+def load(store: RedisFeeds, client: redis.Redis, feed: Feed) -> Iterator[None]:
+    """Events all the time, and now and then what is none."""
+    stop = threading.Event()
+
+    def produce() -> None:
+        producer, seed = Producer(store, [feed], shards=SHARDS), 0
+        while not stop.is_set():
+            seed += 1
+            producer.send(events(60, seed, 900 * MICROS))
+            if seed % 5 == 0:
+                client.xadd(feed.key("log", seed % SHARDS), {"json": "[]", "seed": seed})
+            time.sleep(0.03)  # a load, no synchronisation
+
+    thread = threading.Thread(target=produce)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def check(client: redis.Redis, store: RedisFeeds, feed: Feed) -> None:
+    end = now_us()
+    rows, outcomes = expected(client, feed, SHARDS, end)
+    assert stored(client, feed, end) == rows
+    for shard, outcome in enumerate(outcomes):
+        counters = decode_state(store.states([(feed, shard)])[0], "").counters
+        found = [counters[name] for name in ("applied", "late", "duplicates")]
+        assert found == [len(outcome.kept), outcome.late, outcome.duplicates]
+        assert min(found) > 0
+        rubbish = [1 for _, fields in client.xrange(feed.key("log", shard)) if fields.get(b"json") == b"[]"]
+        letters = [f for _, f in client.xrange(feed.key("dead")) if f[b"shard"] == b"%d" % shard]
+        assert counters["dead"] == len(letters) == len(rubbish)
+
+
+def test_killed_workers_lose_and_double_nothing(repo: Path, server: RedisServer, client: redis.Redis) -> None:
+    rng = random.Random(int(os.environ.get("FASTSERVE_CRASH_SEED", "1")))
+    feed, store = feed_in(repo), RedisFeeds(server.url)
+    with fleet(repo) as workers:
+        with load(store, client, feed):
+            for _ in range(KILLS):
+                workers.start()
+                before = offsets(store, feed)
+                until(lambda before=before: offsets(store, feed) != before)
+                time.sleep(rng.uniform(0, 0.2))  # when, is the point
+                workers.end(rng.choice(workers.running), signal.SIGKILL)
+                workers.start()
+        until(lambda: all_read(client, store, feed))
+        for process in list(workers.running):
+            assert workers.end(process, signal.SIGTERM) == 0
+    check(client, store, feed)
+    held = store.states([(feed, shard) for shard in range(SHARDS)])
+    assert [decode_state(data, "").owner for data in held] == [""] * SHARDS
+    store.close()

@@ -1,0 +1,75 @@
+"""Settings, shares and states: what is said where."""
+
+from __future__ import annotations
+
+import pytest
+
+from fastserve.errors import ConfigError, RequestError, StoreError, UnknownObjectError
+from fastserve.streaming.feeds import feeds_of
+from fastserve.streaming.members import share
+from fastserve.streaming.settings import StreamSettings
+from fastserve.streaming.state import ShardState, decode_state
+from fastserve.streaming.stores import open_feeds
+from fastserve.timeutil import DAY_US
+from tests.unit.registry.snapshots import snapshot_of
+from tests.unit.streaming.feeds import CARD, payments, spend
+
+
+def test_settings_have_defaults() -> None:
+    assert StreamSettings.of({}) == StreamSettings(4, DAY_US)
+    assert StreamSettings.of({"shards": 8, "retention": "2d"}) == StreamSettings(8, 2 * DAY_US)
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ({"shard": 1}, "unknown setting 'shard'"),
+        ({"shards": 0}, "from 1 to 1,024"),
+        ({"shards": True}, "from 1 to 1,024"),
+        ({"retention": "soon"}, "retention: 'soon' is not a duration"),
+    ],
+)
+def test_other_settings_are_refused(table: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        StreamSettings.of(table)
+
+
+def test_stores_without_streams_are_refused() -> None:
+    with pytest.raises(ConfigError, match="streams of events need Redis"):
+        open_feeds("lmdb://somewhere")
+
+
+def test_every_shard_is_somebodys() -> None:
+    things, workers = list(range(7)), ["a", "b", "c"]
+    shares = [share(things, workers, worker) for worker in workers]
+    assert sorted(thing for one in shares for thing in one) == things
+    assert [len(one) for one in shares] == [3, 2, 2]
+    assert share(things, workers, "stranger") == []
+
+
+def test_a_state_is_read_as_it_was_written() -> None:
+    state = ShardState(epoch=3, owner="w", offset="5-1", watermark_us=7, buckets=(1, 2), counters={"late": 4})
+    assert decode_state(state.encode(), "") == state
+    assert decode_state(None, "") == ShardState()
+    taken = state.claimed("v")
+    assert (taken.epoch, taken.owner, taken.counters["takeovers"]) == (4, "v", 1)
+    assert state.released().claimed("v").counters["takeovers"] == 0
+    for data in (b"", b"{}", b"[1]", b'{"epoch": 1, "buckets": [], "counters": {}, "more": 1}'):
+        with pytest.raises(StoreError, match="state of a shard"):
+            decode_state(data, "here")
+
+
+def test_feeds_are_of_source_and_keys() -> None:
+    source = payments()
+    views = [spend(source), spend(source, "spend2", version=2), spend(source, "kept", online=False)]
+    (feed,) = feeds_of(snapshot_of([CARD, source, *views]))
+    assert feed.name == "payments:card_id"
+    assert [rv.view.name for rv in feed.views] == ["spend", "spend2"]
+    assert feed.key("log", 2) == b"!stream:demo:payments:card_id:log:2"
+    assert feed.schema.names == [
+        "card_id", "event_timestamp", "created_timestamp", "payment_id", "amount", "status"
+    ]  # fmt: skip
+    with pytest.raises(UnknownObjectError):
+        feeds_of(snapshot_of([CARD, source, *views]), "payment")
+    with pytest.raises(RequestError, match="no feature view"):
+        feeds_of(snapshot_of([source]), "payments")

@@ -42,6 +42,7 @@ from fastserve.serving.catalog import Catalog
 from fastserve.serving.push import Pusher
 from fastserve.serving.read_path import ReadPath
 from fastserve.serving.row_cache import ViewCache
+from fastserve.streaming.pushes import EventPusher
 from fastserve.timeutil import now_us
 
 log = logging.getLogger(__name__)
@@ -131,13 +132,14 @@ class App:
             online=self._store,
             now=options.clock,
         )
+        self._events = EventPusher(config, options.clock)
         self._started = False
         self._owner_checks: asyncio.Task[None] | None = None
         self._metrics = Metrics(options.worker, self._figures(), options.metrics_folder)
         router = Router(
             FeatureReads(self.catalog, reader).routes,
             FeastReads(self.catalog, reader, compat=options.compat == "feast").routes,
-            FeatureWrites(self.catalog, self._pusher).routes,
+            FeatureWrites(self.catalog, self._pusher, self._events).routes,
             self._jobs.routes,
             openapi_routes(),
             self._metrics.routes,
@@ -210,6 +212,7 @@ class App:
         if self._started:
             await self.server.drain(self.options.drain_s, hurry)
         await self._pusher.close()
+        await self._events.close()
         self._jobs.close()
         if self._owner_checks is not None:
             self._owner_checks.cancel()

@@ -305,6 +305,8 @@ class FeatureStore(Materializing):
     def push(self, push_source_name: str, df: Any, to: str = "online") -> PushResult:
         """Write rows to every view that a push source feeds; done when they are in all stores asked for.
 
+        Of an event source: send events to its stream; done when they are in its log. See docs/streaming.md.
+
         Idempotent: a row counts once by (join keys, event time, created time), and online the newest wins.
 
         Args:
@@ -317,8 +319,13 @@ class FeatureStore(Materializing):
             UnknownObjectError: there is no such push source.
             StoreError, OfflineStoreError: a store failed; send it again.
         """
-        from fastserve.serving.push import views_of  # noqa: PLC0415
+        from fastserve.serving.push import PushResult, views_of  # noqa: PLC0415
 
+        if push_source_name in self.snapshot.event_sources:
+            from fastserve.streaming.pushes import push_events  # noqa: PLC0415
+
+            rows, feeds = push_events(self.config, self.snapshot, push_source_name, df)
+            return PushResult(tuple(rv.view.name for feed in feeds for rv in feed.views), rows)
         return self._push(views_of(self.snapshot, push_source_name), df, to)
 
     def write_to_online_store(self, view: str, df: Any) -> PushResult:

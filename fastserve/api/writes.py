@@ -1,4 +1,4 @@
-"""Writing features, in Feast's words: POST /push and POST /write-to-online-store.
+"""Writing features, in Feast's words: POST /push, of rows or of events, and POST /write-to-online-store.
 
 Any content type is taken; members that are not ours (`allow_registry_cache`, `transform_on_write`) are ignored.
 The body is parsed in the pusher's thread, so that a large push does not hold up those who read.
@@ -10,7 +10,7 @@ import asyncio
 import json
 import logging
 from base64 import b64decode
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 import orjson
@@ -22,6 +22,8 @@ from fastserve.http.message import Request, Response
 from fastserve.registry import RegisteredView
 from fastserve.serving.catalog import Catalog
 from fastserve.serving.push import TARGETS, Push, Pusher, view_named, views_of
+from fastserve.streaming.feeds import feeds_of
+from fastserve.streaming.pushes import EventPusher, Events
 from fastserve.timeutil import MAX_US, MICROS, MIN_US, format_timestamp
 from fastserve.types import parse_dtype
 
@@ -41,12 +43,14 @@ class FeatureWrites:
 
     Args:
         catalog: definitions.
-        pusher: what writes.
+        pusher: what writes rows.
+        events: what sends events.
     """
 
-    def __init__(self, catalog: Catalog, pusher: Pusher) -> None:
+    def __init__(self, catalog: Catalog, pusher: Pusher, events: EventPusher) -> None:
         self._catalog = catalog
         self._pusher = pusher
+        self._events = events
 
     @property
     def routes(self) -> Routes:
@@ -58,17 +62,28 @@ class FeatureWrites:
 
     def _push(self, request: Request) -> Answer:
         body = request.body
-        return self._answer(lambda: self._parse_push(body), len(body), Response(200, "", b""))
+
+        async def push() -> None:
+            if not (
+                self._may_be_events(body)
+                and await self._events.submit(lambda: self._parse_events(body), len(body))
+            ):
+                await self._pusher.submit(lambda: self._parse_push(body), len(body))
+
+        return self._answer(push, Response(200, "", b""))
 
     def _write_online(self, request: Request) -> Answer:
         body = request.body
-        done = Response(200, "application/json", b"null")
-        return self._answer(lambda: self._parse_write(body), len(body), done)
 
-    def _answer(self, make: Callable[[], Push], size: int, done: Response) -> Answer:
+        async def push() -> None:
+            await self._pusher.submit(lambda: self._parse_write(body), len(body))
+
+        return self._answer(push, Response(200, "application/json", b"null"))
+
+    def _answer(self, push: Callable[[], Awaitable[None]], done: Response) -> Answer:
         async def write() -> Response:
             try:
-                await self._pusher.submit(make, size)
+                await push()
             except Exception as error:
                 if not isinstance(error, FastserveError):
                     log.exception("a push failed")
@@ -77,18 +92,31 @@ class FeatureWrites:
 
         return asyncio.ensure_future(write())
 
+    def _may_be_events(self, body: bytes) -> bool:
+        """Whether it is worth a look: the body names an event source somewhere. Names are plain ASCII."""
+        return any(name.encode() in body for name in self._catalog.snapshot.event_sources)
+
+    def _parse_events(self, body: bytes) -> Events | None:
+        """The events of a push; None when its source is none of events."""
+        data, snapshot = _object(body), self._catalog.snapshot
+        name = _name(data, "push_source_name")
+        if name not in snapshot.event_sources:
+            return None
+        _target(data)
+        feeds = feeds_of(snapshot, name)
+        return Events(
+            feeds, _columns(data, {column: dtype.item for column, dtype in feeds[0].columns.items()})
+        )
+
     def _parse_push(self, body: bytes) -> Push:
         data = _object(body)
         views = views_of(self._catalog.snapshot, _name(data, "push_source_name"))
-        to = data.get("to", "online")
-        if not isinstance(to, str) or to not in TARGETS:
-            raise RequestError(f"{to!r} is no target", where="$.to", hint=f"one of {', '.join(TARGETS)}")
-        return Push(views, _columns(data, views), to)
+        return Push(views, _columns(data, _items(views)), _target(data))
 
     def _parse_write(self, body: bytes) -> Push:
         data = _object(body)
         view = view_named(self._catalog.snapshot, _name(data, "feature_view_name"))
-        return Push([view], _columns(data, [view]), "online")
+        return Push([view], _columns(data, _items([view])), "online")
 
 
 def _object(body: bytes) -> dict[str, Any]:
@@ -120,15 +148,27 @@ def _name(data: dict[str, Any], member: str) -> str:
     return name
 
 
-def _columns(data: dict[str, Any], views: list[RegisteredView]) -> dict[str, Any]:
-    """The columns, values in the JSON form of types.SCALARS decoded: base64 bytes, floats that have names."""
-    df = data.get("df")
-    if not isinstance(df, dict):
-        raise RequestError("is missing or not an object of columns", where="$.df", hint=_EXAMPLE)
+def _target(data: dict[str, Any]) -> str:
+    to = data.get("to", "online")
+    if not isinstance(to, str) or to not in TARGETS:
+        raise RequestError(f"{to!r} is no target", where="$.to", hint=f"one of {', '.join(TARGETS)}")
+    return to
+
+
+def _items(views: list[RegisteredView]) -> dict[str, str]:
+    """Column -> scalar type, of its items if it is a list."""
     items: dict[str, str] = {}
     for rv in views:
         items |= {field.name: parse_dtype(field.dtype).item for field in rv.view.schema}
         items |= rv.join_keys
+    return items
+
+
+def _columns(data: dict[str, Any], items: Mapping[str, str]) -> dict[str, Any]:
+    """The columns, values in the JSON form of types.SCALARS decoded: base64 bytes, floats that have names."""
+    df = data.get("df")
+    if not isinstance(df, dict):
+        raise RequestError("is missing or not an object of columns", where="$.df", hint=_EXAMPLE)
     return {name: _column(name, values, items.get(name, "")) for name, values in df.items()}
 
 

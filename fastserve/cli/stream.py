@@ -17,7 +17,7 @@ from fastserve.config import Config
 from fastserve.errors import RequestError
 from fastserve.registry import open_registry
 from fastserve.streaming.feeds import feeds_of
-from fastserve.streaming.producer import Producer
+from fastserve.streaming.pushes import push_events
 from fastserve.streaming.run import StreamOptions, run_worker
 from fastserve.streaming.settings import StreamSettings
 from fastserve.streaming.status import ShardStatus, feed_status
@@ -96,14 +96,10 @@ def status_command(repo: str, as_json: bool) -> None:
 def push_command(repo: str, as_json: bool, source: str, file: str) -> None:
     """Send the events of FILE (.parquet, .csv, .jsonl) to SOURCE."""
     config = Config.from_repo(repo)
-    settings = StreamSettings.of(config.streaming)
     with open_registry(config.registry, config.project) as registry:
-        feeds = feeds_of(registry.snapshot(), source)
-    store = open_feeds(config.online_store)
-    try:
-        sent = Producer(store, feeds, shards=settings.shards).send(_table(file))
-    finally:
-        store.close()
+        snapshot = registry.snapshot()
+        feeds_of(snapshot, source)  # a wrong name is said before the file is read
+        sent, _ = push_events(config, snapshot, source, _table(file))
     if as_json:
         echo_json({"source": source, "events": sent})
     else:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from fastserve.errors import ConfigError
 from fastserve.streaming.base import FeedStore
-from fastserve.streaming.redis_feeds import RedisFeeds
 
 
 def open_feeds(url: str) -> FeedStore:
@@ -20,4 +19,6 @@ def open_feeds(url: str) -> FeedStore:
             where=f"online store {url.partition('?')[0]}",
             hint='online_store = "redis://127.0.0.1:6379" in fastserve.toml',
         )
+    from fastserve.streaming.redis_feeds import RedisFeeds  # noqa: PLC0415  (a store's library on demand)
+
     return RedisFeeds(url)

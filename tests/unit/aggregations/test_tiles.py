@@ -1,11 +1,17 @@
-"""Events into tile rows and tile rows into values: against the oracle, to the bit, whatever the order."""
+"""Events into tile rows and tile rows into values: against the oracle, to the bit, whatever the order.
+
+FASTSERVE_WINDOW_EXAMPLES=10000 for a long look.
+"""
 
 from __future__ import annotations
 
+import os
 import random
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,9 +20,10 @@ from fastserve.aggregations.tile_rows_py import TileCodec
 from fastserve.batch.batch_py import ReadBatch
 from fastserve.codec.status import NOT_FOUND, PRESENT
 from tests.oracles.bits import bits
-from tests.unit.aggregations.programs import Case, cases, layout_of
+from tests.unit.aggregations.programs import EXTREMES, FUNCTIONS, Asked, Case, cases, layout_of
 
 CREATED = 77
+EXAMPLES = int(os.environ.get("FASTSERVE_WINDOW_EXAMPLES", "100"))
 
 
 def keys_of(case: Case) -> list[bytes]:
@@ -52,7 +59,7 @@ def folded(twin: Any, case: Case, rows: list[bytes | None], now: int) -> Any:
 
 
 @given(case=cases(), end=st.integers(-150, 160), later=st.sampled_from([0, 1, 9, 10, 59, 60, 130, 2000]))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_values_are_the_oracles(twin: SimpleNamespace, case: Case, end: int, later: int) -> None:
     case = Case(case.dtypes, case.asked, case.m, tuple(e for e in case.events if e[1] <= end))
     answer = folded(twin, case, build(twin, case, end), end + later)
@@ -66,7 +73,7 @@ def test_values_are_the_oracles(twin: SimpleNamespace, case: Case, end: int, lat
 
 
 @given(case=cases(), end=st.integers(-150, 160), seed=st.integers(0, 99), data=st.data())
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_order_and_parts_do_not_show(
     twin: SimpleNamespace, case: Case, end: int, seed: int, data: st.DataObject
 ) -> None:
@@ -79,7 +86,7 @@ def test_order_and_parts_do_not_show(
 
 
 @given(case=cases(), end=st.integers(-150, 160))
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=EXAMPLES, deadline=None)
 def test_rows_are_the_twins(twin: SimpleNamespace, case: Case, end: int) -> None:
     """And what is read is written alike."""
     rows = build(twin, case, end)
@@ -88,3 +95,30 @@ def test_rows_are_the_twins(twin: SimpleNamespace, case: Case, end: int) -> None
     for key, row in zip(keys_of(case), rows, strict=True):
         if row is not None:
             assert codec.encode(key, codec.decode(key, row)) == row
+
+
+@pytest.mark.parametrize("dtype", sorted(FUNCTIONS))
+def test_many_events(twin: SimpleNamespace, dtype: str) -> None:
+    """Enough of them that what states hold is moved, sorted and made smaller many times."""
+    rng = random.Random(dtype)
+    some = {"int32": rng.randrange(-99, 99), "int64": 7, "timestamp": 9, "float64": 0.1, "float32": 0.5}
+    pool = [*EXTREMES[dtype], None, some.get(dtype, None)] + [made(dtype, rng) for _ in range(60)]
+    asked = [Asked(f, 0, window, 60) for f in FUNCTIONS[dtype] for window in (120, 1000)]
+    n = 600 if twin.ReadBatch is ReadBatch else 3000
+    events = [(0, rng.randrange(-1000, 1000), (rng.choice(pool),)) for _ in range(n)]
+    case = Case((dtype,), tuple(asked), 1, tuple(events))
+    rows = build(twin, case, 1000)
+    assert build(twin, case, 1000, [events[:99], events[99:300], events[300:]]) == rows
+    for now in (1000, 1030, 1500):
+        answer = folded(twin, case, rows, now)
+        assert [bits(column.to_arrow())[0] for column in answer.columns] == case.expected(0, now)
+
+
+def made(dtype: str, rng: random.Random) -> Any:
+    """A value."""
+    if dtype in ("float32", "float64"):
+        value = rng.lognormvariate(0, 9)
+        return float(np.float32(value)) if dtype == "float32" else value
+    if dtype in ("string", "bytes"):
+        return str(rng.random()) if dtype == "string" else rng.randbytes(9)
+    return rng.random() < 0.5 if dtype == "bool" else rng.randrange(-(2**31), 2**31)

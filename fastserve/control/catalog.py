@@ -165,12 +165,13 @@ def _items(snapshot: Snapshot, items: list[dict[str, Any]]) -> web.Response:
 
 def _view(registered: RegisteredView) -> dict[str, Any]:
     view = registered.view
-    return {
+    about = {
         **shown(view),
         "version": view.version,
         "view_id": registered.view_id,
         "join_keys": dict(registered.join_keys),
     }
+    return about if view.is_stored else about | {"needs": dict(registered.needs)}
 
 
 def _materialized(registry: Registry, registered: RegisteredView) -> dict[str, list[dict[str, Any]]]:

@@ -250,6 +250,10 @@ def definition(value: Any, where: str) -> Iterator[Problem]:
     shape = _KINDS.get(kind) if isinstance(kind, str) else None
     if shape is not None:
         yield from shape(value, where)
+    elif kind == "on_demand_feature_view":
+        yield Problem(
+            where, "is an on-demand view, whose function is the repo's", "run `fastserve apply` in it"
+        )
     elif isinstance(value, dict):
         yield Problem(where, f"has kind {str(kind)[:100]!r}", f'"kind" is one of {", ".join(_KINDS)}')
     else:

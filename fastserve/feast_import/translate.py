@@ -198,7 +198,7 @@ class _Translator:
     def lone_source(self, raw: Mapping[str, Any]) -> PushSource | None:
         """A push source; other sources come with their views."""
         if raw["class"] == "RequestSource":
-            why = "there are no request-time features: the caller has the values already"
+            why = "it comes with the on-demand view that reads it, as one of its sources: docs/on-demand.md"
             self.leave_out(f"RequestSource {raw['name']!r}", why)
             return None
         source = self.source(raw)
@@ -237,7 +237,10 @@ class _Translator:
 
     def why_no_view(self, raw: Mapping[str, Any]) -> str:
         if raw["class"] == "OnDemandFeatureView":
-            return "it is computed at request time; compute it in the caller, or store its result as a view"
+            return (
+                "its function is over pandas or lists; write it over numpy columns under @on_demand_feature_view: "
+                "docs/on-demand.md"
+            )
         if raw["transformed"] or raw["aggregations"]:
             return "its transformation runs inside Feast; write the result to files or push it, as a view"
         if raw["source_views"]:

@@ -185,6 +185,10 @@ def _cast_list(values: pa.Array, dtype: DType, where: Where) -> pa.Array:
         raise InvalidDataError(
             f"the column is {values.type}, the declared type is {dtype}", where=where(0), hint=_NO_RULE
         )
+    if dtype.length is not None and not values.null_count:
+        whole = _cast_whole(values, dtype, where)
+        if whole is not None:
+            return whole
     lengths = np.asarray(pc.fill_null(pc.list_value_length(values), 0), np.int64)
     offsets = np.concatenate(([0], np.cumsum(lengths)))
     valid = np.asarray(values.is_valid())
@@ -208,6 +212,21 @@ def _cast_list(values: pa.Array, dtype: DType, where: Where) -> pa.Array:
         )
     made = pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), items, mask=pa.array(~valid))
     return made if dtype.length is None else made.cast(arrow_type(dtype))
+
+
+def _cast_whole(values: pa.Array, dtype: DType, where: Where) -> pa.Array | None:
+    """A fixed list's column without nulls, at once; None where a list has another length or a null item."""
+    length = dtype.length or 0
+    if is_.is_fixed_size_list(values.type):
+        same = values.type.list_size == length
+    else:
+        same = is_.is_list(values.type) and bool(
+            (np.diff(values.offsets.to_numpy(zero_copy_only=False)) == length).all()
+        )
+    if not same:
+        return None
+    items = cast_column(values.flatten(), DType(dtype.item), lambda i: where(i // length))
+    return None if items.null_count else pa.FixedSizeListArray.from_arrays(items, length)
 
 
 def _first_bad(values: pa.Array, convert: Callable[[pa.Array], Any]) -> int:

@@ -82,21 +82,28 @@ class OnDemandFunction:
         try:
             with np.errstate(all="ignore"):  # a division by zero is the function's own affair
                 made = self._call(given, **told)
+            if not isinstance(made, Mapping) or set(made) != set(self._types):
+                raise self._other_columns(made)
+            return {
+                name: to_arrow(made[name], dtype, len(at), partial(self._place, name, rows))
+                for name, dtype in self._types.items()
+            }
         except FastserveError:
             raise
-        except Exception as error:
-            frame = traceback.extract_tb(error.__traceback__)[-1]
+        except (Exception, SystemExit) as error:
             raise InvalidDataError(
                 f"{type(error).__name__}: {error}",
-                where=f"{self.where}, {frame.filename}:{frame.lineno}",
+                where=f"{self.where}, {self._line(error)}",
                 hint=f"mend the function {self.view.function}, or the input that it fails on",
             ) from error
-        if not isinstance(made, Mapping) or set(made) != set(self._types):
-            raise self._other_columns(made)
-        return {
-            name: to_arrow(made[name], dtype, len(at), partial(self._place, name, rows))
-            for name, dtype in self._types.items()
-        }
+
+    def _line(self, error: BaseException) -> str:
+        """``file:line`` of the error: the innermost line of the function's own file."""
+        frames = traceback.extract_tb(error.__traceback__)
+        code = getattr(self._call, "__code__", None)
+        own = [frame for frame in frames if code is not None and frame.filename == code.co_filename]
+        frame = (own or frames)[-1]
+        return f"{frame.filename}:{frame.lineno}"
 
     def _nothing(self, n: int) -> dict[str, pa.Array]:
         return {name: nothing(dtype, n) for name, dtype in self._types.items()}

@@ -120,8 +120,10 @@ class Computing:
 
     def prepare(self, views: Iterable[FeatureView]) -> None:
         """Have the functions of those that are on-demand; it may import the repo, so not on the event loop."""
-        if self._functions is not None:
-            self._functions.prepare(view for view in views if isinstance(view, OnDemandFeatureView))
+        found = [view for view in views if isinstance(view, OnDemandFeatureView)]
+        if found and self._functions is not None:
+            pa.array([])  # the first one imports pandas where that is installed, which takes most of a second
+            self._functions.prepare(found)
 
     def of(self, view: OnDemandFeatureView) -> Computed:
         """The view, ready to be called; of those that were there when it was prepared."""

@@ -19,9 +19,13 @@ from fastserve import (
     Field,
     FileSource,
     PushSource,
+    RequestSource,
 )
+from fastserve.control.catalog import _view
 from fastserve.control.definitions import build, shown
+from fastserve.definitions import OnDemandFeatureView
 from fastserve.errors import DefinitionError
+from fastserve.registry import open_registry
 
 USER = Entity(
     "user", ["user_id", "country"], ["int64", "string"], description="d", tags={"a": "b"}, owner="o"
@@ -146,3 +150,19 @@ def test_an_aggregated_view_needs_no_schema_and_no_false_one() -> None:
         )
     with pytest.raises(DefinitionError, match="offline: is not false"):
         build([{**sent, "offline": True}])
+
+
+def test_on_demand_views_are_shown_and_come_from_the_repo(tmp_path) -> None:
+    view = OnDemandFeatureView(
+        "doubled",
+        sources=[RequestSource("asked", [Field("a", "int64")])],
+        schema=[Field("b", "int64")],
+        function="features:doubled",
+        code="def doubled(inputs): ...",
+    )
+    with pytest.raises(DefinitionError) as caught:
+        build([shown(view)])
+    assert [str(problem.fix) for problem in caught.value.problems] == ["run `fastserve apply` in it"]
+    with open_registry(f"sqlite:///{tmp_path}/registry.db", "tests") as registry:
+        told = _view(registry.apply([view]).snapshot.view("doubled"))
+    assert (told["kind"], told["needs"], told["join_keys"]) == ("on_demand_feature_view", {"a": "int64"}, {})

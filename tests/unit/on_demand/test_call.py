@@ -87,6 +87,32 @@ def test_a_failure_names_view_line_and_function():
     )
 
 
+def test_a_failure_inside_a_library_names_the_line_that_called_it():
+    def wrong(inputs: dict[str, Any]) -> dict[str, Any]:
+        return {"c": np.einsum("ij->i", inputs["a"])}
+
+    with pytest.raises(InvalidDataError) as caught:
+        made(wrong)(columns(a=[1.0], b=[1.0]), at(1))
+    line = wrong.__code__.co_firstlineno + 1
+    assert caught.value.where == f"on-demand view 'wrong', {__file__}:{line}"
+
+
+def test_a_function_that_would_end_the_process_fails():
+    def leaves(inputs: dict[str, Any]) -> dict[str, Any]:
+        raise SystemExit(3)
+
+    with pytest.raises(InvalidDataError, match="SystemExit: 3"):
+        made(leaves)(columns(a=[1.0], b=[1.0]), at(1))
+
+
+@pytest.mark.parametrize(
+    "gave", [np.zeros(1, "c16"), np.zeros(1, "i4,i4"), pa.array([None], pa.month_day_nano_interval())]
+)
+def test_arrays_that_nothing_can_be_made_of(gave):
+    with pytest.raises(InvalidDataError):
+        made(lambda inputs: {"c": gave})(columns(a=[1.0], b=[1.0]), at(1))
+
+
 @pytest.mark.parametrize(
     ("gave", "said"),
     [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from fastserve.aggregations.compile import compile_program
+from fastserve.aggregations.size import row_size
 from fastserve.definitions import AggregatedFeatureView
 from fastserve.definitions.aggregation import EVERY
 from fastserve.timeutil import format_duration
@@ -26,3 +27,12 @@ def described_features(view: AggregatedFeatureView) -> dict[str, dict[str, str]]
             about["tail"] = f"less than {format_duration(hop_us)} too long: {share:.2g} % of the window"
         found[output.name] = about
     return found
+
+
+def described_row(view: AggregatedFeatureView) -> dict[str, int | str]:
+    """How large an entity's online row gets: tiles and bytes, as row_size has them."""
+    size = row_size(compile_program(view))
+    if size is None:
+        return {"bytes": "as many as events in the longest exact window take"}
+    most = "as many as its texts take" if size.most is None else size.most
+    return {"tiles": size.tiles, "bytes": size.usual, "bytes_at_most": most}

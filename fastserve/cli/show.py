@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from fastserve.aggregations.describe import described_features
+from fastserve.aggregations.describe import described_features, described_row
 from fastserve.cli.options import echo_json, echo_table, json_option, parse_moment, repo_option
 from fastserve.cli.statistics import echo_statistics
 from fastserve.definitions import AggregatedFeatureView, Definition, FeatureService, FeatureView
@@ -133,6 +133,7 @@ def _described(store: FeatureStore, obj: Definition) -> dict[str, Any]:
     registered = next((rv for rv in store.snapshot.views.values() if rv.view == obj), None)
     if isinstance(obj, AggregatedFeatureView):
         about["computed"] = described_features(obj)
+        about["online_row"] = described_row(obj)
     if registered is not None and not registered.view.is_stored:
         about["view_id"] = registered.view_id
         about["needs"] = dict(registered.needs)

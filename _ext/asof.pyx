@@ -329,7 +329,7 @@ cdef class Part:
         self.sorted = True
 
     def begin(self, const uint64_t[:, ::1] bests):
-        """What labels have already, before the first scan; as a TimeOrder's (asof_sweep.pyx)."""
+        """What labels have already, before the first scan; as Sweep.hand_over writes it (asof_sweep.pyx)."""
         cdef uint32_t slot
         if not self.sorted or bests.shape[0] != self.of.n or bests.shape[1] != 3:
             raise ValueError("a Part that was not sorted, or bests of other labels")

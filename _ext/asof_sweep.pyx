@@ -16,7 +16,7 @@ leaves, with all that follow; a Best for each label is where the other way goes 
 """
 
 cimport cython
-from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint32_t, uint64_t
+from libc.stdint cimport INT64_MAX, INT64_MIN, int32_t, int64_t, uint32_t, uint64_t
 from libc.stdlib cimport free
 from libc.string cimport memset
 
@@ -29,7 +29,7 @@ cdef enum:
     AHEAD = 16                 # rows, or labels, whose entity is on its way from memory
     DIGIT = 11                 # bits of a time that labels are sorted by at once
     DIGITS = 1 << DIGIT
-    PASSES = 6                 # so many digits have 64 bits
+    MOVES = 8                  # of each label, on average, that are less work than a pass more
 
 
 cdef struct Label:
@@ -39,100 +39,71 @@ cdef struct Label:
 
 
 @cython.final
-cdef class TimeOrder:
-    """Labels in order of time.
+cdef class Sweep:
+    """The rows of a stretch of time, and its labels. For one thread at a time.
 
     Args:
         codes: of the labels' entities, int32[n]; one below 0 matches nothing.
         n_codes: all codes are below.
-        times: int64[n].
-        bests: what each label has, uint64[n, 3] of zeros: event and created time with the sign flipped,
-            1 + place.
+        times: of the labels, int64[n].
+        first: the stretch begins here.
+        stop: and ends before; None: never.
         cutoff: only rows created by then; None: all.
         known: only rows created by the label's time.
     """
 
-    cdef readonly Py_ssize_t n, n_codes, n_placed
-    cdef uint64_t[:, ::1] held
-    cdef Best* bests
-    cdef Label* labels
+    cdef readonly Py_ssize_t n_labels, n_codes, n_placed    # of all; of these, in the stretch
+    cdef Label* labels             # by time
+    cdef Best* bests               # of each
+    cdef Best* last                # of each code, and one that is none's
+    cdef Py_ssize_t at             # the next label
+    cdef int64_t first, now, final     # event times: the stretch's first, the last row's, the stretch's last
     cdef int64_t cutoff
     cdef bint known
 
     def __init__(
-        self, const int32_t[::1] codes, Py_ssize_t n_codes, const int64_t[::1] times,
-        uint64_t[:, ::1] bests, *, cutoff=None, bint known=False
+        self, const int32_t[::1] codes, Py_ssize_t n_codes, const int64_t[::1] times, int64_t first,
+        stop=None, *, cutoff=None, bint known=False
     ):
         cdef Label* spare
-        cdef bint moved
-        if self.labels != NULL:
-            raise TypeError("a TimeOrder is made once")
+        if self.last != NULL:
+            raise TypeError("a Sweep is made once")
         if len(codes) != len(times) or len(codes) >= 2**31 or not 0 <= n_codes < 2**31:
             raise ValueError(f"{len(codes)} codes below {n_codes} for {len(times)} times")
-        if bests.shape[0] != len(times) or bests.shape[1] != 3:
-            raise ValueError(f"{bests.shape[0]} bests of {bests.shape[1]} for {len(times)} labels")
-        self.n, self.n_codes, self.known = len(times), n_codes, known
+        if stop is not None and stop <= first:
+            raise ValueError(f"a stretch from {first} to {stop}")
+        self.n_labels, self.n_codes, self.known = len(times), n_codes, known
+        self.first, self.now, self.final = first, first, INT64_MAX if stop is None else stop - 1
         self.cutoff = INT64_MAX if cutoff is None else cutoff
-        self.held, self.bests = bests, <Best*> &bests[0, 0] if self.n else NULL
-        self.labels = <Label*> room(self.n * sizeof(Label))
-        spare = <Label*> room(self.n * sizeof(Label))
+        self.last = <Best*> room((n_codes + 1) * sizeof(Best))
         with nogil:
-            if self.n:
-                self.place(&codes[0], &times[0])
-            moved = sort_by_time(self.labels, spare, self.n_placed)
-        if moved:
-            self.labels, spare = spare, self.labels
+            if len(times):
+                self.n_placed = self.place(&codes[0], &times[0], NULL)
+        self.labels = <Label*> room((self.n_placed + 1) * sizeof(Label))
+        spare = <Label*> room(self.n_placed * sizeof(Label))
+        with nogil:
+            if self.n_placed:
+                self.place(&codes[0], &times[0], self.labels)
+                sort_by_time(&self.labels, &spare, self.n_placed)
         free(spare)
+        self.bests = <Best*> room(self.n_placed * sizeof(Best))
 
     def __dealloc__(self):
         free(self.labels)
-
-    cdef void place(self, const int32_t* codes, const int64_t* times) noexcept nogil:
-        cdef Py_ssize_t i
-        for i in range(self.n):
-            if 0 <= codes[i] < self.n_codes:
-                self.labels[self.n_placed] = Label(times[i], <uint32_t> codes[i], <uint32_t> i)
-                self.n_placed += 1
-
-    cdef Py_ssize_t first_not_before(self, int64_t time) noexcept nogil:
-        cdef Py_ssize_t low = 0, high = self.n_placed, half
-        while low < high:
-            half = (low + high) >> 1
-            if self.labels[half].time < time:
-                low = half + 1
-            else:
-                high = half
-        return low
-
-
-@cython.final
-cdef class Sweep:
-    """Rows of a stretch of time, and the labels of it. For one thread at a time.
-
-    Args:
-        of: the labels.
-        first: the stretch begins here.
-        stop: and ends before; None: never.
-    """
-
-    cdef TimeOrder of
-    cdef Best* last                    # of each code, and one that is none's
-    cdef int64_t first, now, final     # event times: the stretch's first, the last row's, the stretch's last
-    cdef Py_ssize_t begin, at, end     # labels: the first, the next, one after the last
-    cdef Py_ssize_t n_orphans          # without a row, they stand at `begin` …
-
-    def __init__(self, TimeOrder of, int64_t first, stop=None):
-        if self.of is not None:
-            raise TypeError("a Sweep is made once")
-        if stop is not None and stop <= first:
-            raise ValueError(f"a stretch from {first} to {stop}")
-        self.of, self.first, self.now, self.final = of, first, first, INT64_MAX if stop is None else stop - 1
-        self.begin = self.at = of.first_not_before(first)
-        self.end = of.n_placed if stop is None else of.first_not_before(stop)
-        self.last = <Best*> room((of.n_codes + 1) * sizeof(Best))
-
-    def __dealloc__(self):
+        free(self.bests)
         free(self.last)
+
+    cdef Py_ssize_t place(self, const int32_t* codes, const int64_t* times, Label* out) noexcept nogil:
+        """How many labels are in the stretch; written, unless `out` is NULL, which has room for one more."""
+        cdef Py_ssize_t i, n = 0
+        for i in range(self.n_labels):
+            if out != NULL:
+                out[n] = Label(times[i], <uint32_t> codes[i], <uint32_t> i)
+            n += (
+                (times[i] >= self.first) & (times[i] <= self.final)
+                & (<uint32_t> codes[i] < <uint32_t> self.n_codes)
+            )
+        return n
 
     def rows(
         self, const int32_t[::1] codes, const int64_t[::1] event_ts, const int64_t[::1] created_ts,
@@ -158,9 +129,9 @@ cdef class Sweep:
         return taken
 
     cdef inline Best* last_of(self, int32_t code) noexcept nogil:
-        if <uint32_t> code < <uint32_t> self.of.n_codes:
+        if <uint32_t> code < <uint32_t> self.n_codes:
             return self.last + code
-        return self.last + self.of.n_codes
+        return self.last + self.n_codes
 
     cdef Py_ssize_t take(
         self, const int32_t* codes, const int64_t* events, const int64_t* created, Py_ssize_t m,
@@ -168,8 +139,8 @@ cdef class Sweep:
     ) noexcept nogil:
         cdef Py_ssize_t i
         cdef int64_t now = self.now, due = self.next_time()
-        cdef int64_t final = self.final, cutoff = self.of.cutoff
-        cdef bint known = self.of.known
+        cdef int64_t final = self.final, cutoff = self.cutoff
+        cdef bint known = self.known
         cdef Best* last
         cdef Best mine
         for i in range(m):
@@ -193,25 +164,17 @@ cdef class Sweep:
         return i
 
     cdef inline int64_t next_time(self) noexcept nogil:
-        return self.of.labels[self.at].time if self.at < self.end else INT64_MAX
+        return self.labels[self.at].time if self.at < self.n_placed else INT64_MAX
 
     cdef void answer(self, int64_t until) noexcept nogil:
         """Labels up to that time have what their entities have now."""
-        cdef Label* labels = self.of.labels
-        cdef Label label
-        cdef Best* last
-        while self.at < self.end and labels[self.at].time <= until:
-            if self.at + AHEAD < self.end:
-                __builtin_prefetch(&self.last[labels[self.at + AHEAD].code], 0, 3)
-                __builtin_prefetch(&self.of.bests[labels[self.at + AHEAD].number], 1, 3)
-            label = labels[self.at]
-            last = &self.last[label.code]
-            if last.place:
-                self.of.bests[label.number] = last[0]
-            else:                                      # stands where labels have been read already
-                labels[self.begin + self.n_orphans] = label
-                self.n_orphans += 1
-            self.at += 1
+        cdef Py_ssize_t at = self.at
+        while at < self.n_placed and self.labels[at].time <= until:
+            if at + AHEAD < self.n_placed:
+                __builtin_prefetch(&self.last[self.labels[at + AHEAD].code], 0, 3)
+            self.bests[at] = self.last[self.labels[at].code]
+            at += 1
+        self.at = at
 
     def finish(self):
         """No more rows come: all labels that are left have the last ones."""
@@ -222,81 +185,122 @@ cdef class Sweep:
         """Labels without a row have what the finished sweeps before ended with; the nearest is the last."""
         cdef Sweep other
         for other in before[::-1]:
-            if other.of is not self.of or other.final >= self.first:
+            if other.n_codes != self.n_codes or other.final >= self.first:
                 raise ValueError("a Sweep of other labels, or of a later stretch")
             with nogil:
-                self.adopt(other.last)
+                left = self.adopt(other.last)
+            if not left:
+                return
 
-    cdef void adopt(self, const Best* last) noexcept nogil:
+    cdef Py_ssize_t adopt(self, const Best* last) noexcept nogil:
+        """How many labels are still without one."""
         cdef Py_ssize_t i, left = 0
-        cdef Label* labels = self.of.labels + self.begin
-        for i in range(self.n_orphans):
-            if last[labels[i].code].place:
-                self.of.bests[labels[i].number] = last[labels[i].code]
-            else:
-                labels[left] = labels[i]
-                left += 1
-        self.n_orphans = left
+        for i in range(self.n_placed):
+            if not self.bests[i].place:
+                self.bests[i] = last[self.labels[i].code]
+                left += not self.bests[i].place
+        return left
+
+    def winners(self, int64_t[::1] out, *, ttl_us=None):
+        """Write the places of the rows of the stretch's labels; -1 where there is none, or it is too old.
+
+        Args:
+            out: of all labels, int64[n].
+            ttl_us: how long after its event time a row holds; None: for ever.
+        """
+        cdef bint bounded = ttl_us is not None and ttl_us < 2**64
+        cdef uint64_t ttl = max(ttl_us, 0) if bounded else 0
+        cdef const Best* best
+        cdef Py_ssize_t i
+        if len(out) != self.n_labels:
+            raise ValueError(f"{len(out)} places for {self.n_labels} labels")
+        if not self.n_placed:
+            return
+        cdef int64_t* places = &out[0]
+        with nogil:
+            for i in range(self.n_placed):
+                best = &self.bests[i]
+                if not best.place or (
+                    bounded and <uint64_t> self.labels[i].time - (best.event ^ SIGN) >= ttl
+                ):
+                    places[self.labels[i].number] = -1
+                else:
+                    places[self.labels[i].number] = <int64_t> best.place - 1
+
+    def hand_over(self, uint64_t[:, ::1] bests):
+        """Write what the stretch's labels have, for Part.begin.
+
+        Args:
+            bests: of all labels, uint64[n, 3]: event and created time with the sign flipped, 1 + place.
+        """
+        cdef Py_ssize_t i
+        if bests.shape[0] != self.n_labels or bests.shape[1] != 3:
+            raise ValueError(f"{bests.shape[0]} bests of {bests.shape[1]} for {self.n_labels} labels")
+        with nogil:
+            for i in range(self.n_placed):
+                (<Best*> &bests[0, 0])[self.labels[i].number] = self.bests[i]
 
 
-def winners(
-    const uint64_t[:, ::1] bests, const int64_t[::1] times, int64_t[::1] out, Py_ssize_t start,
-    Py_ssize_t stop, *, ttl_us=None
-):
-    """Write the places of the rows of labels start … stop - 1; -1 where there is none, or it is too old.
+cdef void sort_by_time(Label** labels, Label** spare, Py_ssize_t n) noexcept nogil:
+    """By the highest two digits of what they differ in, which leaves little out of order, and by insertion.
 
-    Args:
-        bests: as a TimeOrder's, [n, 3].
-        times: of the labels, int64[n].
-        out: int64[n].
-        ttl_us: how long after its event time a row holds; None: for ever.
+    Where that is much, for nearly all times have the same two, by all digits.
     """
-    cdef bint bounded = ttl_us is not None and ttl_us < 2**64
-    cdef uint64_t ttl = max(ttl_us, 0) if bounded else 0
-    cdef const Best* best
-    cdef Py_ssize_t i, n = len(out)
-    if not (bests.shape[0] == n == len(times) and bests.shape[1] == 3 and 0 <= start <= stop <= n):
-        raise ValueError(f"labels {start} to {stop} of {bests.shape[0]}, {len(times)} and {len(out)}")
-    if start == stop:
-        return
-    best = <const Best*> &bests[0, 0]
-    with nogil:
-        for i in range(start, stop):
-            if not best[i].place or (bounded and <uint64_t> times[i] - (best[i].event ^ SIGN) >= ttl):
-                out[i] = -1
-            else:
-                out[i] = <int64_t> best[i].place - 1
-
-
-cdef bint sort_by_time(Label* labels, Label* spare, Py_ssize_t n) noexcept nogil:
-    """By digits, the lowest first, each by counting; whether they are in `spare` at last."""
-    cdef int64_t[PASSES * DIGITS] ends
-    cdef Py_ssize_t i, pass_
-    cdef int64_t low = INT64_MAX, before, count
-    cdef uint64_t since
-    cdef int64_t* end
-    cdef Label* source = labels
+    cdef Py_ssize_t i
+    cdef int64_t low = INT64_MAX, high = INT64_MIN
+    cdef int bits = 0
     cdef bint sorted = True
     for i in range(n):
-        low = min(low, labels[i].time)
-        sorted = sorted and (not i or labels[i - 1].time <= labels[i].time)
+        low, high = min(low, labels[0][i].time), max(high, labels[0][i].time)
+        sorted = sorted and (not i or labels[0][i - 1].time <= labels[0][i].time)
     if sorted:
-        return False
-    memset(ends, 0, sizeof(ends))
-    for i in range(n):
-        since = <uint64_t> labels[i].time - <uint64_t> low
-        for pass_ in range(PASSES):
-            ends[pass_ * DIGITS + (since >> pass_ * DIGIT & DIGITS - 1)] += 1
-    for pass_ in range(PASSES):
-        end, before = ends + pass_ * DIGITS, 0
-        if end[(<uint64_t> source[0].time - <uint64_t> low) >> pass_ * DIGIT & DIGITS - 1] == n:
-            continue                                   # they all have that digit
+        return
+    while bits < 64 and (<uint64_t> high - <uint64_t> low) >> bits:
+        bits += 1
+    sort_by_digits(labels, spare, n, low, max(bits - 2 * DIGIT, 0), bits)
+    if not sort_by_insertion(labels[0], n):
+        sort_by_digits(labels, spare, n, low, 0, bits)
+
+
+cdef void sort_by_digits(
+    Label** labels, Label** spare, Py_ssize_t n, int64_t low, int first, int bits
+) noexcept nogil:
+    """By bits `first` … bits - 1 of the time since `low`: the lowest digit first, each by counting."""
+    cdef int64_t[DIGITS] ends
+    cdef int64_t before, count
+    cdef Py_ssize_t i
+    cdef uint64_t digit
+    cdef const Label* source
+    cdef int shift = first
+    while shift < bits:
+        source, before = labels[0], 0
+        memset(ends, 0, sizeof(ends))
+        for i in range(n):
+            ends[(<uint64_t> source[i].time - <uint64_t> low) >> shift & (DIGITS - 1)] += 1
         for i in range(DIGITS):
-            count, end[i] = end[i], before
+            count, ends[i] = ends[i], before
             before += count
         for i in range(n):
-            since = (<uint64_t> source[i].time - <uint64_t> low) >> pass_ * DIGIT & DIGITS - 1
-            spare[end[since]] = source[i]
-            end[since] += 1
-        source, spare = spare, source
-    return source != labels
+            digit = (<uint64_t> source[i].time - <uint64_t> low) >> shift & (DIGITS - 1)
+            spare[0][ends[digit]] = source[i]
+            ends[digit] += 1
+        labels[0], spare[0] = spare[0], labels[0]
+        shift += DIGIT
+
+
+cdef bint sort_by_insertion(Label* labels, Py_ssize_t n) noexcept nogil:
+    """False, and no label lost, if that takes too long."""
+    cdef Py_ssize_t i, k, moves = 0
+    cdef Label label
+    for i in range(1, n):
+        if labels[i - 1].time <= labels[i].time:
+            continue
+        label, k = labels[i], i
+        while k and labels[k - 1].time > label.time:
+            labels[k] = labels[k - 1]
+            k -= 1
+        labels[k] = label
+        moves += i - k
+        if moves > MOVES * n:
+            return False
+    return True

@@ -5,10 +5,9 @@ import numpy.typing as npt
 
 Codes = npt.NDArray[np.int32]
 Ints = npt.NDArray[np.int64]
-Bests = npt.NDArray[np.uint64]
 
-class TimeOrder:
-    n: int
+class Sweep:
+    n_labels: int
     n_codes: int
     n_placed: int
     def __init__(
@@ -16,18 +15,14 @@ class TimeOrder:
         codes: Codes,
         n_codes: int,
         times: Ints,
-        bests: Bests,
+        first: int,
+        stop: int | None = None,
         *,
         cutoff: int | None = None,
         known: bool = False,
     ) -> None: ...
-
-class Sweep:
-    def __init__(self, of: TimeOrder, first: int, stop: int | None = None) -> None: ...
     def rows(self, codes: Codes, event_ts: Ints, created_ts: Ints, place: int) -> int: ...
     def finish(self) -> None: ...
     def inherit(self, before: Sequence[Sweep]) -> None: ...
-
-def winners(
-    bests: Bests, times: Ints, out: Ints, start: int, stop: int, *, ttl_us: int | None = None
-) -> None: ...
+    def winners(self, out: Ints, *, ttl_us: int | None = None) -> None: ...
+    def hand_over(self, bests: npt.NDArray[np.uint64]) -> None: ...

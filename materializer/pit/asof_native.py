@@ -16,17 +16,15 @@ from typing import Final, cast
 import numpy as np
 
 from fastserve._native.asof import LabelTimes, Part, Rows
-from fastserve._native.asof_sweep import winners
 from materializer.pit import asof_py
 from materializer.pit.blocks_native import Blocks
 from materializer.pit.chunks import NONE, Ints, Labels, Piece, Seen, cores, in_threads, unseen
 from materializer.pit.keys_native import Keys
-from materializer.pit.sweep_native import Bests, sweep
+from materializer.pit.sweep_native import sweep
 
 GROUP_ROWS: Final = 1 << 21  # that are dealt out before parts take theirs: 48 MB
 _PART: Final = 1 << 14  # labels: with their best rows half a megabyte
 _MOST_PARTS: Final = 256
-_ANSWERED: Final = 1 << 16  # labels that a thread answers at a time
 
 
 def find_rows(
@@ -52,15 +50,16 @@ def find_rows(
     keys: Keys = labels.coded
     times = np.ascontiguousarray(labels.times)
     readers = _readers(pieces, keys, threads)
-    bests, complete = sweep(keys, times, readers, cutoff=limit, known=known, group_rows=group_rows, seen=seen)
     places = np.full(len(times), NONE, np.int64)
-    if bests is not None and complete:
-        _answer(bests, times, ttl_us, places, threads)
+    swept = sweep(keys, times, readers, cutoff=limit, known=known, group_rows=group_rows, seen=seen)
+    if swept is not None and swept.complete:
+        swept.winners(places, ttl_us)
         return places
     order = LabelTimes(keys.codes, keys.n_codes, times, ttl_us=ttl_us, cutoff=limit, known=known)
     join = _Join(order, threads)
     join.each(Part.sort)
-    if bests is not None:
+    if swept is not None:
+        bests = swept.bests(len(times))
         join.each(lambda part: part.begin(bests))
     join.read(readers, group_rows, seen)
     join.each(lambda part: part.winners(places))
@@ -73,14 +72,6 @@ def _readers(pieces: Sequence[Piece], keys: Keys, threads: int) -> list[Blocks]:
     bounds = [i * len(pieces) // count for i in range(count + 1)]
     numbered = list(enumerate(pieces))
     return [Blocks(deque(numbered[a:b]), keys) for a, b in pairwise(bounds)]
-
-
-def _answer(bests: Bests, times: Ints, ttl_us: int | None, places: Ints, threads: int) -> None:
-    def some(mine: Iterator[int]) -> None:
-        for start in mine:
-            winners(bests, times, places, start, min(start + _ANSWERED, len(times)), ttl_us=ttl_us)
-
-    in_threads(some, range(0, len(times), _ANSWERED), threads)
 
 
 class _Join:

@@ -83,7 +83,7 @@ def answer(
         found: the chunks, from `of_age`; None for one that no place is in.
     """
     types = feature_types(rv, features)
-    filled = np.where(places < 0, place(len(found)), places)
+    filled: Ints | None = None
     columns = []
     for name, dtype in types.items():
         kind = arrow_type(dtype)
@@ -93,6 +93,8 @@ def answer(
         if default.null_count:
             columns.append(Column(chunks, kind, places))
         else:  # the default becomes one more chunk, and is taken like any other value
+            if filled is None:
+                filled = np.where(places < 0, place(len(found)), places)
             columns.append(Column([*chunks, default], kind, filled))
     return dict(zip(features, gather(columns, threads=threads), strict=True))
 

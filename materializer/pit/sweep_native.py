@@ -10,14 +10,16 @@ Rows that do not go on in order are left where they are read from, with all that
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
 from typing import Final
 
 import numpy as np
 import numpy.typing as npt
 
-from fastserve._native.asof_sweep import Sweep, TimeOrder
+from fastserve._native.asof_sweep import Sweep
 from materializer.pit.blocks_native import Block, Blocks
 from materializer.pit.chunks import Ints, Seen, in_threads
 from materializer.pit.keys_native import Keys
@@ -27,35 +29,71 @@ Bests = npt.NDArray[np.uint64]
 _FEW: Final = 1024  # codes that are never too many
 
 
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What labels have of the rows that come in order.
+
+    Attributes:
+        sweeps: of stretches of time, one after the other; a label is in one or none.
+        complete: these are all rows; if not, the others can still be read.
+    """
+
+    sweeps: Sequence[Sweep]
+    complete: bool
+
+    def winners(self, out: Ints, ttl_us: int | None) -> None:
+        """Write the places of the rows of the labels that are in a sweep."""
+        self._each(lambda one: one.winners(out, ttl_us=ttl_us))
+
+    def bests(self, n: int) -> Bests:
+        """The best row of each of n labels, for Part.begin."""
+        made = np.zeros((n, 3), np.uint64)
+        self._each(lambda one: one.hand_over(made))
+        return made
+
+    def _each(self, work: Callable[[Sweep], None]) -> None:
+        def some(mine: Iterator[Sweep]) -> None:
+            for one in mine:
+                work(one)
+
+        in_threads(some, self.sweeps, len(self.sweeps))
+
+
 @dataclass(slots=True)
 class _Run:
     """The rows of one thread, and what has been made of them.
 
     Attributes:
+        make: the sweep, which sorts its labels.
         n_rows: taken last.
         done: all rows were taken, or one was not.
         complete: all were taken.
     """
 
     blocks: Blocks
-    sweep: Sweep
+    make: Callable[[], Sweep]
+    sweep: Sweep | None = None
     n_rows: int = 0
     done: bool = False
     complete: bool = False
 
     def take(self, n_rows: int) -> None:
         """So many rows, or a block's more."""
+        if self.sweep is None:
+            self.sweep = self.make()
         self.n_rows = 0
         while self.n_rows < n_rows and not self.done:
             block = self.blocks.take()
             if block is None:
                 self.done = self.complete = True
-                return
+                break
             taken = self.sweep.rows(block.codes, block.event_ts, block.created_ts, block.first)
             self.n_rows += taken
             if taken < len(block.codes):
                 self.blocks.put_back(block.after(taken))
                 self.done = True
+        if self.done:
+            self.sweep.finish()
 
 
 def sweep(
@@ -67,8 +105,8 @@ def sweep(
     known: bool,
     group_rows: int,
     seen: Seen,
-) -> tuple[Bests | None, bool]:
-    """What labels have of the rows that come in order, and whether that is all rows; the rest can still be read.
+) -> Swept | None:
+    """What labels have of the rows that come in order; None: they do not even begin so.
 
     Args:
         keys, times: of n labels.
@@ -76,26 +114,21 @@ def sweep(
         cutoff: only rows created by then; None: all.
         known: only rows created by the label's time.
         group_rows, seen: see `find_rows`.
-
-    Returns:
-        The best row of each label, uint64[n, 3] as in asof_sweep.pyx, and True for all rows; None and False if rows
-        do not begin in order.
     """
     firsts = _firsts(readers)
     readers = [reader for reader, first in zip(readers, firsts, strict=True) if first is not None]
     starts = _starts([first for first in firsts if first is not None], known)
     # Each thread has a row for each code; these should take less than the labels do.
     if starts is None or len(starts) * keys.n_codes > len(times) // 2 + _FEW:
-        return None, False
-    bests = np.zeros((len(times), 3), np.uint64)
-    order = TimeOrder(keys.codes, keys.n_codes, times, bests, cutoff=cutoff, known=known)
+        return None
+    made = partial(Sweep, keys.codes, keys.n_codes, times, cutoff=cutoff, known=known)
     stops = [*starts[1:], None]
-    sweeps = [Sweep(order, start, stop) for start, stop in zip(starts, stops, strict=True)]
-    runs = [_Run(reader, each) for reader, each in zip(readers, sweeps, strict=True)]
+    runs = [_Run(*of) for of in zip(readers, map(partial, repeat(made), starts, stops), strict=True)]
     _take_all(runs, group_rows, seen)
-    for i, run in enumerate(runs):
-        run.sweep.inherit(sweeps[:i])
-    return bests, all(run.complete for run in runs)
+    sweeps = [run.sweep for run in runs if run.sweep is not None]
+    for i, one in enumerate(sweeps):
+        one.inherit(sweeps[:i])
+    return Swept(sweeps, all(run.complete for run in runs))
 
 
 def _firsts(readers: Sequence[Blocks]) -> list[Block | None]:
@@ -129,8 +162,6 @@ def _take_all(runs: Sequence[_Run], group_rows: int, seen: Seen) -> None:
     def take(mine: Iterator[_Run]) -> None:
         for run in mine:
             run.take(max(group_rows // len(runs), 1))
-            if run.done:
-                run.sweep.finish()
 
     while left := [run for run in runs if not run.done]:
         in_threads(take, left, len(runs))

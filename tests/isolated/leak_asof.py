@@ -5,7 +5,7 @@ import pyarrow as pa
 
 from fastserve._native.asof import LabelTimes, Part, Rows
 from fastserve._native.asof_keys import KeyTable, text_hashes
-from fastserve._native.asof_sweep import Sweep, TimeOrder, winners
+from fastserve._native.asof_sweep import Sweep
 from fastserve._native.gather import Places, RowOrder, Source
 from tests.isolated.meter import run
 
@@ -55,19 +55,20 @@ def joins(i: int) -> None:
 
 
 def sweeps(i: int) -> None:
-    bests, out = np.zeros((4, 3), np.uint64), np.empty(4, np.int64)
-    order = TimeOrder(CODES, 2, STAMPS[::-1].copy(), bests, known=i % 2 == 0)
-    first, last = Sweep(order, 0, 2), Sweep(order, 2)
+    bests, out, late = np.zeros((4, 3), np.uint64), np.empty(4, np.int64), STAMPS[::-1].copy()
+    first, last = (Sweep(CODES, 2, late, *ends, known=i % 2 == 0) for ends in ((0, 2), (2,)))
     for sweep, rows in ((first, slice(0, 2)), (last, slice(2, 4))):
         sweep.rows(CODES[rows], STAMPS[rows], STAMPS[rows], 0)
         sweep.finish()
     last.inherit([first])
-    winners(bests, STAMPS, out, 0, 4, ttl_us=3)
+    last.winners(out, ttl_us=3)
+    last.hand_over(bests)
     if i % 8 == 0:
         refused(lambda: first.inherit([last]), ValueError)
         refused(lambda: first.rows(CODES, STAMPS[1:], STAMPS, 0), ValueError)
-        refused(lambda: Sweep(order, 2, 2), ValueError)
-        refused(lambda: TimeOrder(CODES, 2, STAMPS, bests[1:]), ValueError)
+        refused(lambda: first.winners(out[1:]), ValueError)
+        refused(lambda: first.hand_over(bests[1:]), ValueError)
+        refused(lambda: Sweep(CODES, 2, STAMPS, 2, 2), ValueError)
 
 
 def values(i: int) -> None:

@@ -138,44 +138,44 @@ def nothing(n):
     return np.zeros((n, 3), np.uint64)
 
 
-def test_labels_in_order_of_time_are_as_many_as_their_bests():
-    for codes, n_codes, bests in (
-        (CODES[1:], 2, nothing(3)),
-        (CODES, -1, nothing(3)),
-        (CODES, 2, nothing(2)),
-    ):
-        with pytest.raises(ValueError):
-            asof_sweep.TimeOrder(codes, n_codes, STAMPS, bests)
-    with pytest.raises(ValueError, match="of 2"):
-        asof_sweep.TimeOrder(CODES, 2, STAMPS, np.zeros((3, 2), np.uint64))
-    order = asof_sweep.TimeOrder(CODES, 2, STAMPS, nothing(3))
+def test_labels_of_a_sweep_are_as_many_as_codes():
+    with pytest.raises(ValueError, match="2 codes"):
+        asof_sweep.Sweep(CODES[1:], 2, STAMPS, 0)
+    with pytest.raises(ValueError, match="codes below -1"):
+        asof_sweep.Sweep(CODES, -1, STAMPS, 0)
+    with pytest.raises(ValueError, match="from 3 to 3"):
+        asof_sweep.Sweep(CODES, 2, STAMPS, 3, 3)
+    made = asof_sweep.Sweep(CODES, 2, STAMPS, 1)
+    assert (made.n_labels, made.n_placed) == (3, 2)
     with pytest.raises(TypeError, match="once"):
-        order.__init__(CODES, 2, STAMPS, nothing(3))
+        made.__init__(CODES, 2, STAMPS, 1)
 
 
-def test_a_sweep_is_of_a_stretch_after_those_it_inherits_from():
-    bests = nothing(3)
-    order, other = (asof_sweep.TimeOrder(CODES, 2, STAMPS, held) for held in (bests, nothing(3)))
-    first, last = asof_sweep.Sweep(order, 0, 1), asof_sweep.Sweep(order, 1)
-    for wrong in ([last], [first, last], [asof_sweep.Sweep(other, 0, 1)], [asof_sweep.Sweep(order, 0, 2)]):
+def test_a_sweep_inherits_from_those_of_earlier_stretches():
+    first, last = asof_sweep.Sweep(CODES, 2, STAMPS, 0, 1), asof_sweep.Sweep(CODES, 2, STAMPS, 1)
+    others = asof_sweep.Sweep(CODES, 3, STAMPS, 0, 1)
+    for wrong in ([last], [first, last], [others], [asof_sweep.Sweep(CODES, 2, STAMPS, 0, 2)]):
         with pytest.raises(ValueError, match="a later stretch"):
             last.inherit(wrong)
-    with pytest.raises(ValueError, match="from 3 to 3"):
-        asof_sweep.Sweep(order, 3, 3)
-    with pytest.raises(TypeError, match="once"):
-        first.__init__(order, 0)
     wild = np.array([5, -(2**31), 2**31 - 1, 0], np.int32)
     assert first.rows(wild, np.zeros(4, np.int64), np.zeros(4, np.int64), 7) == 4
     for sweep in (first, last):
         sweep.finish()
     last.inherit([first])
-    out = np.empty(3, np.int64)
-    asof_sweep.winners(bests, STAMPS, out, 0, 3)
-    assert out.tolist() == [10, -1, 10]
+    out, bests = np.empty(3, np.int64), nothing(3)
+    for sweep in (first, last):
+        sweep.winners(out)
+        sweep.hand_over(bests)
+    assert out.tolist() == [10, -1, 10] and bests[:, 2].tolist() == [11, 0, 11]
+    with pytest.raises(ValueError, match="2 places"):
+        last.winners(out[1:])
+    for wrong in (nothing(2), np.zeros((3, 2), np.uint64)):
+        with pytest.raises(ValueError, match="bests of"):
+            last.hand_over(wrong)
 
 
 def test_columns_of_swept_rows_are_of_one_length():
-    sweep = asof_sweep.Sweep(asof_sweep.TimeOrder(CODES, 2, STAMPS, nothing(3)), 0)
+    sweep = asof_sweep.Sweep(CODES, 2, STAMPS, 0)
     for columns in ((CODES, STAMPS[1:], STAMPS), (CODES, STAMPS, STAMPS[1:]), (CODES[1:], STAMPS, STAMPS)):
         with pytest.raises(ValueError, match="created times"):
             sweep.rows(*columns, 0)
@@ -191,12 +191,6 @@ def test_bests_of_other_labels_are_refused():
     (unsorted,) = asof.LabelTimes(CODES, 2, STAMPS).parts(1)
     with pytest.raises(ValueError, match="not sorted"):
         unsorted.begin(nothing(3))
-    out = np.empty(3, np.int64)
-    for start, stop in ((-1, 2), (2, 1), (0, 4)):
-        with pytest.raises(ValueError, match="labels"):
-            asof_sweep.winners(nothing(3), STAMPS, out, start, stop)
-    with pytest.raises(ValueError, match="of 2, 3 and 3"):
-        asof_sweep.winners(nothing(2), STAMPS, out, 0, 2)
 
 
 def test_places_are_checked_and_belong_to_their_column():

@@ -55,6 +55,7 @@ BENCHES: Final = (
         "training sets from files, in 1.5 GiB of memory, beside DuckDB and polars streaming",
         25,
     ),
+    Bench("windows", "windows at labels' times beside DuckDB's range windows, 1M labels x 10M events", 8),
     Bench("feast_training", "training sets beside Feast's file store, 1M labels x 1M rows", 5),
     Bench("memory", "bytes of Redis an entity takes, beside Feast's layout", 1),
     Bench(

@@ -135,7 +135,7 @@ class TileRows:
         return written
 
     def _entities(self, part: Sequence[pa.RecordBatch]) -> tuple[list[pa.Array], Events]:
-        """The keys of the entities that have events, and these."""
+        """The keys of the entities that have events, and these in their order."""
         rows = self._rows
         names = list(rows.rv.join_keys)
         table = pa.Table.from_batches(part, canonical_schema(rows.rv, rows.columns))
@@ -146,7 +146,10 @@ class TileRows:
         present = np.flatnonzero(np.diff(events.starts))
         starts = np.append(events.starts[present], events.starts[-1])
         picked = pa.array(first[present])
-        return [column.take(picked) for column in columns], Events(starts, events.times, events.columns)
+        order = pa.array(events.order)
+        values = [column.take(order) for column in events.columns]
+        by_entity = Events(starts, np.arange(len(order)), events.times[events.order], values)
+        return [column.take(picked) for column in columns], by_entity
 
     def _built(
         self, encoder: KeyEncoder, keys: Sequence[pa.Array], events: Events, start: int

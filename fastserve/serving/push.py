@@ -259,7 +259,6 @@ class Pusher:
                 f"{table.num_rows:,} rows in one push; the limit is {self._limits.max_rows:,}",
                 hint="send several pushes, or materialize the rows from files",
             )
-        _check_rows(push.views)
         return push, given_rows(push.views, table, self._now())
 
     def _lane(self, rv: RegisteredView) -> Lane:
@@ -270,16 +269,6 @@ class Pusher:
             lane = Lane(rv, self._stores, self._project, self._limits.max_view_pushes)
             self._lanes[rv.view_id] = lane
         return lane
-
-
-def _check_rows(views: Sequence[RegisteredView]) -> None:
-    """Raise RequestError for a view whose rows are made of events."""
-    for rv in views:
-        if isinstance(rv.view, AggregatedFeatureView):
-            raise RequestError(
-                f"feature view {rv.view.name!r} is computed from events: rows are not pushed to it",
-                hint=f"write its events, of {rv.view.events.name!r}",
-            )
 
 
 async def _all(writes: Sequence[Awaitable[Counts]]) -> list[Counts]:

@@ -15,6 +15,7 @@ from fastserve.offline.events import EventRows, keyless
 from fastserve.offline.latest import timestamps
 from fastserve.offline.schema import CREATED_TS, EVENT_TS
 from materializer.pit.chunks import Ints, RowChunk
+from materializer.windows.ranges import order_by
 
 log = logging.getLogger(__name__)
 _KEPT: Final = "event_timestamp", "created_timestamp"
@@ -23,15 +24,16 @@ Codes = Callable[[RowChunk], npt.NDArray[np.signedinteger]]
 
 @dataclass(frozen=True, slots=True)
 class Events:
-    """Events by entity, then time, then source order.
+    """Events that count, and their order by entity, then time, then place.
 
     Attributes:
-        starts: where each entity's begin, and where the last one's end: int64[k + 1].
+        starts, order: see order_by; int64[k + 1] for k entities, int64[n].
         times: microseconds UTC, int64[n].
         columns: of the program, n long.
     """
 
     starts: Ints
+    order: Ints
     times: Ints
     columns: Sequence[pa.Array]
 
@@ -40,7 +42,7 @@ def counted_events(
     batches: Iterable[pa.RecordBatch],
     rows: EventRows,
     codes: Codes,
-    n_codes: int,
+    asked: npt.NDArray[np.bool_],
     *,
     cutoff: int | None = None,
 ) -> Events:
@@ -48,8 +50,8 @@ def counted_events(
 
     Args:
         batches: canonical rows of `rows.rv`, with all its columns, in source order.
-        codes: which entity each row is of, from 0; -1 for none that is asked for.
-        n_codes: how many entities.
+        codes: which entity each row is of, from 0; -1 for one that nobody knows.
+        asked: of each code, whether its events are wanted.
         cutoff: only events known by then, microseconds UTC.
     """
     join_keys = list(rows.rv.join_keys)
@@ -58,7 +60,7 @@ def counted_events(
         missing += keyless(batch, join_keys)
         event = timestamps(batch, EVENT_TS)
         found = codes(RowChunk([batch[name] for name in join_keys], event, event))
-        wanted = found >= 0
+        wanted = (found >= 0) & asked[found]
         if cutoff is not None:
             wanted &= timestamps(batch, CREATED_TS) <= cutoff
         part = batch.select([*_KEPT, *rows.columns])
@@ -68,7 +70,7 @@ def counted_events(
         log.warning("view %s: %d events with a null join key are left out", rows.rv.view.name, missing)
     table = pa.Table.from_batches(kept) if kept else _nothing(rows)
     whose = np.concatenate(entities) if entities else np.empty(0, np.int64)
-    return ordered(table, whose, rows, n_codes)
+    return ordered(table, whose, rows, len(asked))
 
 
 def ordered(
@@ -89,11 +91,8 @@ def ordered(
     if not kept.all():
         table, entities = table.filter(pa.array(kept)), entities[kept]
     times = table[EVENT_TS].cast(pa.int64()).to_numpy()
-    order = np.lexsort((times, entities))
-    starts = np.searchsorted(entities[order], np.arange(n_codes + 1))
-    picked = pa.array(order)
-    columns = [_one(table[column.name].take(picked)) for column in rows.program.columns]
-    return Events(starts, times[order], columns)
+    columns = [_one(table[column.name]) for column in rows.program.columns]
+    return Events(*order_by(entities, times, n_codes), times, columns)
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:

@@ -11,7 +11,7 @@ from fastserve.offline.events import EventRows
 from materializer.pit.chunks import Labels
 from materializer.windows.events import counted_events
 from materializer.windows.keys import coded
-from materializer.windows.ranges import fold_windows
+from materializer.windows.ranges import fold_windows, order_by
 
 
 def join_windows(
@@ -34,14 +34,15 @@ def join_windows(
     keys = coded(labels)
     nobody = keys.n_codes  # a key with a null: an entity without events
     entities = np.where(keys.codes < 0, nobody, keys.codes).astype(np.int64)
-    events = counted_events(batches, rows, keys.find, nobody + 1, cutoff=cutoff)
-    order = np.lexsort((labels.times, entities))
-    starts = np.searchsorted(entities[order], np.arange(nobody + 2))
+    asked = np.zeros(nobody + 1, np.bool_)
+    asked[entities] = True
+    events = counted_events(batches, rows, keys.find, asked, cutoff=cutoff)
+    starts, order = order_by(entities, labels.times, nobody + 1)
     number = {output.name: i for i, output in enumerate(rows.program.outputs)}
     made = fold_windows(
         rows.program,
         [number[name] for name in features],
-        (events.starts, events.times, events.columns),
+        (events.starts, events.order, events.times, events.columns),
         (starts, np.ascontiguousarray(labels.times[order])),
     )
     back = np.empty(len(order), np.int64)

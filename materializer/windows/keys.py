@@ -11,7 +11,7 @@ if TYPE_CHECKING or os.environ.get("FASTSERVE_NO_EXTENSIONS") == "1":
     from materializer.windows.keys_py import Keys
 else:
     try:
-        from materializer.pit.asof_native import Keys
+        from materializer.pit.keys_native import Keys
     except ImportError:
         from materializer.windows.keys_py import Keys
 

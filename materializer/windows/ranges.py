@@ -6,11 +6,12 @@ import os
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING or os.environ.get("FASTSERVE_NO_EXTENSIONS") == "1":
-    from materializer.windows.ranges_py import fold_windows
+    from materializer.windows.ranges_py import fold_windows, order_by
 else:
     try:
+        from fastserve._native.window_order import order_by
         from fastserve._native.window_ranges import fold_windows
     except ImportError:
-        from materializer.windows.ranges_py import fold_windows
+        from materializer.windows.ranges_py import fold_windows, order_by
 
-__all__ = ["fold_windows"]
+__all__ = ["fold_windows", "order_by"]

@@ -25,22 +25,36 @@ from fastserve.types import arrow_type, parse_dtype
 Ints = npt.NDArray[np.int64]
 
 
+def order_by(codes: Ints, times: Ints, n_codes: int) -> tuple[Ints, Ints]:
+    """The order by code, then time, then place.
+
+    Args:
+        codes, times: int64[n]; codes from 0 to below n_codes.
+
+    Returns:
+        Where each code begins and the last ends, int64[n_codes + 1]; and the order, int64[n].
+    """
+    order = np.lexsort((times, codes))
+    return np.searchsorted(codes[order], np.arange(n_codes + 1)), order
+
+
 def fold_windows(
     program: Program,
     outputs: Sequence[int],
-    events: tuple[Ints, Ints, Sequence[pa.Array]],
+    events: tuple[Ints, Ints, Ints, Sequence[pa.Array]],
     labels: tuple[Ints, Ints],
 ) -> list[pa.Array]:
     """The values of some outputs at labels: each [m], of its declared Arrow type.
 
     Args:
         outputs: indices into program.outputs.
-        events: where each entity's begin and the last ends, int64[k + 1]; their times, int64[n], rising within an
-            entity; the program's columns, n long.
-        labels: likewise of the same k entities: int64[k + 1], int64[m], rising within an entity.
+        events: starts and order as order_by gives them, int64[k + 1] and int64[n]; times and the program's columns as
+            they came.
+        labels: starts, and times by entity and time, of the same k entities: int64[k + 1], int64[m].
     """
-    starts, times, columns = events
-    values = [canonical_values(column) for column in columns]
+    starts, order, times, columns = events
+    times = times[order]
+    values = [canonical_values(column.take(pa.array(order))) for column in columns]
     made = []
     for output in (program.outputs[i] for i in outputs):
         first, last = ranges(program, output, starts, times, *labels)

@@ -187,7 +187,7 @@ def test_what_makes_no_sense_says_so(repo: Repo) -> None:
     ):
         with pytest.raises(RequestError, match="not for aggregated views, and 'w' is one"):
             what()
-    with pytest.raises(RequestError, match="is computed from events: rows are not pushed to it"):
+    with pytest.raises(RequestError, match="are made of events, and cannot be written"):
         repo.store.write_to_online_store(
             "w", pa.table({"u": [1], "event_timestamp": ts([1]), "count_9us": [1]})
         )

@@ -1,0 +1,77 @@
+"""Events and labels by entity, then by time; materializer/windows/ranges_py.py has the twin."""
+
+cimport cython
+from libc.stdint cimport int64_t
+from libc.stdlib cimport free, malloc, qsort
+
+import numpy as np
+
+
+cdef struct Stamped:
+    int64_t at
+    int64_t index
+
+
+def order_by(const int64_t[:] codes, const int64_t[:] times, Py_ssize_t n_codes):
+    """See the twin, in ranges_py.py."""
+    cdef Py_ssize_t i, n = codes.shape[0]
+    starts, order = np.zeros(n_codes + 1, np.int64), np.empty(n, np.int64)
+    cdef int64_t[::1] begins = starts
+    cdef int64_t[::1] out = order
+    cdef Stamped* placed
+    if times.shape[0] != n or (n and not (0 <= np.min(codes) and np.max(codes) < n_codes)):
+        raise ValueError("codes and times of one length, and codes below n_codes")
+    placed = <Stamped*> malloc((n + 1) * sizeof(Stamped))
+    if placed == NULL:
+        raise MemoryError
+    try:
+        with nogil:
+            place_all(codes, times, begins, n_codes, placed)
+            for i in range(n_codes):
+                by_time(placed + begins[i], begins[i + 1] - begins[i])
+            for i in range(n):
+                out[i] = placed[i].index
+    finally:
+        free(placed)
+    return starts, order
+
+
+@cython.boundscheck(False)      # codes are in range, which order_by has looked at
+@cython.wraparound(False)
+cdef void place_all(
+    const int64_t[:] codes, const int64_t[:] times, int64_t[::1] starts, Py_ssize_t n_codes, Stamped* placed
+) noexcept nogil:
+    """A counting sort by code; starts are filled in."""
+    cdef Py_ssize_t i, n = codes.shape[0]
+    cdef int64_t at = 0, count
+    cdef Stamped* one
+    for i in range(n):
+        starts[codes[i]] += 1
+    for i in range(n_codes):
+        count = starts[i]
+        starts[i] = at
+        at += count
+    for i in range(n):
+        one = &placed[starts[codes[i]]]
+        starts[codes[i]] += 1
+        one.at, one.index = times[i], i
+    for i in range(n_codes, 0, -1):     # each has moved on to where the next begins
+        starts[i] = starts[i - 1]
+    starts[0] = 0
+
+
+cdef int earlier(const void* a, const void* b) noexcept nogil:
+    cdef const Stamped* one = <const Stamped*> a
+    cdef const Stamped* other = <const Stamped*> b
+    if one.at != other.at:
+        return (one.at > other.at) - (one.at < other.at)
+    return (one.index > other.index) - (one.index < other.index)
+
+
+cdef void by_time(Stamped* events, int64_t count) noexcept nogil:
+    """They mostly are in order."""
+    cdef int64_t i
+    for i in range(1, count):
+        if events[i].at < events[i - 1].at:
+            qsort(events, count, sizeof(Stamped), &earlier)
+            return

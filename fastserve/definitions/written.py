@@ -89,8 +89,8 @@ def on_demand_feature_view(
     The function gets a dict of columns, one value for each row asked for, and gives a dict of as many columns as
     `schema` names. It must treat each row by itself. It runs on a server's batches and on training rows alike. Where
     an input is null the features are null, and the function is not asked, unless it has an argument ``valid``: then
-    that is a dict of bool arrays, and the function is told of every row. With an argument ``at`` it gets the time that
-    each row is asked for, datetime64[us]. docs/on-demand.md says all of it.
+    that is a dict of bool arrays, inputs are masked arrays, and the function is told of every row. With an argument
+    ``at`` it gets the time that each row is asked for, datetime64[us]. docs/on-demand.md says all of it.
 
     Args:
         sources: views, projections, references (``"view:feature"``) and RequestSources; on-demand views too.

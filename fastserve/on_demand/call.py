@@ -49,7 +49,7 @@ class OnDemandFunction:
         """
         n = len(at)
         if self._tells_valid:
-            given = {name: column.values for name, column in inputs.items()}
+            given = {name: column.masked() for name, column in inputs.items()}
             valid = {name: _all(n) if c.valid is None else c.valid for name, c in inputs.items()}
             return self._made(given, at, valid, np.arange(first, first + n)) if n else self._nothing(n)
         gaps = [column.valid for column in inputs.values() if column.valid is not None]

@@ -8,9 +8,9 @@
 | fixed list of these        | numpy array [n, length]      | numpy array [n, length]                             |
 | string, bytes, other lists | Arrow array of n             | numpy array of text                                 |
 
-Null: going in, a place where an input is null is left out, or holds 0 and False (Arrow: null) where the function asks
-for `valid`. Coming out, null is what is masked in a numpy.ma array, NaT, and what is null in an Arrow array. NaN is a
-value, and comes out as the one quiet NaN.
+Null: going in, a row with a null input is left out; or, where the function asks for `valid`, numpy arrays are numpy.ma
+arrays, always, whose masks say what is null. Coming out, null is what is masked in a numpy.ma array, NaT, and what is
+null in an Arrow array. NaN is a value, and comes out as the one quiet NaN.
 """
 
 from __future__ import annotations
@@ -50,6 +50,15 @@ class Column:
 
     values: Any
     valid: Bools | None = None
+
+    def masked(self) -> Any:
+        """The values, a numpy array with the mask that says which are null, also where none is."""
+        if not isinstance(self.values, np.ndarray):
+            return self.values
+        mask = np.zeros(self.values.shape, np.bool_)
+        if self.valid is not None:
+            mask[~self.valid] = True
+        return np.ma.MaskedArray(self.values, mask=mask)
 
     def take(self, picks: npt.NDArray[np.intp]) -> Any:
         """Some of the values."""

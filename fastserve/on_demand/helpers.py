@@ -7,6 +7,8 @@ FreeBSD's msun (k_sin.c, k_cos.c, e_asin.c), whose errors are below one unit in 
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import Any, Final
 
 import numpy as np
@@ -37,6 +39,24 @@ _ASIN_Q: Final = (
 )  # fmt: skip
 
 
+Helper = Callable[..., Any]
+
+
+def _nulls_go_through(helper: Helper) -> Helper:
+    """Of masked arrays, as functions with `valid` get them, the result is masked where one of them is."""
+
+    @functools.wraps(helper)
+    def called(*given: Any) -> Any:
+        masks = [np.ma.getmaskarray(each) for each in given if isinstance(each, np.ma.MaskedArray)]
+        if not masks:
+            return helper(*given)
+        made = helper(*(each.data if isinstance(each, np.ma.MaskedArray) else each for each in given))
+        return np.ma.MaskedArray(np.ma.getdata(made), mask=np.ma.getmask(made) | np.logical_or.reduce(masks))
+
+    return called
+
+
+@_nulls_go_through
 def hours_since(then: Times, at: Times) -> Floats:
     """Hours from `then` to `at`, float64[n]; negative where `then` is later.
 
@@ -46,16 +66,19 @@ def hours_since(then: Times, at: Times) -> Floats:
     return _us(at - then) / _HOUR_US
 
 
+@_nulls_go_through
 def hour_of_day(at: Times) -> npt.NDArray[np.int64]:
     """The hour of the day in UTC, int64[n], 0 to 23."""
     return _us(at) // _HOUR_US % 24
 
 
+@_nulls_go_through
 def day_of_week(at: Times) -> npt.NDArray[np.int64]:
     """The day of the week in UTC, int64[n]: Monday is 0, as of datetime."""
     return (_us(at) // _DAY_US + 3) % 7
 
 
+@_nulls_go_through
 def ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> np.ma.MaskedArray[Any, Any]:
     """``part / whole`` as float64[n], null where `whole` is 0."""
     nothing = np.equal(whole, 0)
@@ -63,6 +86,7 @@ def ratio(part: npt.NDArray[Any], whole: npt.NDArray[Any]) -> np.ma.MaskedArray[
     return np.ma.MaskedArray(np.asarray(part, np.float64) / divisor, mask=nothing)
 
 
+@_nulls_go_through
 def haversine_km(
     lat_1: npt.ArrayLike, lon_1: npt.ArrayLike, lat_2: npt.ArrayLike, lon_2: npt.ArrayLike
 ) -> Floats:

@@ -10,6 +10,7 @@ from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from fastserve import FeatureStore
@@ -193,7 +194,9 @@ def _plain(rows: Any, events: Any, spine: Any, stamps: list[int]) -> list[Any]:
         parts += [asked[name] for name in ("amount", "here_lat", "here_lon", "asked", "look")]
         n_tags = None if None in parts else len(have["tags"])
         same = None if None in parts else have["home"] == asked["asked"]
-        risk = (-1.0 if share is None else share) * float(have["count"] or 0) + float(bool(same))
+        risk = None
+        if have["count"] is not None and same is not None:
+            risk = (-1.0 if share is None else share) * float(have["count"]) + float(same)
         found.append((_near(share), n_tags, _near(risk)))
     return found
 
@@ -285,3 +288,50 @@ def test_a_data_set_notes_the_function_and_is_made_again_by_it_alone(tmp_path):
     report = store.verify_training_dataset("d")
     assert report.outcome == "cannot_be_remade"
     assert "features:risk is not the function that was applied" in str(report)
+
+
+WINDOWS = '''
+from fastserve import (AggregatedFeatureView, Aggregation, Entity, EventSource, FeatureService, Field, FileSource,
+                       RequestSource, on_demand_feature_view)
+from fastserve.on_demand import ratio
+
+card = Entity("card", "card_id", "int64")
+payments = EventSource("payments", FileSource("payments.parquet", "ts"), schema=[Field("amount", "float64")])
+spend = AggregatedFeatureView("spend", entities=[card], source=payments, aggregations=[
+    Aggregation("amount", "mean", windows=["30s", "5m"]), Aggregation("*", "count", windows=["5m"])])
+
+@on_demand_feature_view(sources=[spend, RequestSource("now", [Field("amount", "float64")])],
+                        schema=[Field("times_mean", "float64"), Field("busy", "bool")])
+def unusual(inputs, valid):
+    return {"times_mean": ratio(inputs["amount"], inputs["amount_mean_5m"]), "busy": inputs["count_5m"] > 2}
+
+scoring = FeatureService("scoring", [unusual, spend[["amount_mean_30s"]]])
+'''  # fmt: skip
+
+
+def test_windows_are_inputs_and_give_the_same_bits(tmp_path):
+    rng = np.random.default_rng(6)
+    store = make(tmp_path, WINDOWS, online_store="lmdb://online.lmdb")
+    n = 300
+    events = {"card_id": [int(v) for v in rng.integers(0, 5, n)], "amount": rng.normal(size=n).tolist()}
+    times = np.sort(rng.integers(0, 1_000, n)) * MICROS
+    pq.write_table(pa.table({**events, "ts": ts(times.tolist())}), store.config.repo / "payments.parquet")
+    asked = {"card_id": [0, 1, 2, 3, 4, 5], "amount": [1.0, 2.0, None, -3.0, 0.0, 1.0]}
+    served, labels = [], {"card_id": [], "amount": [], "event_timestamp": []}
+    for moment in (100, 333, 999):
+        done = store.materialize(T0 - 1, T0 + moment * MICROS, ["spend"], now=T0 + moment * MICROS)
+        assert done.status == "ok"
+        answer = store.get_online_features(
+            service="scoring", entity_rows=asked, now=T0 + moment * MICROS
+        ).to_arrow()
+        served.append(answer.select(["times_mean", "busy", "amount_mean_30s"]))
+        for name, values in asked.items():
+            labels[name] += values
+        labels["event_timestamp"] += [moment * MICROS] * 6
+    table = table_of({**labels, "event_timestamp": ts(labels["event_timestamp"])})
+    made = Repo.of(store).train(table, store.get_feature_service("scoring")).to_arrow()
+    for name in served[0].column_names:
+        assert bits(made[name]) == bits(pa.concat_tables(served)[name]), name
+    assert (
+        made["busy"].to_pylist().count(True) > 3 and made["times_mean"].null_count == 3 + 3
+    )  # card 5, and card 2's amount

@@ -10,6 +10,7 @@ import pytest
 
 from fastserve import Field, RequestSource, on_demand_feature_view
 from fastserve.errors import InvalidDataError
+from fastserve.on_demand import ratio
 from fastserve.on_demand.call import OnDemandFunction
 from fastserve.on_demand.columns import Column, of_arrow
 from fastserve.types import parse_dtype
@@ -53,8 +54,24 @@ def test_a_function_may_ask_for_valid_and_sees_every_row():
 
     found = made(first)(columns(a=[1.0, None, None], b=[9.0, 2.0, None]), at(3))
     assert found["c"].to_pylist() == [1.0, 2.0, -1.0]
-    zeros = made(lambda inputs, valid: {"c": inputs["a"]})(columns(a=[None, 2.0], b=[1.0, 1.0]), at(2))
-    assert zeros["c"].to_pylist() == [0.0, 2.0]
+
+
+def test_a_null_that_a_function_forgets_stays_null():
+    def forgets(inputs: dict[str, Any], valid: dict[str, Any]) -> dict[str, Any]:
+        return {"c": inputs["a"] / inputs["b"], "d": ratio(inputs["a"], inputs["b"]), "e": inputs["a"] > 1}
+
+    schema = [Field("c", "float64"), Field("d", "float64"), Field("e", "bool")]
+    given = columns(a=[1.0, None, 3.0, 4.0], b=[2.0, 1.0, None, 0.0])
+    whole = made(forgets, *schema)(given, at(4))
+    assert {name: values.to_pylist() for name, values in whole.items()} == {
+        "c": [0.5, None, None, None],
+        "d": [0.5, None, None, None],
+        "e": [False, None, True, True],
+    }
+    for i in range(4):  # whatever stands beside it
+        alone = columns(a=[[1.0, None, 3.0, 4.0][i]], b=[[2.0, 1.0, None, 0.0][i]])
+        found = made(forgets, *schema)(alone, at(1))
+        assert {n: v.to_pylist() for n, v in found.items()} == {n: [v[i].as_py()] for n, v in whole.items()}
 
 
 def test_a_function_may_ask_for_the_time_of_its_rows():

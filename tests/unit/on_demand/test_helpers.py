@@ -78,6 +78,15 @@ def test_times(pairs):
     assert day_of_week(at).tolist() == [moment.weekday() for moment in aware]
 
 
+def test_nulls_go_through():
+    given = np.ma.MaskedArray([90.0, 1.0], mask=[False, True])
+    assert haversine_km(given, 0.0, 90.0, 0.0).tolist() == [0.0, None]
+    assert ratio(given, np.array([0.0, 2.0])).tolist() == [None, None]
+    times = np.ma.MaskedArray(np.array(["2024-01-01T05", "2024-01-01"], "datetime64[us]"), mask=[False, True])
+    assert (hour_of_day(times).tolist(), day_of_week(times).tolist()) == ([5, None], [0, None])
+    assert hours_since(times, times.data).tolist() == [0.0, None]
+
+
 def test_a_ratio_of_nothing_is_null():
     made = ratio(np.array([1.0, 2.0, 0.0]), np.array([2, 0, 0]))
     assert made.tolist() == [0.5, None, None]

@@ -134,7 +134,7 @@ async def test_stored_and_computed_features_in_one_answer(shop):
         "country": ["PL", "PL", "NOT_FOUND", "PL"],
         "abroad": [True, False, "NULL_VALUE", True],  # the default of home is an input like any value
         "both": ["DE-PL", "PL-PL", "NULL_VALUE", "?-PL"],
-        "risk": [3.5, -1.0, -1.0, 0.0],
+        "risk": [3.5, -1.0, "NULL_VALUE", 0.0],
     }
     computed = batch.plan.reads[1]
     assert (computed.view, computed.computed) == ("spent", True)

@@ -268,7 +268,7 @@ class OfflineTable:
         position = pa.array(np.arange(len(given)))
         tables = [given.append_column("position", position)]
         if table is not None:
-            days = _days(given.column(EVENT_TS)).unique().to_pylist()
+            days = days_of(given.column(EVENT_TS)).unique().to_pylist()
             near = _near(given.column(EVENT_TS))
             for fragment, stored in _fragments_of(table, days, near):
                 old = fragment.to_table(schema=stored, columns=names, filter=near).cast(given.schema)
@@ -295,7 +295,9 @@ class OfflineTable:
             for batch in spool:
                 kept = batch.filter(pa.array(new[at : at + batch.num_rows]))
                 at += batch.num_rows
-                yield pa.RecordBatch.from_arrays([*kept.columns, _days(kept.column(EVENT_TS))], schema=schema)
+                yield pa.RecordBatch.from_arrays(
+                    [*kept.columns, days_of(kept.column(EVENT_TS))], schema=schema
+                )
 
         try:
             write_deltalake(
@@ -404,7 +406,7 @@ class _Spool:
             self._file.close()
 
 
-def _days(times: pa.Array) -> pa.Array:
+def days_of(times: pa.Array) -> pa.Array:
     """The UTC dates of event times; exact for all of them, before 1970 too."""
     return pc.floor_temporal(times, unit="day").cast(pa.date32())
 

@@ -20,6 +20,7 @@ from fastserve.offline.delta import OfflineTable
 from fastserve.offline.options import ReadOptions
 from fastserve.offline.pieces import Piece, source_pieces, table_pieces
 from fastserve.offline.source import open_source
+from fastserve.offline.streamed import history_table
 from fastserve.offline.times import uses_as_of
 from fastserve.offline.window import Window
 from fastserve.registry import Interval, RegisteredView, uncovered
@@ -83,8 +84,8 @@ class History:
         return [*found, *(table_pieces(table, window) if table.exists else ())]
 
     def table(self, rv: RegisteredView) -> OfflineTable:
-        """The view's offline table."""
-        return OfflineTable(self._config.offline_store, self._config.project, rv)
+        """The view's offline table; of a view of events theirs, which a stream appended."""
+        return history_table(self._config.offline_store, self._config.project, rv)
 
     def source_for(self, rv: RegisteredView, times: Ints) -> BatchSource | None:
         """The source to read the view's rows from; None for its offline table.

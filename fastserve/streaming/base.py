@@ -94,7 +94,7 @@ class FeedStore(Protocol):
         Args:
             held: what the shard's state must be.
             guards: what other keys must hold.
-            work: called with the keys' rows; again with newer ones when another writer came between.
+            work: called with the keys' rows; again when the state or a guard was written to meanwhile.
 
         Raises:
             LostShardError, MovedError: they hold something else.
@@ -109,8 +109,20 @@ class FeedStore(Protocol):
         """The worker is gone."""
         ...
 
-    def trim(self, feed: Feed, shard: int, before: str, older_than_us: int) -> int:
-        """Drop entries that are both before one and older; how many."""
+    def trim(self, feed: Feed, shard: int, before: str, older_than_us: int, *, archived: bool) -> int:
+        """Drop entries that are both before one and older, and archived if that is asked for; how many."""
+        ...
+
+    def note_archived(self, feed: Feed, places: Mapping[int, str]) -> None:
+        """Shard -> up to which entry, that included, the offline store has it."""
+        ...
+
+    def number_of(self, place: str) -> int:
+        """An entry's id as a number below 2^63 that rises with it."""
+        ...
+
+    def place_of(self, number: int) -> str:
+        """The id again."""
         ...
 
     def added(self, feed: Feed, shard: int) -> int | None:

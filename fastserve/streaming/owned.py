@@ -9,7 +9,7 @@ from typing import Final
 from fastserve.online.live import live_key, parsed
 from fastserve.streaming.applying import finish, prepare
 from fastserve.streaming.base import Changes, FeedStore, MovedError
-from fastserve.streaming.entries import Entry
+from fastserve.streaming.entries import ENTRY_ROWS, Entry
 from fastserve.streaming.feeds import Feed
 from fastserve.streaming.seen import SeenIds
 from fastserve.streaming.state import ShardState, decode_state
@@ -19,7 +19,8 @@ log = logging.getLogger(__name__)
 
 BATCH_EVENTS: Final = 4_000
 """About how many events a transaction has: Redis serves nobody while it writes their rows."""
-_MOST_ENTRIES: Final = 4_000
+_BATCH_BYTES: Final = 512 << 10
+_MOST_ENTRIES: Final = 1_000
 
 
 class OwnedShard:
@@ -44,7 +45,7 @@ class OwnedShard:
         self._held = state.encode()
         self._guards: Mapping[bytes, bytes | None] = {}
         self._views: Sequence[ViewTiles] = ()
-        self._entry_events = 1.0
+        self._entry_events = float(ENTRY_ROWS)
         self._look()
 
     def step(self) -> int:
@@ -55,7 +56,7 @@ class OwnedShard:
             StoreError: the store does not answer; whether it took what it was given, its state tells.
         """
         count = min(max(int(BATCH_EVENTS / self._entry_events), 1), _MOST_ENTRIES)
-        entries = self._store.entries(self.feed, self.shard, self.state.offset, count)
+        entries = _first(self._store.entries(self.feed, self.shard, self.state.offset, count))
         if not entries:
             return 0
         try:
@@ -70,9 +71,9 @@ class OwnedShard:
         if not self._store.swap(self.feed, self.shard, self._held, self.state.released().encode()):
             log.info("%s, shard %d: another worker has it already", self.feed.name, self.shard)
 
-    def trim(self, older_than_us: int) -> None:
-        """Let the log go of entries that were applied and are older than that. Raises StoreError."""
-        self._store.trim(self.feed, self.shard, self.state.offset, older_than_us)
+    def trim(self, older_than_us: int, *, archived: bool) -> None:
+        """Let the log go of older entries that were applied and, where that is done, archived. Raises StoreError."""
+        self._store.trim(self.feed, self.shard, self.state.offset, older_than_us, archived=archived)
 
     def _apply(self, entries: Sequence[Entry]) -> None:
         made = prepare(self.feed, self._views, self.state, self._seen, entries)
@@ -102,6 +103,16 @@ class OwnedShard:
             if sets is None or sets.ids:
                 views.append(ViewTiles(rv if sets is None else rv.at(sets.live)))
         self._views = views
+
+
+def _first(entries: list[Entry]) -> list[Entry]:
+    """Those that one transaction takes: what comes after small entries may be large ones."""
+    size = 0
+    for i, entry in enumerate(entries):
+        size += sum(map(len, entry.fields.values()))
+        if size > _BATCH_BYTES:
+            return entries[: i + 1]
+    return entries
 
 
 def claim(

@@ -3,13 +3,16 @@
     <feed>:shards        how many shards, text
     <feed>:log:<s>       stream; the fields of an entry are entries.py's
     <feed>:state:<s>     the shard's state
+    <feed>:archived:<s>  the last entry that the offline store has
     <feed>:ids:<s>:<b>   8 bytes little-endian for each id of bucket b
     <feed>:dead          stream of dead letters, the last 10,000
     !stream:<project>:workers    sorted set: worker -> when it was last heard of, milliseconds of Redis' clock
 
-A transaction is WATCH of the state, of the guards and of every row that is touched, a read of them, and MULTI … EXEC:
-so it holds against any writer, and a worker that lost its shard cannot write. It publishes the keys it wrote
-(changes.py). In a cluster these keys lie on different nodes; it is refused.
+A transaction is WATCH of the state and the guards, a read of them and of the rows, and MULTI … EXEC: so a worker that
+lost its shard cannot write. Rows are not watched, for Redis looks through all keys a client watches for each more: they
+have one writer, the shard's owner. A row that `materializer run` writes just in between is overwritten, and written by
+the next run. It publishes the keys it wrote (changes.py). In a cluster these keys lie on different nodes; it is
+refused.
 """
 
 from __future__ import annotations
@@ -29,9 +32,11 @@ from fastserve.online.redis import check_url
 from fastserve.streaming.base import Changes, LostShardError, MovedError, Place, Work
 from fastserve.streaming.entries import DeadLetter, Entry
 from fastserve.streaming.feeds import Feed
+from fastserve.streaming.state import START
 
 _DEAD_LETTERS: Final = 10_000
 _TIMEOUT_S: Final = 10.0
+_NUMBER_BITS: Final = 20
 _BEAT: Final = """
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -140,7 +145,7 @@ class RedisFeeds:
         wanted = [held, *guards.values()]
         with self._translated(), self._client.pipeline() as pipe:
             while True:
-                pipe.watch(state, *guards, *keys)  # type: ignore[no-untyped-call]
+                pipe.watch(state, *guards)  # type: ignore[no-untyped-call]
                 found: list[Any] = pipe.mget(state, *guards, *keys)
                 if found[0] != held:
                     raise LostShardError("another worker owns the shard", where=f"{feed.name}, shard {shard}")
@@ -177,14 +182,33 @@ class RedisFeeds:
         with self._translated():
             self._client.zrem(_workers(project), worker)
 
-    def trim(self, feed: Feed, shard: int, before: str, older_than_us: int) -> int:
+    def trim(self, feed: Feed, shard: int, before: str, older_than_us: int, *, archived: bool) -> int:
         """See FeedStore."""
         lowest = min(_place(before), (max(older_than_us // 1_000, 0), 0))
+        if archived:
+            (place,) = self.values([feed.key("archived", shard)])
+            lowest = min(lowest, _place((place or START.encode()).decode()))
         with self._translated():
             dropped: Any = self._client.xtrim(
                 feed.key("log", shard), minid=f"{lowest[0]}-{lowest[1]}", approximate=True
             )
         return int(dropped)
+
+    def note_archived(self, feed: Feed, places: Mapping[int, str]) -> None:
+        """See FeedStore."""
+        with self._translated():
+            self._client.mset({feed.key("archived", shard): place for shard, place in places.items()})
+
+    def number_of(self, place: str) -> int:
+        """See FeedStore: 43 bits of milliseconds, 20 of the number within."""
+        milliseconds, number = _place(place)
+        if number >> _NUMBER_BITS:
+            raise StoreError(f"entry {place}: more than {1 << _NUMBER_BITS:,} in a millisecond")
+        return milliseconds << _NUMBER_BITS | number
+
+    def place_of(self, number: int) -> str:
+        """See FeedStore."""
+        return f"{number >> _NUMBER_BITS}-{number & (1 << _NUMBER_BITS) - 1}"
 
     def added(self, feed: Feed, shard: int) -> int | None:
         """See FeedStore: Redis 7 knows."""

@@ -18,12 +18,15 @@ from fastserve.errors import ConfigError, RequestError
 from fastserve.online import open_store
 from fastserve.online.claim import claim
 from fastserve.registry import Registry, open_registry
+from fastserve.streaming.archive import Archive
+from fastserve.streaming.base import FeedStore
 from fastserve.streaming.feeds import Feed, feeds_of
 from fastserve.streaming.members import worker_name
 from fastserve.streaming.metrics import metrics_of
 from fastserve.streaming.settings import StreamSettings
 from fastserve.streaming.stores import open_feeds
 from fastserve.streaming.worker import Worker
+from fastserve.timeutil import MICROS
 
 log = logging.getLogger(__name__)
 
@@ -62,7 +65,7 @@ def run_worker(config: Config, options: StreamOptions, ready: Callable[[str, int
                 hint="declare an AggregatedFeatureView, and run `fastserve apply`",
             )
 
-        def opened() -> Any:
+        def opened() -> FeedStore:
             return open_feeds(config.online_store)
 
         opened().close()
@@ -73,13 +76,31 @@ def run_worker(config: Config, options: StreamOptions, ready: Callable[[str, int
         if options.port is not None:
             server, port = _serve(options, worker, opened)
         _stop_on_signals(stop)
+        archive = _archive(config, settings, worker, opened)
         try:
             ready(worker.name, port)
             worker.run(stop)
         finally:
+            if archive is not None:
+                archive.stop()
             if server is not None:
                 server.shutdown()
                 server.server_close()
+
+
+def _archive(
+    config: Config, settings: StreamSettings, worker: Worker, opened: Callable[[], FeedStore]
+) -> Archive | None:
+    """Follows the feeds whose first shard is the worker's."""
+    if settings.archive_us is None:
+        return None
+
+    def ours() -> list[Feed]:
+        return [owned.feed for owned in list(worker.owned.values()) if owned.shard == 0]
+
+    made = Archive(opened, config.offline_store, ours, settings.archive_us / MICROS)
+    made.start()
+    return made
 
 
 class Definitions:
@@ -113,7 +134,7 @@ async def _claim(url: str, registry_id: str) -> None:
         await store.close()
 
 
-def _serve(options: StreamOptions, worker: Worker, opened: Callable[[], Any]) -> tuple[Any, int]:
+def _serve(options: StreamOptions, worker: Worker, opened: Callable[[], FeedStore]) -> tuple[Any, int]:
     assert options.port is not None
     try:
         server, _ = start_http_server(options.port, addr=options.host, registry=metrics_of(worker, opened))

@@ -2,6 +2,7 @@
 
 shards = 4             # of a feed that has none yet; how many workers can share it. It stays so for ever
 retention = "1d"       # how long entries that were applied stay in the logs
+archive = "30s"        # how often events are appended to the offline store, for training; "off": never
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Final
 
 from fastserve.errors import ConfigError
-from fastserve.timeutil import DAY_US, parse_duration
+from fastserve.timeutil import DAY_US, MICROS, parse_duration
 
 MAX_SHARDS: Final = 1_024
 _SHARDS: Final = 4
@@ -23,6 +24,7 @@ class StreamSettings:
 
     shards: int = _SHARDS
     retention_us: int = DAY_US
+    archive_us: int | None = 30 * MICROS
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> StreamSettings:
@@ -39,8 +41,16 @@ class StreamSettings:
         shards = table.get("shards", _SHARDS)
         if not isinstance(shards, int) or isinstance(shards, bool) or not 1 <= shards <= MAX_SHARDS:
             raise ConfigError(f"shards is a number from 1 to {MAX_SHARDS:,}, not {shards!r}", where=where)
-        retention = table.get("retention", "1d")
-        try:
-            return cls(shards, parse_duration(retention))
-        except ValueError as error:
-            raise ConfigError(f"retention: {error}", where=where) from None
+        archive = table.get("archive", "30s")
+        return cls(
+            shards,
+            _duration("retention", table.get("retention", "1d"), where),
+            None if archive == "off" else max(_duration("archive", archive, where), MICROS // 10),
+        )
+
+
+def _duration(name: str, value: object, where: str) -> int:
+    try:
+        return parse_duration(value)
+    except ValueError as error:
+        raise ConfigError(f"{name}: {error}", where=where) from None

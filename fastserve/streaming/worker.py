@@ -94,7 +94,9 @@ class Worker:
             self._settle_at = time.monotonic() + _SETTLE_S
         if time.monotonic() >= self._trim_at:
             for shard in self.owned.values():
-                shard.trim(self._now() - self._settings.retention_us)
+                shard.trim(
+                    self._now() - self._settings.retention_us, archived=self._settings.archive_us is not None
+                )
             self._trim_at = time.monotonic() + _TRIM_S
         done = 0
         for place, shard in list(self.owned.items()):

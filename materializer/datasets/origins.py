@@ -26,12 +26,13 @@ from fastserve.definitions import (
     batch_source,
 )
 from fastserve.errors import ConfigError, InvalidDataError
-from fastserve.offline.delta import OfflineTable, table_state, why_unreadable
+from fastserve.offline.delta import table_state, why_unreadable
 from fastserve.offline.files import ListedFile, delta_uri, list_files
 from fastserve.offline.history import History, visible_range
 from fastserve.offline.options import READ, ReadOptions, Spooled
 from fastserve.offline.pieces import Piece, source_pieces, table_pieces
 from fastserve.offline.source import open_source
+from fastserve.offline.streamed import history_table
 from fastserve.offline.times import uses_as_of
 from fastserve.offline.window import Window
 from fastserve.on_demand.functions import Functions
@@ -245,7 +246,7 @@ def origin_pieces(
     if not len(times) or origin.kind == "nothing":
         return []
     window = Window(*visible_range(times, rv.view.ttl_us))
-    table = OfflineTable(config.offline_store, config.project, rv)
+    table = history_table(config.offline_store, config.project, rv)
     if origin.kind == "offline_table":
         return table_pieces(table, window, origin.version)
     source = batch_source(rv.view.source)
@@ -264,7 +265,7 @@ def troubles(origin: Origin, rv: RegisteredView, config: Config) -> Iterator[Tro
     if isinstance(rv.view, OnDemandFeatureView):
         yield from _function_troubles(rv.view, config)
         return
-    table = OfflineTable(config.offline_store, config.project, rv).uri
+    table = history_table(config.offline_store, config.project, rv).uri
     tables = [(table, origin.pushed_version, origin.pushed_table_id)]
     if origin.kind == "offline_table":
         tables.append((table, origin.version, origin.table_id))

@@ -33,6 +33,6 @@ def client(server: RedisServer) -> Iterator[redis.Redis]:
 def repo(tmp_path: Path, server: RedisServer, client: redis.Redis) -> Path:
     made = make_repo(tmp_path / "repo", FEATURES, online_store=server.url)
     with (made / "fastserve.toml").open("a") as file:
-        file.write(f"[streaming]\nshards = {SHARDS}\n")
+        file.write(f'[streaming]\nshards = {SHARDS}\narchive = "200ms"\n')
     FeatureStore(made).apply()
     return made

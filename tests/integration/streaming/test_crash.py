@@ -10,12 +10,16 @@ import random
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import redis
+from deltalake import DeltaTable
 
+from fastserve.config import Config
+from fastserve.offline.streamed import events_uri
 from fastserve.streaming.feeds import Feed
 from fastserve.streaming.producer import Producer
 from fastserve.streaming.redis_feeds import RedisFeeds
@@ -23,7 +27,7 @@ from fastserve.streaming.state import decode_state
 from fastserve.timeutil import MICROS, now_us
 from tests.integration.streaming.kit import SHARDS, all_read, feed_in, fleet, offsets, until
 from tests.integration.streaming.load import events
-from tests.integration.streaming.truth import expected, stored
+from tests.integration.streaming.truth import expected, log_events, stored
 from tests.servers import RedisServer
 
 KILLS = int(os.environ.get("FASTSERVE_CRASH_KILLS", "2"))
@@ -66,6 +70,21 @@ def check(client: redis.Redis, store: RedisFeeds, feed: Feed) -> None:
         assert counters["dead"] == len(letters) == len(rubbish)
 
 
+def all_archived(client: redis.Redis, feed: Feed) -> bool:
+    ends = [client.xrevrange(feed.key("log", shard), count=1)[0][0] for shard in range(SHARDS)]
+    return client.mget([feed.key("archived", shard) for shard in range(SHARDS)]) == ends
+
+
+def check_archive(client: redis.Redis, feed: Feed, repo: Path) -> None:
+    """The offline store has every event of every entry, as often as the logs have it."""
+    uri = events_uri(Config.from_repo(repo).offline_store, feed.project, "payments", ["card_id"])
+    table = DeltaTable(uri).to_pyarrow_table()
+    names = ["card_id", "payment_id", "amount"]
+    found = Counter(zip(*(table[name].to_pylist() for name in names), strict=True))
+    events = [event for shard in range(SHARDS) for event in log_events(client, feed, shard)]
+    assert found == Counter(tuple(event[name] for name in names) for event in events)
+
+
 def test_killed_workers_lose_and_double_nothing(repo: Path, server: RedisServer, client: redis.Redis) -> None:
     rng = random.Random(int(os.environ.get("FASTSERVE_CRASH_SEED", "1")))
     feed, store = feed_in(repo), RedisFeeds(server.url)
@@ -78,10 +97,11 @@ def test_killed_workers_lose_and_double_nothing(repo: Path, server: RedisServer,
                 time.sleep(rng.uniform(0, 0.2))  # when, is the point
                 workers.end(rng.choice(workers.running), signal.SIGKILL)
                 workers.start()
-        until(lambda: all_read(client, store, feed))
+        until(lambda: all_read(client, store, feed) and all_archived(client, feed))
         for process in list(workers.running):
             assert workers.end(process, signal.SIGTERM) == 0
     check(client, store, feed)
+    check_archive(client, feed, repo)
     held = store.states([(feed, shard) for shard in range(SHARDS)])
     assert [decode_state(data, "").owner for data in held] == [""] * SHARDS
     store.close()

@@ -14,7 +14,7 @@ import redis
 from fastserve.errors import ConfigError, InvalidDataError
 from fastserve.store import FeatureStore
 from fastserve.timeutil import MICROS, format_timestamp, now_us
-from tests.integration.streaming.kit import FEATURES, SHARDS, feed_in
+from tests.integration.streaming.kit import FEATURES, SHARDS, feed_in, fleet, until
 from tests.integration.streaming.truth import log_events
 from tests.servers import RedisServer, serving
 from tests.support import make_repo
@@ -77,6 +77,29 @@ def push(port: int, source: str, df: Any, **more: Any) -> tuple[int, str]:
     status, text = answer.status, answer.read().decode()
     connection.close()
     return status, text
+
+
+def test_an_event_is_read_a_moment_later(served: tuple[Path, int], client: redis.Redis) -> None:
+    """Over HTTP in and out, with a worker between; the server's cache hears of it."""
+    repo, port = served
+
+    def count() -> Any:
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        body = {"features": ["spend:count_1h", "paid:amount_sum_1h"], "entities": {"card_id": [1]}}
+        connection.request("POST", "/online-features/batch", json.dumps(body))
+        answer = json.loads(connection.getresponse().read())
+        connection.close()
+        return answer["values"]
+
+    assert count() == [[0], [None]]
+    with fleet(repo) as workers:
+        workers.start()
+        push(port, "payments", events())
+        until(lambda: count() == [[1], [1.5]])
+        push(port, "payments", events())
+        push(port, "payments", events(payment_id=["q0", "q1", "q2"]))
+        until(lambda: count() == [[2], [3.0]])
+    client.flushall()
 
 
 def test_a_server_takes_events(served: tuple[Path, int], client: redis.Redis) -> None:

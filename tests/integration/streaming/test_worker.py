@@ -18,7 +18,6 @@ from fastserve.batch import ReadBatch
 from fastserve.errors import ConfigError, InvalidDataError
 from fastserve.online.changes import channel_of
 from fastserve.streaming import owned
-from fastserve.streaming.applying import finish
 from fastserve.streaming.base import LostShardError
 from fastserve.streaming.entries import encode_entry
 from fastserve.streaming.owned import claim
@@ -30,7 +29,7 @@ from fastserve.streaming.worker import Worker
 from fastserve.timeutil import MICROS, format_timestamp, now_us
 from tests.integration.streaming.load import events
 from tests.integration.streaming.truth import expected, log_events, prefix, stored
-from tests.servers import RedisServer, start_redis
+from tests.servers import RedisServer, free_port, start_redis
 from tests.unit.streaming.feeds import feed_of, payments, spend
 
 SHARDS = 3
@@ -145,28 +144,19 @@ def test_who_lost_a_shard_writes_nothing_more(client: redis.Redis, store: RedisF
     assert new.state.epoch == 2
 
 
-def test_rows_that_others_write_meanwhile_are_seen(
-    client: redis.Redis, store: RedisFeeds, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """The transaction is one with any writer: it looks again, and builds on what it finds."""
+def test_a_row_that_cannot_be_read_costs_its_own_events_alone(client: redis.Redis, store: RedisFeeds) -> None:
     produce(store, 300)
     shard = claim(store, FEED, 0, "w", [], now_us)
     assert shard is not None
-    reads: list[list[bytes | None]] = []
-
-    def finish_and_meddle(made: Any, state: Any, seen: Any, held: Any, now: int) -> Any:
-        reads.append(list(held))
-        if len(reads) == 1:
-            client.set(made.keys[0], client.get(made.keys[0]) or b"rubbish")
-        return finish(made, state, seen, held, now)
-
-    monkeypatch.setattr(owned, "finish", finish_and_meddle)
+    card = log_events(client, FEED, 0)[0]["card_id"]
+    client.set(prefix(7) + b"%d" % card, b"rubbish")
     assert shard.step()
-    assert [held[0] for held in reads] == [None, b"rubbish"]
     letters = [fields for _, fields in client.xrange(FEED.key("dead"))]
-    assert letters, "events on top of a row that cannot be read"
-    assert b"the row is cut short" in letters[0][b"reason"]
-    assert json.loads(letters[0][b"body"])["payment_id"].startswith("s1-")
+    assert {json.loads(letter[b"body"])["card_id"] for letter in letters} == {card}
+    assert all(b"the row is cut short" in letter[b"reason"] for letter in letters)
+    assert client.get(prefix(7) + b"%d" % card) == b"rubbish"
+    assert len(list(client.scan_iter(match=prefix(7) + b"*"))) > 3
+    assert client.get(prefix(8) + b"%d" % card), "the other view's"
 
 
 def test_what_is_no_event_is_a_dead_letter(client: redis.Redis, store: RedisFeeds) -> None:
@@ -268,7 +258,7 @@ def test_a_worker_outlives_a_store_that_is_gone_for_a_while(tmp_path: Path) -> N
 
 
 def test_a_cluster_is_refused(tmp_path: Path) -> None:
-    server = start_redis(tmp_path, options=("--cluster-enabled", "yes"))
+    server = start_redis(tmp_path, options=("--cluster-enabled", "yes", "--cluster-port", str(free_port())))
     try:
         with pytest.raises(ConfigError, match="no cluster"):
             RedisFeeds(server.url)
@@ -281,16 +271,20 @@ def test_a_log_keeps_what_was_not_applied_or_is_young(client: redis.Redis, store
     for i in range(n):
         client.xadd(log, {"json": "[]"}, id=f"{i + 1}-0")
     client.xadd(log, {"json": "[]"})
-    store.trim(FEED, 0, "0-0", now_us())
+    store.trim(FEED, 0, "0-0", now_us(), archived=False)
     assert client.xlen(log) == n + 1, "nothing was applied"
-    store.trim(FEED, 0, "500-0", now_us())
+    store.trim(FEED, 0, "500-0", now_us(), archived=False)
     assert n + 1 - 499 <= client.xlen(log) < n, "whole nodes of the stream go"
     assert client.xrange(log, "500-0", count=1)[0][0] == b"500-0"
     shard = claim(store, FEED, 0, "w", [], now_us)
     assert shard is not None
     while shard.step():
         pass
-    shard.trim(now_us() - 3_600 * MICROS)
+    before = client.xlen(log)
+    shard.trim(now_us() - 3_600 * MICROS, archived=True)
+    assert client.xlen(log) == before, "nothing was archived"
+    store.note_archived(FEED, {0: shard.state.offset})
+    shard.trim(now_us() - 3_600 * MICROS, archived=True)
     assert 1 <= client.xlen(log) < 101, "but the young one"
 
 

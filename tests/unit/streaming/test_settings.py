@@ -17,6 +17,7 @@ from tests.unit.streaming.feeds import CARD, payments, spend
 
 def test_settings_have_defaults() -> None:
     assert StreamSettings.of({}) == StreamSettings(4, DAY_US)
+    assert StreamSettings.of({"archive": "off"}).archive_us is None
     assert StreamSettings.of({"shards": 8, "retention": "2d"}) == StreamSettings(8, 2 * DAY_US)
 
 
@@ -26,6 +27,7 @@ def test_settings_have_defaults() -> None:
         ({"shard": 1}, "unknown setting 'shard'"),
         ({"shards": 0}, "from 1 to 1,024"),
         ({"shards": True}, "from 1 to 1,024"),
+        ({"archive": "on"}, "archive: 'on' is not a duration"),
         ({"retention": "soon"}, "retention: 'soon' is not a duration"),
     ],
 )

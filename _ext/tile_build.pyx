@@ -7,7 +7,7 @@
 
 cimport cython
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, qsort
 from libc.string cimport memcmp, memcpy, memset
 
@@ -256,16 +256,20 @@ cdef class TileBuilder:
         """The tiles of a level, the base's and the events' in one order; 0 if the base's bytes are none."""
         cdef int64_t first = first_tile(self.newest, level.span, level.hop), index, j, stop
         cdef bint both
+        while walk.left and walk.index < first:
+            if not self.read(level, walk, NULL) or not advance(walk, level):
+                return 0
         j = first_after(events, count, first * level.hop)
         while j < count or walk.left:
-            index = tile_of(events[j].at, level.hop) if j < count else 0
-            if walk.left and (j == count or walk.index < index):
-                if not self.keep(level, walk, made, walk.index >= first):
+            index = tile_of(events[j].at, level.hop) if j < count else INT64_MAX
+            if walk.left and walk.index < index:
+                if not self.keep(level, walk, made, index):
                     return 0
                 continue
             both = walk.left and walk.index == index
-            self.begin_tile(level, made, index)
-            if both and not self.read(level, walk):
+            self.put_index(made, index)
+            self.begin_tile(level)
+            if both and not self.read(level, walk, &self.accs[level.first]):
                 return 0
             stop = j
             while stop < count and events[stop].at <= (index + 1) * level.hop:
@@ -276,19 +280,27 @@ cdef class TileBuilder:
                 return 0
         return 1
 
-    cdef int keep(self, const Level* level, Walk* walk, Made* made, bint wanted) except -1:
-        """The base's tile as it is, or nothing of it; and on to the next one."""
+    cdef int keep(self, const Level* level, Walk* walk, Made* made, int64_t below) except -1:
+        """The base's tiles below an index as they are; but for the first one's index, bytes and all."""
         cdef const uint8_t* start = walk.data.at
-        if take_tile(&walk.data, level, &self.p.states[level.first], NULL, walk.index) != FITS:
-            return 0
-        if wanted:
-            self.begin_tile(level, made, walk.index)
-            put(&self.tiles, <const char*> start, walk.data.at - start)
-        return advance(walk, level)
+        cdef const uint8_t* end
+        self.put_index(made, walk.index)
+        made.count -= 1
+        while True:
+            if not self.read(level, walk, NULL):
+                return 0
+            end = walk.data.at
+            made.count += 1
+            made.last = walk.index
+            if not advance(walk, level):
+                return 0
+            if not walk.left or walk.index >= below:
+                break
+        put(&self.tiles, <const char*> start, end - start)
+        return 1
 
-    cdef int begin_tile(self, const Level* level, Made* made, int64_t index) except -1:
-        """Its index; and no events yet."""
-        cdef int s
+    cdef int put_index(self, Made* made, int64_t index) except -1:
+        """A tile begins."""
         reserve(&self.tiles, 10)
         if made.count:
             put_unsigned(&self.tiles, index - made.last)
@@ -296,14 +308,16 @@ cdef class TileBuilder:
             put_signed(&self.tiles, index)
         made.count += 1
         made.last = index
-        for s in range(level.first, level.first + level.n_states):
-            reset(&self.p.states[s], &self.accs[s])
         return 0
 
-    cdef int read(self, const Level* level, Walk* walk) except -1:
-        """The base's tile into the Accs."""
-        return take_tile(
-            &walk.data, level, &self.p.states[level.first], &self.accs[level.first], walk.index) == FITS
+    cdef void begin_tile(self, const Level* level) noexcept:
+        cdef int s
+        for s in range(level.first, level.first + level.n_states):
+            reset(&self.p.states[s], &self.accs[s])
+
+    cdef int read(self, const Level* level, Walk* walk, Acc* accs) except -1:
+        """The base's tile at hand, into the level's Accs unless they are NULL."""
+        return take_tile(&walk.data, level, &self.p.states[level.first], accs, walk.index) == FITS
 
     cdef int put_tile(
         self, const Level* level, int64_t since, const Event* events, int64_t start, int64_t stop

@@ -26,6 +26,7 @@ from fastserve.timeutil import now_us
 
 if TYPE_CHECKING:
     from fastserve.registry import RegisteredView, TrainingDataset
+    from fastserve.serving.computing import Computing
     from fastserve.serving.push import PushResult
     from fastserve.serving.sdk import OnlineFeatures
     from fastserve.statistics import ViewStatistics
@@ -291,14 +292,22 @@ class FeatureStore(Materializing):
         from fastserve.serving.sdk import read_once  # noqa: PLC0415
 
         return read_once(
-            self.config,
+            self.config.online_store,
             self.snapshot,
             self._projections(features, service),
             entity_rows,
             service=service or (features.name if isinstance(features, FeatureService) else ""),
             full_feature_names=full_feature_names,
             now_us=now_us() if now is None else moment_us(now, "now"),
+            computing=self._computing,
         )
+
+    @cached_property
+    def _computing(self) -> Computing:
+        """The functions of on-demand views: the repo is imported once for all reads."""
+        from fastserve.serving.computing import Computing  # noqa: PLC0415
+
+        return Computing(self.config.repo)
 
     # ---- writing ----------------------------------------------------------------------------
 

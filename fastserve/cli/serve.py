@@ -74,7 +74,10 @@ from fastserve.config import name_values
     help="Give null and expired values to Feast clients as Feast does: PRESENT.",
 )
 def serve_command(clock: str | None, as_json: bool, limits: tuple[str, ...], **options: str) -> None:
-    """Answer online feature requests over HTTP/2 and HTTP/1.1 until SIGTERM."""
+    """Answer online feature requests over HTTP/2 and HTTP/1.1 until SIGTERM.
+
+    Where on-demand views are registered the Python files of the repo are imported, for their functions.
+    """
     from fastserve.app import ServeOptions, serve  # noqa: PLC0415
 
     bounds = name_values(limits, "--limit")

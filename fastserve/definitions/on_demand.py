@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import timedelta
@@ -107,6 +108,11 @@ class OnDemandFeatureView(FeatureView):
     def __getstate__(self) -> list[Any]:
         """Without the function: another process imports the repo for it."""
         return [None if f.name == "call" else getattr(self, f.name) for f in dataclasses.fields(self)]
+
+    @property
+    def code_sha256(self) -> str:
+        """Of the function's text, in hex: what tells one function from another."""
+        return hashlib.sha256(self.code.encode()).hexdigest()
 
     @property
     def is_stored(self) -> bool:

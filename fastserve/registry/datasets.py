@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from fastserve.definitions import FeatureService, FeatureView
+from fastserve.definitions import FeatureService, FeatureView, OnDemandFeatureView
 from fastserve.definitions.fingerprint import output_fields, schema_fingerprint
 from fastserve.definitions.validate import label, resolve
 from fastserve.errors import DefinitionError, Problem, UnknownObjectError
@@ -177,6 +177,11 @@ def _pin(dataset_id: str, manifest: Mapping[str, Any]) -> Pin:
         versions={
             part["view"]: part["version"] for part in manifest["features"] if part["asked_version"] is None
         },
+        functions={
+            (used["view"], used["version"]): used["origin"]["code_sha256"]
+            for used in manifest.get("views", ())
+            if used["origin"]["kind"] == "on_demand"
+        },
     )
 
 
@@ -195,6 +200,20 @@ def check_pins(connection: sa.Connection, plan: Plan) -> None:
     problems = [p for service in pinned for p in _pin_problems(service, pins.get(service.pinned_to), known)]
     if problems:
         raise DefinitionError(problems)
+
+
+def _other_functions(
+    service: FeatureService, pin: Pin, known: Mapping[tuple[str, int], FeatureView]
+) -> Iterator[Problem]:
+    """On-demand views that would compute the service's features otherwise than the data set's."""
+    for (name, version), digest in pin.functions.items():
+        view = known.get((name, version))
+        if isinstance(view, OnDemandFeatureView) and view.code_sha256 != digest:
+            yield Problem(
+                label(service),
+                f"is pinned to {pin.dataset_id}, made by another function of on-demand view {name!r}",
+                f"declare the new one as another version of {name!r}, or take pinned_to away",
+            )
 
 
 def _pin_problems(
@@ -218,6 +237,7 @@ def _pin_problems(
             )
             return
         parts.append((part, view))
+    yield from _other_functions(service, pin, known)
     made = schema_fingerprint(output_fields(parts, full_feature_names=pin.full_feature_names))
     if made != pin.fingerprint:
         yield Problem(

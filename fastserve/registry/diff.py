@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -89,7 +88,7 @@ def _on_demand(view: OnDemandFeatureView) -> dict[str, Any]:
     flat["sources"] = [ref_text(part) for part in view.views]
     flat |= {f"request column {field.name}": field.dtype for field in view.request}
     flat["function"] = view.function
-    flat["code"] = hashlib.sha256(view.code.encode()).hexdigest()[:12]
+    flat["code"] = view.code_sha256[:12]
     flat["arguments"] = list(view.arguments)
     flat["budget"] = format_duration(view.budget_us)
     return flat

@@ -98,12 +98,14 @@ class Pin:
         fingerprint: its schema fingerprint.
         full_feature_names: how its features are named.
         versions: view -> the version it used, of the views it asked for without a version.
+        functions: on-demand view and version -> SHA-256 of its function's text.
     """
 
     dataset_id: str
     fingerprint: str
     full_feature_names: bool
     versions: Mapping[str, int]
+    functions: Mapping[tuple[str, int], str] = field(default_factory=dict)
 
     def applied(self, projections: Iterable[FeatureViewProjection]) -> list[FeatureViewProjection]:
         """The projections, those without a version at the data set's."""

@@ -81,7 +81,7 @@ class OnlineFeatures:
 
 
 def read_once(
-    config: Config,
+    online_store: str,
     snapshot: Snapshot,
     projections: Sequence[FeatureViewProjection],
     entity_rows: Any,
@@ -89,13 +89,13 @@ def read_once(
     service: str,
     full_feature_names: bool,
     now_us: int,
+    computing: Computing,
 ) -> OnlineFeatures:
     """Open the store, read, close. Works inside a running event loop too (a notebook's).
 
     Raises:
         InvalidEntityError, UnknownObjectError, RequestError: as ReadPath.read and compile_plan.
     """
-    computing = Computing(config.repo)
     computing.prepare(rv.view for _, rv in snapshot.resolve(projections))
     options: dict[str, Any] = {
         "service": service,
@@ -108,7 +108,7 @@ def read_once(
     entities = to_columns(entity_rows)
 
     async def read() -> FeatureBatch:
-        store = open_store(config.online_store, read_only=True)
+        store = open_store(online_store, read_only=True)
         try:
             found = await look(store, snapshot.online_ids())
             serving = snapshot.serving({view_id: sets.live for view_id, sets in found.items()})

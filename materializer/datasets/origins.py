@@ -99,8 +99,7 @@ class Origin:
 def computed(rv: RegisteredView) -> Origin:
     """Of an on-demand view: no rows, but a function."""
     assert isinstance(rv.view, OnDemandFeatureView)
-    digest = hashlib.sha256(rv.view.code.encode()).hexdigest()
-    return Origin(kind="on_demand", uri=rv.view.function, code_sha256=digest)
+    return Origin(kind="on_demand", uri=rv.view.function, code_sha256=rv.view.code_sha256)
 
 
 class Recorder:

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fastserve import FeatureStore
-from fastserve.errors import ConfigError, InvalidDataError, RequestError
+from fastserve import FeatureService, FeatureStore
+from fastserve.errors import ConfigError, DefinitionError, InvalidDataError, RequestError
 from fastserve.offline.history import History
 from fastserve.online import open_store
 from fastserve.timeutil import MICROS
@@ -284,10 +284,14 @@ def test_a_data_set_notes_the_function_and_is_made_again_by_it_alone(tmp_path):
         to_spine(labels), service="scoring", allow_incomplete=True).to_arrow())  # fmt: skip
     assert store.verify_training_dataset("d").outcome == "equal"
     assert [d.name for d in store.list_training_datasets(view="risk")] == ["d"]
+    store.apply([FeatureService("scoring", store.get_feature_service("scoring").features, pinned_to=made.id)])
     (store.config.repo / "features.py").write_text(FEATURES.replace("-1.0", "-2.0"))
     report = store.verify_training_dataset("d")
     assert report.outcome == "cannot_be_remade"
     assert "features:risk is not the function that was applied" in str(report)
+    changed = [o for o in store.load() if o.name != "scoring"]
+    with pytest.raises(DefinitionError, match="by another function of on-demand view 'risk'"):
+        store.apply(changed)
 
 
 WINDOWS = '''

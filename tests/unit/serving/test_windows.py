@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
@@ -149,6 +150,8 @@ async def test_the_cache_keeps_tiles_and_hits_go_on_with_time(shop):
     cache.put_many(batch, 0, len(batch))
     for media, hit in _HITS.items():
         answer = hit(plan.answered)
+        if answer is None and os.environ.get("FASTSERVE_NO_EXTENSIONS") == "1":
+            continue
         assert answer is not None and plan.derivation is not None
         derived = plan.derivation.hit(answer, plan)
         said = {}

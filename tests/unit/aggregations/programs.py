@@ -144,21 +144,29 @@ class Case:
 
     def expected(self, code: int, t: int) -> list[Any]:
         """What the oracle says of an entity at t, as bits."""
-        found = []
-        for each, output in zip(self.asked, self.program.outputs, strict=True):
-            dtype = self.dtypes[each.column]
-            value = window_value(
+        types = [arrow_type(parse_dtype(output.dtype)) for output in self.program.outputs]
+        values = self.values(code, t)
+        return [bits(pa.array([value], kind))[0] for value, kind in zip(values, types, strict=True)]
+
+    def values(self, code: int, t: int) -> list[Any]:
+        """What the oracle says."""
+        columns = [
+            [(ts, canonical(values[i])) for c, ts, values in self.events if c == code]
+            for i in range(len(self.dtypes))
+        ]
+        return [
+            window_value(
                 each.function,
-                [(ts, canonical(values[each.column])) for c, ts, values in self.events if c == code],
+                columns[each.column],
                 t=t,
                 window=each.window,
                 hop=each.hop,
-                dtype=dtype,
+                dtype=self.dtypes[each.column],
                 argument=ARGUMENTS.get(each.function),
-                hashed=lambda v, dtype=dtype: xxh64(value_bytes(dtype, v)),
+                hashed=lambda v, dtype=self.dtypes[each.column]: xxh64(value_bytes(dtype, v)),
             )
-            found.append(bits(pa.array([value], arrow_type(parse_dtype(output.dtype))))[0])
-        return found
+            for each in self.asked
+        ]
 
 
 def canonical(value: Any) -> Any:

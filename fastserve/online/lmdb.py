@@ -22,7 +22,6 @@ import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from functools import partial
-from hashlib import blake2b
 from pathlib import Path
 from threading import Lock
 from typing import Any, Final, TypeVar
@@ -41,15 +40,21 @@ from fastserve.online.base import (
     rows_of,
 )
 from fastserve.online.exchange import check_exchange, may_replace
+from fastserve.online.lmdb_values import (
+    FOREVER,
+    KEPT,
+    LENGTH,
+    MAX_KEY,
+    Values,
+    is_long,
+    row_value,
+    stored_key,
+)
 from fastserve.timeutil import now_us
 
 T = TypeVar("T")
 
-_MAX_KEY: Final = 511
-_KEPT: Final = _MAX_KEY - 32
 _END: Final = struct.Struct(">Q")
-_LENGTH: Final = struct.Struct("<I")
-_FOREVER: Final = b"\xff" * 8
 _MAX_END: Final = 2**63
 _WRITE_ROWS: Final = 10_000  # rows a write transaction, so that other writers get a turn
 _SCAN_ROWS: Final = 1_000
@@ -275,7 +280,7 @@ class LmdbStore(Opened):
 
     async def scan(self, prefix: bytes = b"") -> AsyncIterator[bytes]:
         """See OnlineStore; the keys come sorted."""
-        start: bytes | None = prefix[:_KEPT]
+        start: bytes | None = prefix[:KEPT]
         while start is not None:
             page, start = self._run(partial(_page, start, prefix))
             now = _END.pack(now_us())
@@ -286,10 +291,21 @@ class LmdbStore(Opened):
 
     async def close(self) -> None:
         """See OnlineStore."""
+        await asyncio.to_thread(self.release)
+
+    def release(self) -> None:
+        """`close`, for callers without a loop."""
         self._closed = True
         environment, self._environment = self._environment, None
         if environment is not None and self._pid == os.getpid():
-            await asyncio.to_thread(_release, environment)
+            _release(environment)
+
+    def transact(self, work: Callable[[Values], T], *, write: bool) -> T:
+        """Run work as one transaction, and again if it has to be; for who keeps more here than rows (values.py)."""
+        if write:
+            self._check_writable()
+            return self._run(lambda environment: environment.write(lambda txn: work(Values(txn))))
+        return self._run(lambda environment: environment.read(lambda txn: work(Values(txn))))
 
     def _run(self, work: Callable[[_Environment], T]) -> T:
         self._check_open()
@@ -310,24 +326,14 @@ class LmdbStore(Opened):
 # ---- inside a transaction ----------------------------------------------------------------------
 
 
-def _is_long(key: bytes) -> bool:
-    return not 0 < len(key) < _MAX_KEY
-
-
-def _stored_key(key: bytes) -> bytes:
-    if not _is_long(key):
-        return key
-    return key[:_KEPT].ljust(_KEPT, b"\0") + blake2b(key, digest_size=32).digest()
-
-
 def _end(now: int, lifetime_us: int) -> bytes:
-    return _END.pack(min(max(now + lifetime_us, 0), _MAX_END)) if lifetime_us else _FOREVER
+    return _END.pack(min(max(now + lifetime_us, 0), _MAX_END)) if lifetime_us else FOREVER
 
 
 def _get(keys: Sequence[bytes], txn: lmdb.Transaction[bytes]) -> Rows:
     now = _END.pack(now_us())
-    if any(map(_is_long, keys)):
-        return [_live_row(now, key, txn.get(_stored_key(key))) for key in keys]
+    if any(map(is_long, keys)):
+        return [_live_row(now, key, txn.get(stored_key(key))) for key in keys]
     # A value starts with its end of life, so it compares with the time as it is.
     return [v[8:] if v is not None and v > now else None for v in map(txn.get, keys)]
 
@@ -336,9 +342,9 @@ def _live_row(now: bytes, key: bytes, value: bytes | None) -> bytes | None:
     """The row in a stored value, unless its life is over or it is of another key."""
     if value is None or value[:8] < now:
         return None
-    if not _is_long(key):
+    if not is_long(key):
         return value[8:]
-    end = 12 + _LENGTH.unpack_from(value, 8)[0]
+    end = 12 + LENGTH.unpack_from(value, 8)[0]
     return value[end:] if value[12:end] == key else None
 
 
@@ -346,17 +352,12 @@ def _put(now: int, batch: Iterable[tuple[bytes, bytes, bytes]], txn: lmdb.Transa
     written = 0
     now_end = _END.pack(now)
     for key, row, end in batch:
-        stored = _stored_key(key)
+        stored = stored_key(key)
         held = _live_row(now_end, key, txn.get(stored))
         if held is None or row[8:24] > held[8:24]:
-            txn.put(stored, _value(key, row, end))
+            txn.put(stored, row_value(key, row, end))
             written += 1
     return written
-
-
-def _value(key: bytes, row: bytes, end: bytes) -> bytes:
-    copy = _LENGTH.pack(len(key)) + key if _is_long(key) else b""
-    return b"".join((end, copy, row))
 
 
 def _exchange(
@@ -365,13 +366,13 @@ def _exchange(
     done = []
     now_end = _END.pack(now)
     for key, seen, row, lifetime in batch:
-        stored = _stored_key(key)
+        stored = stored_key(key)
         may = may_replace(_live_row(now_end, key, txn.get(stored)), seen, row)
         done.append(may)
         if may and row is None:
             txn.delete(stored)
         elif may and row is not None:
-            txn.put(stored, _value(key, row, _end(now, lifetime)))
+            txn.put(stored, row_value(key, row, _end(now, lifetime)))
     return done
 
 
@@ -379,7 +380,7 @@ def _delete(now: int, keys: Iterable[bytes], txn: lmdb.Transaction[bytes]) -> in
     deleted = 0
     now_end = _END.pack(now)
     for key in keys:
-        stored = _stored_key(key)
+        stored = stored_key(key)
         if _live_row(now_end, key, txn.get(stored)) is not None:
             txn.delete(stored)
             deleted += 1
@@ -391,7 +392,7 @@ _Entry = tuple[bytes, bytes, bytes]  # stored key, key, end of life
 
 def _page(start: bytes, prefix: bytes, environment: _Environment) -> tuple[list[_Entry], bytes | None]:
     """The next entries from start on, and where to go on, or None at the end."""
-    return environment.read(partial(_read_page, start, prefix[:_KEPT]), buffers=True)
+    return environment.read(partial(_read_page, start, prefix[:KEPT]), buffers=True)
 
 
 def _read_page(
@@ -408,8 +409,8 @@ def _read_page(
         if not stored.startswith(prefix):
             break
         key = stored
-        if len(stored) == _MAX_KEY:
-            key = bytes(value[12 : 12 + _LENGTH.unpack(value[8:12])[0]])
+        if len(stored) == MAX_KEY:
+            key = bytes(value[12 : 12 + LENGTH.unpack(value[8:12])[0]])
         entries.append((stored, key, bytes(value[:8])))
     return entries, None
 

@@ -22,6 +22,7 @@ from fastserve.offline.streamed import StreamedEvents, events_uri
 from fastserve.streaming.base import FeedStore
 from fastserve.streaming.entries import Entry, decode_entries
 from fastserve.streaming.feeds import Feed
+from fastserve.streaming.places import number_of, place_of
 from fastserve.streaming.state import START
 
 log = logging.getLogger(__name__)
@@ -90,13 +91,13 @@ def follow(store: FeedStore, root: str, feed: Feed) -> int:
     entries: list[Entry] = []
     moved: dict[str, int] = {}
     for shard, (name, number) in enumerate(zip(logs, table.offsets(logs), strict=True)):
-        found = _entries(store, feed, shard, START if number is None else store.place_of(number))
+        found = _entries(store, feed, shard, START if number is None else place_of(number))
         if found:
-            moved[name] = store.number_of(found[-1].id)
+            moved[name] = number_of(found[-1].id)
             entries += found
     if not moved or not table.append(_events(feed, entries), moved):
         return 0
-    store.note_archived(feed, {logs.index(name): store.place_of(number) for name, number in moved.items()})
+    store.note_archived(feed, {logs.index(name): place_of(number) for name, number in moved.items()})
     return len(entries)
 
 

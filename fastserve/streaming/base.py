@@ -117,14 +117,6 @@ class FeedStore(Protocol):
         """Shard -> up to which entry, that included, the offline store has it."""
         ...
 
-    def number_of(self, place: str) -> int:
-        """An entry's id as a number below 2^63 that rises with it."""
-        ...
-
-    def place_of(self, number: int) -> str:
-        """The id again."""
-        ...
-
     def added(self, feed: Feed, shard: int) -> int | None:
         """How many entries were ever added to a log; None where that is not known."""
         ...

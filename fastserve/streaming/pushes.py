@@ -90,9 +90,8 @@ class EventPusher:
         """Take no more; return when what was taken is sent."""
         self._closed = True
         await asyncio.gather(*self._running, return_exceptions=True)
+        await asyncio.get_running_loop().run_in_executor(self._thread, self._forget)
         self._thread.shutdown()
-        if self._store is not None:
-            self._store.close()
 
     def _send(self, make: Callable[[], Events | None]) -> bool:
         events = make()

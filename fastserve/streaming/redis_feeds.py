@@ -32,11 +32,11 @@ from fastserve.online.redis import check_url
 from fastserve.streaming.base import Changes, LostShardError, MovedError, Place, Work
 from fastserve.streaming.entries import DeadLetter, Entry
 from fastserve.streaming.feeds import Feed
+from fastserve.streaming.places import parts_of, stamped_us
 from fastserve.streaming.state import START
 
 _DEAD_LETTERS: Final = 10_000
 _TIMEOUT_S: Final = 10.0
-_NUMBER_BITS: Final = 20
 _BEAT: Final = """
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -89,7 +89,7 @@ class RedisFeeds:
         """See FeedStore."""
         with self._translated():
             found: Any = self._client.xrange(feed.key("log", shard), min=f"({after}", count=count)
-        return [Entry(name.decode(), _stamped_us(name), fields) for name, fields in found]
+        return [Entry(name.decode(), stamped_us(name.decode()), fields) for name, fields in found]
 
     def wait(self, places: Mapping[Place, str], seconds: float) -> None:
         """See FeedStore."""
@@ -184,10 +184,10 @@ class RedisFeeds:
 
     def trim(self, feed: Feed, shard: int, before: str, older_than_us: int, *, archived: bool) -> int:
         """See FeedStore."""
-        lowest = min(_place(before), (max(older_than_us // 1_000, 0), 0))
+        lowest = min(parts_of(before), (max(older_than_us // 1_000, 0), 0))
         if archived:
             (place,) = self.values([feed.key("archived", shard)])
-            lowest = min(lowest, _place((place or START.encode()).decode()))
+            lowest = min(lowest, parts_of((place or START.encode()).decode()))
         with self._translated():
             dropped: Any = self._client.xtrim(
                 feed.key("log", shard), minid=f"{lowest[0]}-{lowest[1]}", approximate=True
@@ -198,17 +198,6 @@ class RedisFeeds:
         """See FeedStore."""
         with self._translated():
             self._client.mset({feed.key("archived", shard): place for shard, place in places.items()})
-
-    def number_of(self, place: str) -> int:
-        """See FeedStore: 43 bits of milliseconds, 20 of the number within."""
-        milliseconds, number = _place(place)
-        if number >> _NUMBER_BITS:
-            raise StoreError(f"entry {place}: more than {1 << _NUMBER_BITS:,} in a millisecond")
-        return milliseconds << _NUMBER_BITS | number
-
-    def place_of(self, number: int) -> str:
-        """See FeedStore."""
-        return f"{number >> _NUMBER_BITS}-{number & (1 << _NUMBER_BITS) - 1}"
 
     def added(self, feed: Feed, shard: int) -> int | None:
         """See FeedStore: Redis 7 knows."""
@@ -250,13 +239,3 @@ def _ids_key(feed: Feed, shard: int, bucket: int) -> bytes:
 def _fields(shard: int, letter: DeadLetter) -> dict[Any, Any]:
     row = "" if letter.row is None else letter.row
     return {"shard": shard, "entry": letter.entry, "row": row, "reason": letter.reason, "body": letter.body}
-
-
-def _stamped_us(name: bytes) -> int:
-    """The last microsecond of the millisecond that Redis took the entry in."""
-    return _place(name.decode())[0] * 1_000 + 999
-
-
-def _place(name: str) -> tuple[int, int]:
-    milliseconds, _, number = name.partition("-")
-    return int(milliseconds), int(number)

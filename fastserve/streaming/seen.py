@@ -76,6 +76,10 @@ class SeenIds:
         """`first` of each."""
         return (watermarks_us - self._lateness_us) // self.width
 
+    def has_none_of(self, words: Iterable[int]) -> bool:
+        """Whether all of these are new for sure."""
+        return self._bucket_of.keys().isdisjoint(words)
+
     def bucket(self, word: int, otherwise: int) -> int:
         """Where an id is kept."""
         return self._bucket_of.get(word, otherwise)
@@ -83,8 +87,11 @@ class SeenIds:
     def add(self, bucket: int, words: Iterable[int]) -> None:
         """Keep ids; of one that is kept already the newest bucket holds."""
         words = list(words)
-        for word in words:
-            self._bucket_of[word] = max(bucket, self._bucket_of.get(word, bucket))
+        if self.has_none_of(words):
+            self._bucket_of.update(dict.fromkeys(words, bucket))
+        else:
+            for word in words:
+                self._bucket_of[word] = max(bucket, self._bucket_of.get(word, bucket))
         self._words.setdefault(bucket, []).extend(words)
 
     def let_go(self, first: int) -> None:

@@ -63,10 +63,17 @@ def _first_of_each(
     rows: Ints, times: Ints, marks: Ints, words: Sequence[int | None], seen: SeenIds
 ) -> tuple[Ints, dict[int, list[int]]]:
     """Of these rows those whose id is new, and their ids by bucket."""
+    buckets = times // seen.width
+    known = [word for word in words if word is not None]
+    if len(rows) == len(words) == len(set(known)) and seen.has_none_of(known):
+        return rows, {
+            bucket: [known[i] for i in np.flatnonzero(buckets == bucket).tolist()]
+            for bucket in np.unique(buckets).tolist()
+        }
     ours: dict[int, int] = {}
     kept: list[int] = []
     new_ids: dict[int, list[int]] = {}
-    buckets, firsts = times // seen.width, seen.firsts(marks)
+    firsts = seen.firsts(marks)
     for i, bucket, first in zip(rows.tolist(), buckets[rows].tolist(), firsts[rows].tolist(), strict=True):
         word = words[i]
         if word is None:

@@ -13,12 +13,17 @@ def open_feeds(url: str) -> FeedStore:
         ConfigError: a store that has none.
         StoreError: the server does not answer.
     """
-    if url.partition("://")[0] not in ("redis", "rediss", "unix"):
-        raise ConfigError(
-            "streams of events need Redis",
-            where=f"online store {url.partition('?')[0]}",
-            hint='online_store = "redis://127.0.0.1:6379" in fastserve.toml',
-        )
-    from fastserve.streaming.redis_feeds import RedisFeeds  # noqa: PLC0415  (a store's library on demand)
+    scheme = url.partition("://")[0]
+    if scheme in ("redis", "rediss", "unix"):
+        from fastserve.streaming.redis_feeds import RedisFeeds  # noqa: PLC0415  (a store's library on demand)
 
-    return RedisFeeds(url)
+        return RedisFeeds(url)
+    if scheme == "lmdb":
+        from fastserve.streaming.lmdb_feeds import LmdbFeeds  # noqa: PLC0415
+
+        return LmdbFeeds(url)
+    raise ConfigError(
+        "there are no streams of events in this store",
+        where=f"online store {url.partition('?')[0]}",
+        hint="use lmdb:// on one machine, or redis://",
+    )

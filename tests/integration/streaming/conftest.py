@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import redis
 
 from fastserve.store import FeatureStore
+from fastserve.streaming.base import FeedStore
+from fastserve.streaming.stores import open_feeds
 from tests.integration.streaming.kit import FEATURES, SHARDS
+from tests.integration.streaming.looks import LmdbLooks
 from tests.servers import RedisServer, start_redis
 from tests.support import make_repo
 
@@ -31,7 +36,36 @@ def client(server: RedisServer) -> Iterator[redis.Redis]:
 
 @pytest.fixture
 def repo(tmp_path: Path, server: RedisServer, client: redis.Redis) -> Path:
-    made = make_repo(tmp_path / "repo", FEATURES, online_store=server.url)
+    """On Redis."""
+    return applied(tmp_path / "repo", server.url)
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A repo, its feeds, and what looks into its store as redis-py does."""
+
+    repo: Path
+    feeds: FeedStore
+    client: Any
+
+
+@pytest.fixture(params=["redis", "lmdb"])
+def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kept]:
+    """On each store that has streams."""
+    if request.param == "redis":
+        url = request.getfixturevalue("server").url
+        client = request.getfixturevalue("client")
+    else:
+        url = f"lmdb://{tmp_path}/online?sync=off"
+        client = LmdbLooks(url)
+    made = Kept(applied(tmp_path / "repo", url), open_feeds(url), client)
+    yield made
+    made.feeds.close()
+    client.close()
+
+
+def applied(folder: Path, url: str) -> Path:
+    made = make_repo(folder, FEATURES, online_store=url)
     with (made / "fastserve.toml").open("a") as file:
         file.write(f'[streaming]\nshards = {SHARDS}\narchive = "200ms"\n')
     FeatureStore(made).apply()

@@ -13,12 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import redis
-
 from fastserve.config import Config
 from fastserve.registry import open_registry
+from fastserve.streaming.base import FeedStore
 from fastserve.streaming.feeds import Feed, feeds_of
-from fastserve.streaming.redis_feeds import RedisFeeds
 from fastserve.streaming.state import decode_state
 from tests.servers import ROOT
 
@@ -88,11 +86,11 @@ def until(done: Callable[[], bool], seconds: float = 60) -> None:
         time.sleep(0.01)
 
 
-def offsets(store: RedisFeeds, feed: Feed) -> list[str]:
+def offsets(store: FeedStore, feed: Feed) -> list[str]:
     held = store.states([(feed, shard) for shard in range(SHARDS)])
     return [decode_state(data, "").offset for data in held]
 
 
-def all_read(client: redis.Redis, store: RedisFeeds, feed: Feed) -> bool:
+def all_read(client: Any, store: FeedStore, feed: Feed) -> bool:
     ends = [client.xrevrange(feed.key("log", shard), count=1)[0][0].decode() for shard in range(SHARDS)]
     return offsets(store, feed) == ends

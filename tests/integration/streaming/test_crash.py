@@ -14,27 +14,27 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
-import redis
 from deltalake import DeltaTable
 
 from fastserve.config import Config
 from fastserve.offline.streamed import events_uri
+from fastserve.streaming.base import FeedStore
 from fastserve.streaming.feeds import Feed
 from fastserve.streaming.producer import Producer
-from fastserve.streaming.redis_feeds import RedisFeeds
 from fastserve.streaming.state import decode_state
 from fastserve.timeutil import MICROS, now_us
+from tests.integration.streaming.conftest import Kept
 from tests.integration.streaming.kit import SHARDS, all_read, feed_in, fleet, offsets, until
 from tests.integration.streaming.load import events
 from tests.integration.streaming.truth import expected, log_events, stored
-from tests.servers import RedisServer
 
-KILLS = int(os.environ.get("FASTSERVE_CRASH_KILLS", "2"))
+KILLS = int(os.environ.get("FASTSERVE_CRASH_KILLS", "1"))
 
 
 @contextmanager
-def load(store: RedisFeeds, client: redis.Redis, feed: Feed) -> Iterator[None]:
+def load(store: FeedStore, client: Any, feed: Feed) -> Iterator[None]:
     """Events all the time, and now and then what is none."""
     stop = threading.Event()
 
@@ -56,7 +56,7 @@ def load(store: RedisFeeds, client: redis.Redis, feed: Feed) -> Iterator[None]:
         thread.join()
 
 
-def check(client: redis.Redis, store: RedisFeeds, feed: Feed) -> None:
+def check(client: Any, store: FeedStore, feed: Feed) -> None:
     end = now_us()
     rows, outcomes = expected(client, feed, SHARDS, end)
     assert stored(client, feed, end) == rows
@@ -70,12 +70,12 @@ def check(client: redis.Redis, store: RedisFeeds, feed: Feed) -> None:
         assert counters["dead"] == len(letters) == len(rubbish)
 
 
-def all_archived(client: redis.Redis, feed: Feed) -> bool:
+def all_archived(client: Any, feed: Feed) -> bool:
     ends = [client.xrevrange(feed.key("log", shard), count=1)[0][0] for shard in range(SHARDS)]
     return client.mget([feed.key("archived", shard) for shard in range(SHARDS)]) == ends
 
 
-def check_archive(client: redis.Redis, feed: Feed, repo: Path) -> None:
+def check_archive(client: Any, feed: Feed, repo: Path) -> None:
     """The offline store has every event of every entry, as often as the logs have it."""
     uri = events_uri(Config.from_repo(repo).offline_store, feed.project, "payments", ["card_id"])
     table = DeltaTable(uri).to_pyarrow_table()
@@ -85,9 +85,10 @@ def check_archive(client: redis.Redis, feed: Feed, repo: Path) -> None:
     assert found == Counter(tuple(event[name] for name in names) for event in events)
 
 
-def test_killed_workers_lose_and_double_nothing(repo: Path, server: RedisServer, client: redis.Redis) -> None:
+def test_killed_workers_lose_and_double_nothing(kept: Kept) -> None:
     rng = random.Random(int(os.environ.get("FASTSERVE_CRASH_SEED", "1")))
-    feed, store = feed_in(repo), RedisFeeds(server.url)
+    repo, store, client = kept.repo, kept.feeds, kept.client
+    feed = feed_in(repo)
     with fleet(repo) as workers:
         with load(store, client, feed):
             for _ in range(KILLS):
@@ -104,4 +105,3 @@ def test_killed_workers_lose_and_double_nothing(repo: Path, server: RedisServer,
     check_archive(client, feed, repo)
     held = store.states([(feed, shard) for shard in range(SHARDS)])
     assert [decode_state(data, "").owner for data in held] == [""] * SHARDS
-    store.close()

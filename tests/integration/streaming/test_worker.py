@@ -288,11 +288,6 @@ def test_a_log_keeps_what_was_not_applied_or_is_young(client: redis.Redis, store
     assert 1 <= client.xlen(log) < 101, "but the young one"
 
 
-def test_a_feed_keeps_its_number_of_shards(client: redis.Redis, store: RedisFeeds) -> None:
-    assert store.shard_count(FEED, 3) == 3
-    assert store.shard_count(FEED, 8) == 3
-
-
 # ---- producing ------------------------------------------------------------------------------------------
 
 

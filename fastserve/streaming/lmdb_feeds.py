@@ -1,0 +1,275 @@
+"""Feeds in LMDB, beside the rows: for one machine, without a server. One write transaction is all that entries change.
+
+    <feed>:shards          how many shards, text
+    <feed>:log:<s>:<n>     entry n, 8 bytes big-endian: milliseconds and a number within, as its id says
+    <feed>:end:<s>         n of the last entry, and how many there ever were
+    <feed>:state:<s>       the shard's state
+    <feed>:ids:<s>:<b>:<n> 8 bytes little-endian for each id of bucket b that came with the entries up to n
+    <feed>:archived:<s>    the last entry that the offline store has
+    <feed>:dead:<n>        dead letters, the last 10,000
+    !stream:<project>:workers    worker -> when it was last heard of, milliseconds, as JSON
+
+Writers of all processes take turns, so work is done within the transaction, on rows that nobody changes meanwhile.
+Nobody is told of an entry: who waits for one looks every 20 ms.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import islice
+from typing import Final
+
+import numpy as np
+
+from fastserve.online.lmdb import open_lmdb
+from fastserve.online.lmdb_values import Values
+from fastserve.streaming.base import Changes, LostShardError, MovedError, Place, Work
+from fastserve.streaming.entries import Entry
+from fastserve.streaming.feeds import Feed
+from fastserve.streaming.places import number_of, place_of, stamped_us
+from fastserve.streaming.state import START
+from fastserve.timeutil import now_us
+
+_DEAD_LETTERS: Final = 10_000
+_TRIM: Final = 10_000
+_LOOK_S: Final = 0.02
+_NUMBER: Final = struct.Struct(">Q")
+_END: Final = struct.Struct(">QQ")
+_SIZE: Final = struct.Struct("<I")
+
+
+class LmdbFeeds:
+    """A FeedStore; see the module's docstring.
+
+    Args:
+        url: as of the online store.
+
+    Raises:
+        ConfigError: for a malformed URL.
+        StoreError: the file cannot be opened.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._store = open_lmdb(url, False)
+
+    def shard_count(self, feed: Feed, wanted: int) -> int:
+        """See FeedStore."""
+        key = feed.key("shards")
+        (held,) = self.values([key])
+        if held is not None:
+            return int(held)
+
+        def work(values: Values) -> int:
+            count = int(values.get(key) or wanted)
+            values.put(key, str(count).encode())
+            return count
+
+        return self._store.transact(work, write=True)
+
+    def append(self, entries: Sequence[tuple[Feed, int, Mapping[bytes, bytes]]]) -> None:
+        """See FeedStore; here all of them are there, or none."""
+
+        def work(values: Values) -> None:
+            for feed, shard, fields in entries:
+                last, count = _end(values, feed, shard)
+                number = max(number_of(f"{now_us() // 1_000}-0"), last + 1)
+                values.put(_log_key(feed, shard, number), _packed(fields))
+                values.put(feed.key("end", shard), _END.pack(number, count + 1))
+
+        self._store.transact(work, write=True)
+
+    def entries(self, feed: Feed, shard: int, after: str, count: int) -> list[Entry]:
+        """See FeedStore."""
+        prefix = feed.key("log", shard) + b":"
+
+        def work(values: Values) -> list[Entry]:
+            found = values.after(_log_key(feed, shard, number_of(after)), prefix)
+            return [_entry(key, value) for key, value in islice(found, count)]
+
+        return self._store.transact(work, write=False)
+
+    def wait(self, places: Mapping[Place, str], seconds: float) -> None:
+        """See FeedStore."""
+        until = time.monotonic() + seconds
+        behind = {(feed.key("end", shard)): number_of(after) for (feed, shard), after in places.items()}
+        while time.monotonic() < until:
+            ends = self.values(list(behind))
+            if any(end and _END.unpack(end)[0] > n for end, n in zip(ends, behind.values(), strict=True)):
+                return
+            time.sleep(_LOOK_S)
+
+    def states(self, places: Sequence[Place]) -> list[bytes | None]:
+        """See FeedStore."""
+        return self.values([feed.key("state", shard) for feed, shard in places])
+
+    def swap(self, feed: Feed, shard: int, held: bytes | None, state: bytes) -> bool:
+        """See FeedStore."""
+        key = feed.key("state", shard)
+
+        def work(values: Values) -> bool:
+            if values.get(key) != held:
+                return False
+            values.put(key, state)
+            return True
+
+        return self._store.transact(work, write=True)
+
+    def ids(self, feed: Feed, shard: int, buckets: Sequence[int]) -> dict[int, list[int]]:
+        """See FeedStore."""
+
+        def work(values: Values) -> dict[int, list[int]]:
+            parts = {bucket: [value for _, value in _ids(values, feed, shard, bucket)] for bucket in buckets}
+            return {
+                bucket: np.frombuffer(b"".join(some), "<u8").tolist()
+                for bucket, some in parts.items()
+                if some
+            }
+
+        return self._store.transact(work, write=False)
+
+    def values(self, keys: Sequence[bytes]) -> list[bytes | None]:
+        """See FeedStore."""
+        return self._store.transact(lambda values: [values.get(key) for key in keys], write=False)
+
+    def apply(
+        self,
+        feed: Feed,
+        shard: int,
+        held: bytes,
+        guards: Mapping[bytes, bytes | None],
+        keys: Sequence[bytes],
+        work: Work,
+    ) -> Changes:
+        """See FeedStore."""
+
+        def apply(values: Values) -> Changes:
+            if values.get(feed.key("state", shard)) != held:
+                raise LostShardError("another worker owns the shard", where=f"{feed.name}, shard {shard}")
+            if any(values.get(key) != value for key, value in guards.items()):
+                raise MovedError("the rows that are served were switched", where=feed.name)
+            changes = work([values.get(key) for key in keys])
+            _write(values, feed, shard, changes)
+            return changes
+
+        return self._store.transact(apply, write=True)
+
+    def beat(self, project: str, worker: str, alive_s: float) -> list[str]:
+        """See FeedStore; by the machine's clock."""
+        key, now = _workers(project), now_us() // 1_000
+
+        def work(values: Values) -> list[str]:
+            held = {**json.loads(values.get(key) or b"{}"), worker: now}
+            alive = {name: at for name, at in held.items() if now - at < alive_s * 1_000}
+            values.put(key, json.dumps(alive).encode())
+            return sorted(alive)
+
+        return self._store.transact(work, write=True)
+
+    def leave(self, project: str, worker: str) -> None:
+        """See FeedStore."""
+        key = _workers(project)
+
+        def work(values: Values) -> None:
+            held = json.loads(values.get(key) or b"{}")
+            values.put(key, json.dumps({name: at for name, at in held.items() if name != worker}).encode())
+
+        self._store.transact(work, write=True)
+
+    def trim(self, feed: Feed, shard: int, before: str, older_than_us: int, *, archived: bool) -> int:
+        """See FeedStore; at most 10,000 a call."""
+        lowest = min(number_of(before), number_of(f"{max(older_than_us // 1_000, 0)}-0"))
+
+        def work(values: Values) -> int:
+            end = lowest
+            if archived:
+                place = values.get(feed.key("archived", shard)) or START.encode()
+                end = min(end, number_of(place.decode()))
+            found = values.after(_log_key(feed, shard, 0), feed.key("log", shard) + b":")
+            gone = [key for key, _ in islice(found, _TRIM) if _NUMBER.unpack(key[-8:])[0] < end]
+            for key in gone:
+                values.delete(key)
+            return len(gone)
+
+        return self._store.transact(work, write=True)
+
+    def note_archived(self, feed: Feed, places: Mapping[int, str]) -> None:
+        """See FeedStore."""
+
+        def work(values: Values) -> None:
+            for shard, place in places.items():
+                values.put(feed.key("archived", shard), place.encode())
+
+        self._store.transact(work, write=True)
+
+    def added(self, feed: Feed, shard: int) -> int | None:
+        """See FeedStore."""
+        return self._store.transact(lambda values: _end(values, feed, shard)[1], write=False)
+
+    def close(self) -> None:
+        """See FeedStore."""
+        self._store.release()
+
+
+def _write(values: Values, feed: Feed, shard: int, changes: Changes) -> None:
+    values.put(feed.key("state", shard), changes.state)
+    for key, row in sorted(changes.rows.items()):
+        values.put(key, row)
+    last, _ = _end(values, feed, shard)
+    for bucket, words in changes.ids.items():
+        name = _ids_prefix(feed, shard, bucket)
+        number = max((_NUMBER.unpack(key[-8:])[0] for key, _ in _ids(values, feed, shard, bucket)), default=0)
+        values.put(name + _NUMBER.pack(max(last, number + 1)), np.array(words, "<u8").tobytes())
+    for bucket in changes.let_go:
+        for key in [key for key, _ in _ids(values, feed, shard, bucket)]:
+            values.delete(key)
+    count = int(values.get(feed.key("letters")) or 0)
+    for letter in changes.dead:
+        body = {"shard": shard, "entry": letter.entry, "row": letter.row, "reason": letter.reason,
+                "body": letter.body.decode("utf-8", "replace")}  # fmt: skip
+        values.put(feed.key("dead") + b":" + _NUMBER.pack(count), json.dumps(body).encode())
+        if count >= _DEAD_LETTERS:
+            values.delete(feed.key("dead") + b":" + _NUMBER.pack(count - _DEAD_LETTERS))
+        count += 1
+    if changes.dead:
+        values.put(feed.key("letters"), str(count).encode())
+
+
+def _ids(values: Values, feed: Feed, shard: int, bucket: int) -> Iterator[tuple[bytes, bytes]]:
+    prefix = _ids_prefix(feed, shard, bucket)
+    return values.after(prefix, prefix)
+
+
+def _ids_prefix(feed: Feed, shard: int, bucket: int) -> bytes:
+    return feed.key("ids", shard) + b":%d:" % bucket
+
+
+def _log_key(feed: Feed, shard: int, number: int) -> bytes:
+    return feed.key("log", shard) + b":" + _NUMBER.pack(number)
+
+
+def _workers(project: str) -> bytes:
+    return f"!stream:{project}:workers".encode()
+
+
+def _end(values: Values, feed: Feed, shard: int) -> tuple[int, int]:
+    held = values.get(feed.key("end", shard))
+    return (0, 0) if held is None else (_END.unpack(held)[0], _END.unpack(held)[1])
+
+
+def _packed(fields: Mapping[bytes, bytes]) -> bytes:
+    """u32 little-endian length and name, u32 and value, …"""
+    return b"".join(_SIZE.pack(len(part)) + part for pair in fields.items() for part in pair)
+
+
+def _entry(key: bytes, value: bytes) -> Entry:
+    number = _NUMBER.unpack(key[-8:])[0]
+    parts, at = [], 0
+    while at < len(value):
+        end = at + 4 + _SIZE.unpack_from(value, at)[0]
+        parts.append(value[at + 4 : end])
+        at = end
+    place = place_of(number)
+    return Entry(place, stamped_us(place), dict(zip(parts[::2], parts[1::2], strict=True)))

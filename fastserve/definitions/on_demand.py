@@ -13,6 +13,7 @@ from fastserve.definitions.field import Field
 from fastserve.definitions.freeze import freeze
 from fastserve.definitions.service import merge_refs
 from fastserve.definitions.view import FeatureView, FeatureViewProjection
+from fastserve.display import html_table
 from fastserve.timeutil import parse_duration
 
 ARGUMENTS: Final = ("at", "valid")
@@ -103,6 +104,17 @@ class OnDemandFeatureView(FeatureView):
             arguments=tuple(arguments),
             budget_us=DEFAULT_BUDGET_US if budget is None else parse_duration(budget),
             call=call,
+        )
+
+    def _repr_html_(self) -> str:
+        needed = ", ".join(name for name, _, _ in self.inputs())
+        rows = [(f.name, f.dtype, f.description) for f in self.schema]
+        about = f"computed by {self.function} from {needed}"
+        return html_table(
+            f"OnDemandFeatureView {self.name}@v{self.version}",
+            ("feature", "type", "description"),
+            rows,
+            about,
         )
 
     def __getstate__(self) -> list[Any]:

@@ -35,6 +35,10 @@ def once(i: int) -> None:
         batch = ReadBatch(KEYS)
         WRITER.encode_into(batch, COLUMNS, STAMPS, STAMPS)
         assert batch.rows() == ROWS
+        taken = ReadBatch()
+        taken.take(batch, 0, 2)
+        taken.forget([1])
+        assert taken.rows() == [ROWS[0], None]
     elif kind == 1:
         assert READER.decode(KEYS, [ROWS[0], None], now_us=50, ttl_us=None).columns[0].valid.tolist() == [
             1,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,10 @@ def aged(inputs, at):
     if (inputs["mean"] < 0).any():
         raise ValueError("a mean below zero")
     return {"hours": hours_since(inputs["seen"], at), "high": inputs["mean"] > 15}
+
+@on_demand_feature_view(sources=[RequestSource("alone", [Field("x", "int64")])], schema=[Field("y", "int64")])
+def alone(inputs):
+    return {"y": inputs["x"] * 2}
 
 scoring = FeatureService("scoring", [stats[["mean"]], spent[["share"]], aged])
 ageing = FeatureService("ageing", [aged, stats[["mean"]]])
@@ -168,6 +173,17 @@ def test_one_entity_and_the_client(server):
         assert {name: found.to_dict()[name] for name in RIGHT} == RIGHT
 
 
+def test_features_of_the_request_alone_ask_no_store(server):
+    reads = metric(server, "fastserve_store_reads")
+    status, _, body = ask(server, "POST", BATCH, {"features": ["alone:y"], "entities": {"x": [1, None, 3]}})
+    assert (status, columns(body)) == (200, {"y": [2, None, 6]})
+    status, _, body = ask(server, "GET", "/feature-views/alone/online-features?x=21")
+    assert (status, json.loads(body)["features"]) == (200, {"y": 42})
+    assert metric(server, "fastserve_store_reads") == reads
+    status, _, body = ask(server, "POST", BATCH, {"features": ["alone:y"], "entities": {}})
+    assert status == 422 and b"request column 'x' is missing" in body
+
+
 def test_hits_are_answered_from_the_cache_and_computed_each_time(server):
     body = {"feature_service": "ageing", "entities": {"card_id": [1, 2]}}
     answers = [ask(server, "POST", BATCH, body) for _ in range(4)]
@@ -232,3 +248,23 @@ def test_a_server_with_another_function_answers_unavailable_until_it_is_applied(
         )
         health = json.loads(ask(running, "GET", "/health")[2])
         assert list(health["on_demand"]) == ["aged@v1"]
+
+
+def test_a_running_server_takes_a_new_function_once_it_is_applied(tmp_path):
+    repo = make_repo(tmp_path / "repo", FEATURES)
+    with FeatureStore(repo) as store:
+        store.apply()
+        asyncio.run(fill(store))
+    body = {"feature_service": "ageing", "entities": {"card_id": [1]}}
+    with serving(repo, "--clock", format_timestamp(NOW_US)) as running:
+        assert columns(ask(running, "POST", BATCH, body)[2])["high"] == [False]
+        (repo / "features.py").write_text(FEATURES.replace("> 15", "> 5"))
+        assert columns(ask(running, "POST", BATCH, body)[2])["high"] == [False]
+        with FeatureStore(repo) as store:
+            revision = store.apply().snapshot.revision
+        answer: dict[str, Any] = {"metadata": {"revision": 0}}
+        deadline = time.monotonic() + 20
+        while answer["metadata"]["revision"] < revision and time.monotonic() < deadline:
+            data = ask(running, "POST", BATCH, body)[2]
+            answer = json.loads(data)
+        assert columns(data)["high"] == [True]

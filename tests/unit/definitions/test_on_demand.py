@@ -130,3 +130,8 @@ def test_the_function_stays_where_it_is():
     assert made == on_demand() and hash(made) == hash(on_demand())
     crossed = pickle.loads(pickle.dumps(made))
     assert crossed == made and crossed.call is None
+
+
+def test_it_is_shown_in_a_notebook():
+    shown = on_demand()._repr_html_()
+    assert "computed by features:ratio from mean, count, amount" in shown and "share" in shown

@@ -20,7 +20,7 @@ from fastserve.definitions import (
     merge_refs,
 )
 from fastserve.errors import ConfigError
-from fastserve.materializing import Materializing, Moment, moment_us
+from fastserve.materializing import Materializing, Moment, duration_us, moment_us
 from fastserve.registry import ApplyResult, Plan, Registry, Snapshot, open_registry
 from fastserve.timeutil import now_us
 
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from fastserve.statistics import ViewStatistics
     from materializer.datasets import Dataset, Report
     from materializer.engine import Engine
+    from materializer.served.report import AnswersReport
     from materializer.training import TrainingSet
 
 Features: TypeAlias = FeatureService | str | Sequence[str | FeatureView | FeatureViewProjection]
@@ -308,6 +309,45 @@ class FeatureStore(Materializing):
         from fastserve.serving.computing import Computing  # noqa: PLC0415
 
         return Computing(self.config.repo)
+
+    def verify_answers(
+        self,
+        features: Features | None = None,
+        *,
+        service: str | None = None,
+        sample: int = 1_000,
+        log: str | Path | None = None,
+        allow: Sequence[str] = (),
+        grace: str = "1h",
+        seed: int | None = None,
+        now: Moment | None = None,
+    ) -> AnswersReport:
+        """Rebuild online answers from history and compare the bytes of every value; `print(report)`.
+
+        Args:
+            features: references and views; or name a registered service. Of neither, all services; not with a log.
+            sample: so many entities, drawn at random from history, are asked for now. Of a log: rows, the newest.
+            log: the directory of a log of served answers, which are looked at instead; of `service` if it is named.
+            allow: kinds of differences that do not count; see docs/verify.md.
+            grace: how long after it became known a row need not be online.
+            seed: draws the same entities again.
+            now: the instant to ask for, instead of the wall clock.
+
+        Raises:
+            RequestError: an unknown kind or service, or nothing to verify.
+            IncompleteHistoryError: a view has no history.
+        """
+        from fastserve.verifying import verify_log, verify_now  # noqa: PLC0415
+
+        options: dict[str, Any] = {"allow": tuple(allow), "grace_us": duration_us(grace, "grace")}
+        if log is not None:
+            return verify_log(self.config, self.registry, Path(log), service, sample, **options)
+        every = service is None and features is None
+        services = sorted(self.snapshot.services) if every else [service]
+        parts = [(name or "", self._projections(features, name)) for name in services]
+        moment = None if now is None else moment_us(now, "now")
+        options["computing"] = self._computing
+        return verify_now(self.config, self.registry, parts, sample, seed, moment, **options)
 
     # ---- writing ----------------------------------------------------------------------------
 

@@ -119,6 +119,13 @@ def stored_view(snapshot: Snapshot, text: str) -> RegisteredView:
     return found
 
 
+def is_personal(snapshot: Snapshot, rv: RegisteredView) -> bool:
+    """Whether the keys are not for reports: the view or one of its entities is tagged `pii`."""
+    entities = [snapshot.entities[name] for name in rv.view.entities if name in snapshot.entities]
+    tags = [rv.view.tags, *(entity.tags for entity in entities)]
+    return any(one.get("pii", "").lower() not in ("", "false", "no", "0") for one in tags)
+
+
 def refuse_aggregated(registered: RegisteredView, command: str) -> None:
     """Raise RequestError for an aggregated view, which the command has nothing to do for."""
     if isinstance(registered.view, AggregatedFeatureView):

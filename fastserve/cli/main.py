@@ -26,6 +26,7 @@ COMMANDS: Final = {
     "inspect": ("fastserve.cli.get", "Decode the stored row of one entity."),
     "training-set": ("fastserve.cli.training_set", "Training sets: create, list, show, verify."),
     "stream": ("fastserve.cli.stream", "Events into windows: run, status, push."),
+    "verify": ("fastserve.cli.verify", "Rebuild online answers from history and compare the bytes."),
     "status": ("fastserve.cli.show", "Revision, stores and materialized ranges."),
 }
 

@@ -79,6 +79,8 @@ def compile_plan(
         fingerprint=fingerprint,
         deadline_us=snapshot.service(service).deadline_us if service else None,
         request_columns=needs.request_columns,
+        parts=tuple(replace(part, version=rv.view.version) for part, rv in resolved),
+        full_feature_names=full_feature_names,
     )
     folds = needs.folds()
     return needs.planned(made, answered, folds) if needs.steps or folds else made

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from fastserve.codec.keys import KeyEncoder
 from fastserve.codec.rows import RowDecoder
+from fastserve.definitions import FeatureViewProjection
 
 if TYPE_CHECKING:
     from fastserve.serving.derive import Derivation
@@ -71,6 +72,8 @@ class ReadPlan:
         derivation: what is made of the rows before they are answered; None where they are answered as they are.
         max_ages_us: how old a cached row of each read may be; 0 for never cached.
         fingerprint: 16 hex digits that change when a name, type, view version or the order changes.
+        parts: what was asked for, with the versions that are read.
+        full_feature_names: how features are named.
     """
 
     service: str
@@ -82,6 +85,8 @@ class ReadPlan:
     deadline_us: int | None = None
     request_columns: Mapping[str, str] = field(default_factory=dict)
     derivation: Derivation | None = None
+    parts: tuple[FeatureViewProjection, ...] = ()
+    full_feature_names: bool = False
     max_ages_us: tuple[int, ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:

@@ -26,11 +26,21 @@ def request_columns(plan: ReadPlan, entities: Mapping[str, Sequence[Any]], n: in
     Raises:
         InvalidEntityError: a value does not fit its column's type; `where` names it.
     """
+    types = {name: parse_dtype(text) for name, text in plan.request_columns.items()}
+    return {name: of_arrow(values, types[name]) for name, values in request_arrays(plan, entities).items()}
+
+
+def request_arrays(plan: ReadPlan, entities: Mapping[str, Sequence[Any]]) -> dict[str, pa.Array]:
+    """The same as Arrow arrays of the declared types.
+
+    Raises:
+        InvalidEntityError: as `request_columns`.
+    """
     found = {}
     for name, text in plan.request_columns.items():
         dtype, place = parse_dtype(text), partial(_place, name)
         try:
-            found[name] = of_arrow(cast_column(_array(entities[name], dtype, place), dtype, place), dtype)
+            found[name] = cast_column(_array(entities[name], dtype, place), dtype, place)
         except InvalidDataError as error:
             raise InvalidEntityError(error.message, where=error.where, hint=f"{name} is {text}") from None
     return found

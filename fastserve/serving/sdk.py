@@ -22,7 +22,8 @@ from fastserve.serving.compile import compile_plan
 from fastserve.serving.computing import Computing
 from fastserve.serving.push import TARGETS, Pusher, PushLimits, PushResult
 from fastserve.serving.read_path import FeatureBatch, ReadPath, decode_columns
-from fastserve.timeutil import format_timestamp, now_us
+from fastserve.timeutil import format_timestamp
+from fastserve.timeutil import now_us as wall_clock_us
 
 T = TypeVar("T")
 
@@ -88,10 +89,13 @@ def read_once(
     *,
     service: str,
     full_feature_names: bool,
-    now_us: int,
+    now_us: int | None,
     computing: Computing,
 ) -> OnlineFeatures:
     """Open the store, read, close. Works inside a running event loop too (a notebook's).
+
+    Args:
+        now_us: the instant to answer for; None for the wall clock once the rows are there, as a server has it.
 
     Raises:
         InvalidEntityError, UnknownObjectError, RequestError: as ReadPath.read and compile_plan.
@@ -106,6 +110,7 @@ def read_once(
         snapshot, projections, **options
     )  # what is wrong with the request is said before the store is opened
     entities = to_columns(entity_rows)
+    clock = wall_clock_us if now_us is None else lambda: now_us
 
     async def read() -> FeatureBatch:
         store = open_store(online_store, read_only=True)
@@ -113,7 +118,7 @@ def read_once(
             found = await look(store, snapshot.online_ids())
             serving = snapshot.serving({view_id: sets.live for view_id, sets in found.items()})
             plan = compile_plan(serving, projections, **options)
-            batch = ReadPath(store, lambda: now_us).read(plan, entities, decode_columns)
+            batch = ReadPath(store, clock).read(plan, entities, decode_columns)
             return batch if isinstance(batch, FeatureBatch) else await batch
         finally:
             await store.close()
@@ -139,7 +144,7 @@ def push_once(
             registry.snapshot(),
             offline_root=config.offline_store,
             online=store,
-            now=now_us,
+            now=wall_clock_us,
             limits=PushLimits(max_rows=SDK_ROWS),
         )
         try:

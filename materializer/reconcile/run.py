@@ -42,7 +42,7 @@ from materializer.reconcile.shards import Shards
 from materializer.reconcile.tally import Tally
 from materializer.reconcile.truth import Truth, moved_on
 from materializer.run import off_loop
-from materializer.select import name_of, refuse_aggregated, stored_view
+from materializer.select import is_personal, name_of, refuse_aggregated, stored_view
 from materializer.stop import Stop, told_in
 from materializer.write import new_event_loop
 
@@ -181,7 +181,7 @@ async def _look_at(
         mend=kinds_to_mend(repair=request.repair, prune=request.prune),
         ttl_us=rv.view.ttl_us,
         now_us=about.now_us,
-        masked=_is_personal(context.snapshot, rv),
+        masked=is_personal(context.snapshot, rv),
         stop=context.stop,
         told=lambda rows: context.progress(about.view, "scan", rows, None),
     )
@@ -220,13 +220,6 @@ def _check_unchanged(context: _Context, rv: RegisteredView) -> None:
     now = context.registry.snapshot().views.get((rv.view.name, rv.view.version))
     if now is None or now.at(rv.online_id) != rv:
         raise moved_on(rv)
-
-
-def _is_personal(snapshot: Snapshot, rv: RegisteredView) -> bool:
-    """Whether the keys are not for reports: the view or one of its entities is tagged `pii`."""
-    entities = [snapshot.entities[name] for name in rv.view.entities if name in snapshot.entities]
-    tags = [rv.view.tags, *(entity.tags for entity in entities)]
-    return any(one.get("pii", "").lower() not in ("", "false", "no", "0") for one in tags)
 
 
 def _note(registry: Registry, rv: RegisteredView, about: ViewReport) -> None:

@@ -72,7 +72,7 @@ cdef inline void reset(const State* state, Acc* a) noexcept nogil:
         exact_reset(&a.exact)
 
 
-cdef inline int grow(Acc* a, int64_t wanted, size_t width) except -1:
+cdef inline int grow(Acc* a, int64_t wanted, size_t width) except -1 nogil:
     """Room for so many items."""
     cdef char* items
     if wanted <= a.capacity:
@@ -89,7 +89,7 @@ cdef inline int grow(Acc* a, int64_t wanted, size_t width) except -1:
 # ---- events ------------------------------------------------------------------------------------
 
 
-cdef inline int update(const State* state, Acc* a, int64_t event, const Value* value) except -1:
+cdef inline int update(const State* state, Acc* a, int64_t event, const Value* value) except -1 nogil:
     """One more event; its value is NULL for a null."""
     cdef int kind = state.kind
     if kind == EVENTS:
@@ -132,7 +132,7 @@ cdef inline bint after(const State* state, const Ranked* a, int64_t event, const
     return a.event > event or (a.event == event and compare(state.dtype, &a.value, value) > 0)
 
 
-cdef inline int add_ranked(const State* state, Acc* a, int64_t event, const Value* value) except -1:
+cdef inline int add_ranked(const State* state, Acc* a, int64_t event, const Value* value) except -1 nogil:
     """Insert it, from the end, where the newest belong; then drop the oldest, or of FIRST the newest, beyond n."""
     cdef Ranked* items
     cdef int64_t at
@@ -152,7 +152,7 @@ cdef inline int add_ranked(const State* state, Acc* a, int64_t event, const Valu
     return 0
 
 
-cdef inline int make_room(const State* state, Acc* a) except -1:
+cdef inline int make_room(const State* state, Acc* a) except -1 nogil:
     """After the last item: by moving them to the front, where that frees half."""
     if a.start == 0 or a.start < a.count:
         return grow(a, a.start + a.count + 1, sizeof(Ranked))
@@ -161,7 +161,7 @@ cdef inline int make_room(const State* state, Acc* a) except -1:
     return 0
 
 
-cdef inline int add_hash(const State* state, Acc* a, uint64_t word) except -1:
+cdef inline int add_hash(const State* state, Acc* a, uint64_t word) except -1 nogil:
     if a.limit and word >= a.limit:
         return 0
     if a.count >= a.capacity or a.count >= 2 * state.n:
@@ -178,7 +178,7 @@ cdef inline int add_hash(const State* state, Acc* a, uint64_t word) except -1:
     return 0
 
 
-cdef inline int add_bucket(Acc* a, int64_t bucket, int64_t count) except -1:
+cdef inline int add_bucket(Acc* a, int64_t bucket, int64_t count) except -1 nogil:
     cdef Bucket* last
     if a.count:
         last = <Bucket*> a.items + a.count - 1
@@ -203,7 +203,7 @@ cdef inline int add_bucket(Acc* a, int64_t bucket, int64_t count) except -1:
 # ---- merging -----------------------------------------------------------------------------------
 
 
-cdef inline int merge(const State* state, Acc* a, Acc* b) except -1:
+cdef inline int merge(const State* state, Acc* a, Acc* b) except -1 nogil:
     """Add the events of b to a; best when b's are the later ones."""
     cdef int64_t i
     cdef int kind = state.kind

@@ -15,9 +15,10 @@ cdef struct Stamped:
 def order_by(const int64_t[:] codes, const int64_t[:] times, Py_ssize_t n_codes):
     """See the twin, in ranges_py.py."""
     cdef Py_ssize_t i, n = codes.shape[0]
-    starts, order = np.zeros(n_codes + 1, np.int64), np.empty(n, np.int64)
+    starts, order, rising = np.zeros(n_codes + 1, np.int64), np.empty(n, np.int64), np.empty(n, np.int64)
     cdef int64_t[::1] begins = starts
     cdef int64_t[::1] out = order
+    cdef int64_t[::1] at = rising
     cdef Stamped* placed
     if times.shape[0] != n or (n and not (0 <= np.min(codes) and np.max(codes) < n_codes)):
         raise ValueError("codes and times of one length, and codes below n_codes")
@@ -29,11 +30,10 @@ def order_by(const int64_t[:] codes, const int64_t[:] times, Py_ssize_t n_codes)
             place_all(codes, times, begins, n_codes, placed)
             for i in range(n_codes):
                 by_time(placed + begins[i], begins[i + 1] - begins[i])
-            for i in range(n):
-                out[i] = placed[i].index
+            take_all(placed, out, at)
     finally:
         free(placed)
-    return starts, order
+    return starts, order, rising
 
 
 @cython.boundscheck(False)      # codes are in range, which order_by has looked at
@@ -58,6 +58,14 @@ cdef void place_all(
     for i in range(n_codes, 0, -1):     # each has moved on to where the next begins
         starts[i] = starts[i - 1]
     starts[0] = 0
+
+
+@cython.boundscheck(False)      # all are n long
+@cython.wraparound(False)
+cdef void take_all(const Stamped* placed, int64_t[::1] order, int64_t[::1] times) noexcept nogil:
+    cdef Py_ssize_t i
+    for i in range(order.shape[0]):
+        order[i], times[i] = placed[i].index, placed[i].at
 
 
 cdef int earlier(const void* a, const void* b) noexcept nogil:

@@ -11,12 +11,12 @@ both ends of its range move forward from label to label:
 
 cimport cython
 from cpython.pycapsule cimport PyCapsule_GetPointer
-from libc.stdint cimport INT64_MIN, int32_t, int64_t
+from libc.stdint cimport INT64_MIN, int64_t
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memset
 
 from arrow cimport BLOB, FIXED, ArrowArray, Column, attach
-from buffers cimport Buffer, put, release
+from buffers cimport Buffer, release
 from exact cimport Exact, exact_init
 from tile_finals cimport Final, finalize
 from tile_program cimport (
@@ -24,9 +24,8 @@ from tile_program cimport (
     free_program, load_program
 )
 from tile_states cimport Acc, Ranked, free_accs, new_accs, reset, update
-from tile_values cimport (
-    BOOL, Value, is_float, is_heap, load_value, nan_key, number_of, width_of, word_of
-)
+from tile_values cimport BOOL, Value, is_float, is_heap, load_value, nan_key, number_of, width_of
+from window_values cimport Made, put_final
 
 import numpy as np
 import pyarrow as pa
@@ -60,22 +59,17 @@ cdef extern from *:
     void exact_drop_double "fs_exact_drop_double"(Exact* x, double value, bint squared) nogil
     void exact_drop_int "fs_exact_drop_int"(Exact* x, int64_t value, bint squared) nogil
 
-cdef int64_t END_MAX = 2**31 - 1
+cdef extern from * nogil:
+    void __builtin_prefetch(const void* address, int write, int locality)
+
+cdef enum:
+    AHEAD = 24              # events on their way from memory
 
 
 cdef struct Queue:          # of events of an entity, by number
     int64_t* items
     int64_t head
     int64_t tail
-
-cdef struct Made:           # the values of an output
-    int dtype               # of a value or an item
-    bint is_list
-    Buffer present          # a byte each
-    Buffer data
-    Buffer ends             # int32, of heap values and of lists
-    Buffer item_ends        # int32, of lists of heap values
-    int32_t n_items
 
 cdef struct Window:
     const Level* level
@@ -112,7 +106,7 @@ cdef class Folding:
     cdef Exact work
     cdef Value* values          # of the entity at hand: column c's are values[c * room …]
     cdef const Value** given    # the same, NULL for null
-    cdef int64_t* moments       # their times
+    cdef bint* read             # of each column, whether an output wants it
     cdef int64_t room
 
     def __init__(self, program, outputs):
@@ -124,7 +118,10 @@ cdef class Folding:
         self.finals = <Output**> calloc(self.n_made + 1, sizeof(Output*))
         self.windows = <Window*> calloc(self.n_made + 1, sizeof(Window))
         self.columns = <Column*> calloc(self.p.n_columns + 1, sizeof(Column))
+        self.read = <bint*> calloc(self.p.n_columns + 1, sizeof(bint))
         if self.made == NULL or self.finals == NULL or self.windows == NULL or self.columns == NULL:
+            raise MemoryError
+        if self.read == NULL:
             raise MemoryError
         if exact_init(&self.work):
             raise MemoryError
@@ -154,7 +151,7 @@ cdef class Folding:
         free(self.columns)
         free(self.values)
         free(self.given)
-        free(self.moments)
+        free(self.read)
         free(self.work.digits)
         free_program(&self.p)
 
@@ -176,6 +173,8 @@ cdef class Folding:
         window.n_outputs += 1
         for i in range(len(self.program.outputs[<int> self.wanted[number]].states)):
             window.used[output.states[i]] = True
+            if window.states[output.states[i]].column >= 0:
+                self.read[window.states[output.states[i]].column] = True
         return 0
 
     cdef int open(self, int i, const Level* level, int64_t length) except -1:
@@ -198,31 +197,48 @@ cdef class Folding:
         cdef const int64_t[::1] times = events[2]
         cdef const int64_t[::1] label_starts = labels[0]
         cdef const int64_t[::1] label_times = labels[1]
-        cdef Py_ssize_t k, w, n = starts.shape[0] - 1
         check_ranges(events[0], events[1], len(label_starts))
         check_ranges(labels[0], labels[1], len(starts))
-        check_order(events[1], len(times))
-        held = self.point_at(events[3], len(times))
+        check_ranges(events[0], events[2], len(label_starts))
+        held = self.point_at(events[3], events[1])
         self.make_room(int(np.max(np.diff(events[0]), initial=0)))
-        for k in range(n):
-            if label_starts[k] < label_starts[k + 1]:
-                self.gather(order[starts[k]:starts[k + 1]], times)
-                for w in range(self.n_windows):
-                    self.slide(
-                        &self.windows[w], self.moments, starts[k + 1] - starts[k],
-                        &label_times[label_starts[k]], label_starts[k + 1] - label_starts[k])
+        if len(label_times):
+            with nogil:
+                self.fold(starts, order, times, label_starts, label_times)
         del held
         return [self.array(i, len(label_times)) for i in range(self.n_made)]
 
-    cdef list point_at(self, columns, Py_ssize_t n):
+    @cython.boundscheck(False)      # starts, order and times fit each other, which run has looked at
+    @cython.wraparound(False)
+    cdef int fold(
+        self, const int64_t[::1] starts, const int64_t[::1] order, const int64_t[::1] times,
+        const int64_t[::1] label_starts, const int64_t[::1] label_times
+    ) except -1 nogil:
+        """Every entity that has labels."""
+        cdef Py_ssize_t k, w, n = order.shape[0]
+        cdef const int64_t* at = &times[0] if n else NULL
+        for k in range(starts.shape[0] - 1):
+            if label_starts[k] < label_starts[k + 1]:
+                if n:
+                    self.gather(&order[0], starts[k], starts[k + 1], n)
+                for w in range(self.n_windows):
+                    self.slide(
+                        &self.windows[w], at + starts[k] if n else NULL, starts[k + 1] - starts[k],
+                        &label_times[label_starts[k]], label_starts[k + 1] - label_starts[k])
+        return 0
+
+    cdef list point_at(self, columns, order):
         """Point at the columns; what is returned keeps them alive."""
         cdef int c
         cdef list held = []
+        least = int(np.max(order, initial=-1)) + 1
+        if len(order) and np.min(order) < 0:
+            raise ValueError("order names places of columns")
         if len(columns) != self.p.n_columns:
             raise ValueError(f"{len(columns)} columns were given, the program is of {self.p.n_columns}")
         for c, declared in enumerate(self.program.columns):
             column = columns[c]
-            if len(column) != n or column.type != arrow_type(parse_dtype(declared.dtype)):
+            if len(column) < least or column.type != arrow_type(parse_dtype(declared.dtype)):
                 raise ValueError(f"column {declared.name!r} is {column.type}[{len(column)}]")
             _, array = column.__arrow_c_array__()
             held.append(array)
@@ -239,8 +255,7 @@ cdef class Folding:
         self.room = largest
         self.values = <Value*> malloc((largest * self.p.n_columns + 1) * sizeof(Value))
         self.given = <const Value**> malloc((largest * self.p.n_columns + 1) * sizeof(Value*))
-        self.moments = <int64_t*> malloc((largest + 1) * sizeof(int64_t))
-        if self.values == NULL or self.given == NULL or self.moments == NULL:
+        if self.values == NULL or self.given == NULL:
             raise MemoryError
         for w in range(self.n_windows):
             window = &self.windows[w]
@@ -251,27 +266,31 @@ cdef class Folding:
                         raise MemoryError
         return 0
 
-    @cython.boundscheck(False)      # what check_order has looked at
-    @cython.wraparound(False)
-    cdef void gather(self, const int64_t[::1] order, const int64_t[::1] times) noexcept:
-        """Times and values of an entity's events, one after the other."""
-        cdef int c
-        cdef int64_t j, n = order.shape[0]
+    cdef void gather(self, const int64_t* order, int64_t start, int64_t stop, int64_t n) noexcept nogil:
+        """The values of an entity's events, one after the other; those of the next are fetched meanwhile."""
+        cdef int c, dtype
+        cdef int64_t j
         cdef Value* value
-        for j in range(n):
-            self.moments[j] = times[order[j]]
+        cdef const Value** given
         for c in range(self.p.n_columns):
-            for j in range(n):
-                value = &self.values[c * self.room + j]
-                self.given[c * self.room + j] = (
-                    value if load_value(&self.columns[c], self.p.dtypes[c], order[j], value) else NULL)
+            if not self.read[c]:
+                continue
+            dtype = self.p.dtypes[c]
+            value, given = self.values + c * self.room, self.given + c * self.room
+            for j in range(start, stop):
+                if j + AHEAD < n:
+                    fetch(&self.columns[c], dtype, order[j + AHEAD])
+                given[0] = value if load_value(&self.columns[c], dtype, order[j], value) else NULL
+                value += 1
+                given += 1
 
     cdef int slide(
         self, Window* window, const int64_t* times, int64_t n, const int64_t* label_times, int64_t m
-    ) except -1:
+    ) except -1 nogil:
         """One window of one entity, from label to label."""
         cdef int64_t i, t, after, low = 0, high = 0
         cdef int o
+        cdef Final value
         self.empty(window)
         for i in range(m):
             t = label_times[i]
@@ -290,17 +309,19 @@ cdef class Folding:
                 high += 1
             self.refold(window, times, low, high)
             for o in range(window.n_outputs):
-                self.put_final(window, window.outputs[o])
+                value = finalize(
+                    self.finals[window.outputs[o]], window.states, window.accs, &self.work)
+                put_final(&self.made[window.outputs[o]], &value)
         return 0
 
-    cdef void empty(self, Window* window) noexcept:
+    cdef void empty(self, Window* window) noexcept nogil:
         cdef int s
         for s in range(window.level.n_states):
             if window.used[s]:
                 reset(&window.states[s], &window.accs[s])
                 window.queues[s].head = window.queues[s].tail = 0
 
-    cdef int enter(self, Window* window, int64_t j) except -1:
+    cdef int enter(self, Window* window, int64_t j) except -1 nogil:
         """Event j comes into the range."""
         cdef int s
         cdef const State* state
@@ -317,7 +338,7 @@ cdef class Folding:
                 self.queue(window, s, j, value.key)
         return 0
 
-    cdef void queue(self, Window* window, int s, int64_t j, int64_t key) noexcept:
+    cdef void queue(self, Window* window, int s, int64_t j, int64_t key) noexcept nogil:
         """Of MIN the queue rises, of MAX it falls: what is behind a better one can never be the extreme."""
         cdef Queue* queue = &window.queues[s]
         cdef const State* state = &window.states[s]
@@ -331,7 +352,7 @@ cdef class Folding:
         queue.items[queue.tail] = j
         queue.tail += 1
 
-    cdef void leave(self, Window* window, int64_t j) noexcept:
+    cdef void leave(self, Window* window, int64_t j) noexcept nogil:
         """Event j leaves the range, being its first."""
         cdef int s
         cdef const State* state
@@ -360,7 +381,7 @@ cdef class Folding:
                 if queue.head < queue.tail and queue.items[queue.head] == j:
                     queue.head += 1
 
-    cdef int refold(self, Window* window, const int64_t* times, int64_t low, int64_t high) except -1:
+    cdef int refold(self, Window* window, const int64_t* times, int64_t low, int64_t high) except -1 nogil:
         """The states that do not slide."""
         cdef int s
         cdef int64_t j
@@ -388,36 +409,6 @@ cdef class Folding:
 
     # ---- values ----
 
-    cdef int put_final(self, Window* window, int number) except -1:
-        """The value of an output over the range, to its others."""
-        cdef Made* made = &self.made[number]
-        cdef Final value = finalize(self.finals[number], window.states, window.accs, &self.work)
-        cdef char present = value.present
-        cdef int64_t i
-        put(&made.present, &present, 1)
-        if made.is_list:
-            for i in range(value.count - 1, -1, -1):
-                self.put_item(made, &value.items[i].value)
-            put(&made.ends, <char*> &made.n_items, 4)
-        elif is_heap(made.dtype):
-            if value.present and value.text != NULL:
-                put(&made.data, value.text.data, value.text.size)
-            put_end(&made.ends, made.data.size)
-        else:
-            put(&made.data, <char*> &value.word, width_of(made.dtype))
-        return 0
-
-    cdef int put_item(self, Made* made, const Value* value) except -1:
-        cdef int64_t word
-        if is_heap(made.dtype):
-            put(&made.data, value.data, value.size)
-            put_end(&made.item_ends, made.data.size)
-        else:
-            word = <int64_t> word_of(made.dtype, value.key)
-            put(&made.data, <char*> &word, width_of(made.dtype))
-        made.n_items += 1
-        return 0
-
     cdef object array(self, int number, Py_ssize_t m):
         """What was made of an output."""
         cdef Made* made = &self.made[number]
@@ -438,10 +429,11 @@ cdef void check_ranges(starts, times, Py_ssize_t length) except *:
         raise ValueError("starts rise from 0 to the number of times, of events and labels alike")
 
 
-cdef void check_order(order, Py_ssize_t n) except *:
-    """Raise ValueError unless all places are within n."""
-    if len(order) and not (0 <= np.min(order) and np.max(order) < n):
-        raise ValueError("order names places of times and columns")
+cdef inline void fetch(const Column* column, int dtype, int64_t i) noexcept nogil:
+    if is_heap(dtype):
+        __builtin_prefetch(column.ends + i, 0, 0)
+    elif dtype != BOOL:
+        __builtin_prefetch(column.data + (column.offset + i) * width_of(dtype), 0, 0)
 
 
 cdef inline int64_t rank(const State* state, int64_t key) noexcept nogil:
@@ -462,14 +454,6 @@ cdef inline int64_t from_end(
     while j > low and times[j - 1] == times[j]:
         j -= 1
     return j
-
-
-cdef inline int put_end(Buffer* ends, Py_ssize_t size) except -1:
-    cdef int32_t end = <int32_t> size
-    if size > END_MAX:
-        raise OverflowError("the values of a feature are more than 2 GiB")
-    put(ends, <char*> &end, 4)
-    return 0
 
 
 cdef bytes bytes_of(const Buffer* buffer):

@@ -148,7 +148,7 @@ class TileRows:
         picked = pa.array(first[present])
         order = pa.array(events.order)
         values = [column.take(order) for column in events.columns]
-        by_entity = Events(starts, np.arange(len(order)), events.times[events.order], values)
+        by_entity = Events(starts, np.arange(len(order)), events.times, values)
         return [column.take(picked) for column in columns], by_entity
 
     def _built(

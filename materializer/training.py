@@ -260,7 +260,7 @@ def _join_here(
     rows = [join for join in joins if not join.is_windowed]
     windows = [join for join in joins if join.is_windowed]
     found = iter(join_all(rows, rule, history, budget, spool, watch))
-    folded = iter(fold_all(windows, rule, history, within, spool, watch))
+    folded = iter(fold_all(windows, rule, history, within, spool, watch, budget.threads))
     return [next(folded if join.is_windowed else found) for join in joins]
 
 

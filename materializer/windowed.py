@@ -44,12 +44,14 @@ def fold_all(
     memory: tuple[int | None, Need],
     spool: Spool,
     watch: Watch = unwatched,
+    threads: int = 1,
 ) -> Sequence[Ranged]:
     """The answers of each join.
 
     Args:
         memory: bytes that the process may hold, None for no limit; and what is to be made in them.
         spool: of the other answers; these are held.
+        threads: that fold.
 
     Raises:
         OfflineStoreError: the disk is full.
@@ -64,16 +66,21 @@ def fold_all(
         if join.same_keys not in labels:
             keys = [join.keys[name] for name in join.rv.join_keys]
             labels[join.same_keys] = Labels(keys, rule.times, list(join.rv.join_keys.values()))
-        made.append(_fold(join, labels[join.same_keys], rule, history, spool, watch))
+        made.append(_fold(join, labels[join.same_keys], rule, history, spool, (watch, threads)))
     return made
 
 
-def _fold(join: Join, labels: Labels, rule: Rule, history: RowReader, spool: Spool, watch: Watch) -> Answers:
+def _fold(
+    join: Join, labels: Labels, rule: Rule, history: RowReader, spool: Spool, how: tuple[Watch, int]
+) -> Answers:
     rows, features, n = event_rows(join.rv), list(join.features), len(rule.times)
     pieces = history.pieces(rows.rv, rows.columns, rule.times)
+    watch, threads = how
     count = Count(watch, join.rv.view.name, sum(piece.n_rows for piece in pieces))
     assert not isinstance(rule.cutoff, np.ndarray)  # check_cutoff
-    values = join_windows(labels, _batches(pieces, rows.columns, count), rows, features, cutoff=rule.cutoff)
+    values = join_windows(
+        labels, _batches(pieces, rows.columns, count), rows, features, cutoff=rule.cutoff, threads=threads
+    )
     count.reach(count.total)
     answers = Answers(join.rv, features, n, spool)
     batch = pa.RecordBatch.from_arrays(list(values.values()), names=features)

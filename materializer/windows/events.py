@@ -27,9 +27,8 @@ class Events:
     """Events that count, and their order by entity, then time, then place.
 
     Attributes:
-        starts, order: see order_by; int64[k + 1] for k entities, int64[n].
-        times: microseconds UTC, int64[n].
-        columns: of the program, n long.
+        starts, order, times: see order_by; int64[k + 1] for k entities, int64[n], int64[n].
+        columns: of the program, n long, as they came.
     """
 
     starts: Ints
@@ -92,7 +91,7 @@ def ordered(
         table, entities = table.filter(pa.array(kept)), entities[kept]
     times = table[EVENT_TS].cast(pa.int64()).to_numpy()
     columns = [_one(table[column.name]) for column in rows.program.columns]
-    return Events(*order_by(entities, times, n_codes), times, columns)
+    return Events(*order_by(entities, times, n_codes), columns)
 
 
 def _one(column: pa.ChunkedArray) -> pa.Array:

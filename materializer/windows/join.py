@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
 
+from fastserve.aggregations.program import Program
 from fastserve.offline.events import EventRows
-from materializer.pit.chunks import Labels
-from materializer.windows.events import counted_events
+from materializer.pit.chunks import Ints, Labels, in_threads
+from materializer.windows.events import Events, counted_events
 from materializer.windows.keys import coded
 from materializer.windows.ranges import fold_windows, order_by
 
@@ -21,6 +23,7 @@ def join_windows(
     features: Sequence[str],
     *,
     cutoff: int | None = None,
+    threads: int = 1,
 ) -> dict[str, pa.Array]:
     """The features at each label, n long and of their declared Arrow types.
 
@@ -30,6 +33,7 @@ def join_windows(
         rows: what they are.
         features: names, in the order wanted.
         cutoff: only events known by then, microseconds UTC.
+        threads: that fold, at most; the answer does not depend on it.
     """
     keys = coded(labels)
     nobody = keys.n_codes  # a key with a null: an entity without events
@@ -37,14 +41,54 @@ def join_windows(
     asked = np.zeros(nobody + 1, np.bool_)
     asked[entities] = True
     events = counted_events(batches, rows, keys.find, asked, cutoff=cutoff)
-    starts, order = order_by(entities, labels.times, nobody + 1)
+    starts, order, times = order_by(entities, labels.times, nobody + 1)
     number = {output.name: i for i, output in enumerate(rows.program.outputs)}
-    made = fold_windows(
-        rows.program,
-        [number[name] for name in features],
-        (events.starts, events.order, events.times, events.columns),
-        (starts, np.ascontiguousarray(labels.times[order])),
-    )
+    outputs = [number[name] for name in features]
     back = np.empty(len(order), np.int64)
     back[order] = np.arange(len(order))
-    return {name: values.take(pa.array(back)) for name, values in zip(features, made, strict=True)}
+    taken = pa.array(back)
+
+    def fold(mine: Iterator[tuple[int, int]]) -> dict[int, list[pa.Array]]:
+        return {a: _fold(rows.program, outputs, events, (starts, times), a, b) for a, b in mine}
+
+    def put_back(mine: Iterator[str]) -> dict[str, pa.Array]:
+        return {name: values[name].take(taken) for name in mine}
+
+    made = {
+        a: part
+        for found in in_threads(fold, _cuts(events.starts + starts, threads), threads)
+        for a, part in found.items()
+    }
+    parts = [made[a] for a in sorted(made)]
+    values = {
+        name: pa.chunked_array([part[i] for part in parts]).combine_chunks()
+        for i, name in enumerate(features)
+    }
+    found = {
+        name: column
+        for mine in in_threads(put_back, list(features), threads)
+        for name, column in mine.items()
+    }
+    return {name: found[name] for name in features}
+
+
+def _cuts(weights: Ints, parts: int) -> list[tuple[int, int]]:
+    """Entities first … last - 1 of each part, of about equal weight; weights rise, one more than there are entities."""
+    at = np.searchsorted(weights, np.linspace(weights[0], weights[-1], parts + 1)[1:-1])
+    return list(pairwise([0, *np.unique(at[(at > 0) & (at < len(weights) - 1)]).tolist(), len(weights) - 1]))
+
+
+def _fold(
+    program: Program, outputs: Sequence[int], events: Events, labels: tuple[Ints, Ints], first: int, stop: int
+) -> list[pa.Array]:
+    """The values of the labels of some entities, in their order."""
+    low, high = events.starts[first], events.starts[stop]
+    begins, times = labels
+    mine = (
+        events.starts[first : stop + 1] - low,
+        events.order[low:high],
+        events.times[low:high],
+        events.columns,
+    )
+    asked = (begins[first : stop + 1] - begins[first], times[begins[first] : begins[stop]])
+    return fold_windows(program, outputs, mine, asked)

@@ -25,17 +25,17 @@ from fastserve.types import arrow_type, parse_dtype
 Ints = npt.NDArray[np.int64]
 
 
-def order_by(codes: Ints, times: Ints, n_codes: int) -> tuple[Ints, Ints]:
+def order_by(codes: Ints, times: Ints, n_codes: int) -> tuple[Ints, Ints, Ints]:
     """The order by code, then time, then place.
 
     Args:
         codes, times: int64[n]; codes from 0 to below n_codes.
 
     Returns:
-        Where each code begins and the last ends, int64[n_codes + 1]; and the order, int64[n].
+        Where each code begins and the last ends, int64[n_codes + 1]; the order, int64[n]; the times in it.
     """
     order = np.lexsort((times, codes))
-    return np.searchsorted(codes[order], np.arange(n_codes + 1)), order
+    return np.searchsorted(codes[order], np.arange(n_codes + 1)), order, times[order]
 
 
 def fold_windows(
@@ -48,12 +48,11 @@ def fold_windows(
 
     Args:
         outputs: indices into program.outputs.
-        events: starts and order as order_by gives them, int64[k + 1] and int64[n]; times and the program's columns as
-            they came.
-        labels: starts, and times by entity and time, of the same k entities: int64[k + 1], int64[m].
+        events: what order_by gives of k entities: int64[k + 1], int64[n], int64[n]; and the program's columns as they
+            came, which may be longer.
+        labels: starts and times likewise, of the same entities: int64[k + 1], int64[m].
     """
     starts, order, times, columns = events
-    times = times[order]
     values = [canonical_values(column.take(pa.array(order))) for column in columns]
     made = []
     for output in (program.outputs[i] for i in outputs):

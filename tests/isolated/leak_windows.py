@@ -22,8 +22,8 @@ LABELS = (np.array([0, 2, 3]), np.array([20, 90, 55]))
 
 
 def once(i: int) -> None:
-    starts, order = order_by(CODES, TIMES, 2)
-    events = (starts, order + (i % 4 == 3), TIMES, COLUMNS)
+    starts, order, times = order_by(CODES, TIMES, 2)
+    events = (starts, order + (i % 4 == 3), times, COLUMNS)
     try:
         made = fold_windows(PROGRAM, OUTPUTS, events, LABELS)
     except ValueError:

@@ -35,9 +35,9 @@ def fold(twin: Any, case: Case, codes: list[int], times: list[int], outputs: lis
     """Output -> the values of the labels, in their order, as bits."""
     whose, moments = np.array(codes, np.int64), np.array(times, np.int64)
     entities, event_us, columns = case.arrays()
-    starts, order = twin.order_by(whose, moments, case.m)
-    events = (*twin.order_by(entities, event_us, case.m), event_us, columns)
-    made = twin.fold_windows(case.program, outputs, events, (starts, moments[order]))
+    starts, order, rising = twin.order_by(whose, moments, case.m)
+    events = (*twin.order_by(entities, event_us, case.m), columns)
+    made = twin.fold_windows(case.program, outputs, events, (starts, rising))
     back = np.empty(len(order), np.int64)
     back[order] = np.arange(len(order))
     for values in made:
@@ -73,7 +73,8 @@ def test_some_outputs_in_any_order(
 @given(st.lists(st.tuples(st.integers(0, 4), st.integers(-3, 3)), max_size=60))
 def test_the_order_is_by_code_then_time_then_place(twin: Any, events: list[tuple[int, int]]) -> None:
     codes, times = (np.array([event[i] for event in events], np.int64) for i in (0, 1))
-    starts, order = twin.order_by(codes, times, 6)
+    starts, order, rising = twin.order_by(codes, times, 6)
+    assert rising.tolist() == times[order].tolist()
     assert order.tolist() == sorted(range(len(events)), key=lambda i: (*events[i], i))
     assert starts.tolist() == [sum(code < k for code, _ in events) for k in range(7)]
 

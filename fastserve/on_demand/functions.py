@@ -7,7 +7,9 @@ those that were applied. Where it has no such function the view cannot be comput
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -58,7 +60,8 @@ class Functions:
 
     def _load(self) -> None:
         try:
-            found = load_definitions(self._repo)
+            with contextlib.redirect_stdout(sys.stderr):  # what a file prints is not what the process answers
+                found = load_definitions(self._repo)
         except ConfigError as error:
             self._failed = error.message
             log.error("on-demand views cannot be computed: %s", error)

@@ -117,6 +117,7 @@ class Computing:
     def __init__(self, repo: Path | None) -> None:
         self._functions = None if repo is None else Functions(repo)
         self._tallies: dict[tuple[str, int], Tally] = {}
+        self._told: dict[tuple[str, int], str] = {}  # what the log has heard of
 
     def prepare(self, views: Iterable[FeatureView]) -> None:
         """Have the functions of those that are on-demand; it may import the repo, so not on the event loop."""
@@ -124,6 +125,14 @@ class Computing:
         if found and self._functions is not None:
             pa.array([])  # the first one imports pandas where that is installed, which takes most of a second
             self._functions.prepare(found)
+            self._tell_missing(found)
+
+    def _tell_missing(self, views: Iterable[OnDemandFeatureView]) -> None:
+        for view in views:
+            reason = self.of(view).reason
+            if reason and self._told.get((view.name, view.version)) != reason:
+                log.error("answering UNAVAILABLE: %s", reason)
+            self._told[view.name, view.version] = reason
 
     def of(self, view: OnDemandFeatureView) -> Computed:
         """The view, ready to be called; of those that were there when it was prepared."""

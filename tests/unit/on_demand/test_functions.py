@@ -87,6 +87,13 @@ def test_a_repo_without_the_function_or_that_cannot_be_imported(tmp_path):
         of(tmp_path, applied)
 
 
+def test_what_a_file_prints_is_not_the_process_output(tmp_path, capsys):
+    view = write(tmp_path, "print('imported')\n" + VIEW)
+    capsys.readouterr()
+    assert of(tmp_path, view)
+    assert capsys.readouterr() == ("", "imported\n")
+
+
 def test_a_newer_revision_has_the_repo_looked_at_again(tmp_path):
     old = write(tmp_path)
     functions = Functions(tmp_path)

@@ -241,7 +241,7 @@ async def test_a_slow_call_is_counted_and_told(shop, caplog):
     assert len([record for record in caplog.records if "its budget is 0.1 ms" in record.message]) == 1
 
 
-async def test_another_function_than_the_applied_is_never_called(shop):
+async def test_another_function_than_the_applied_is_never_called(shop, caplog):
     changed = FEATURES.replace('inputs["home"], inputs["country"]),', 'inputs["country"], inputs["home"]),')
     assert changed != FEATURES
     (shop.repo / "features.py").write_text(changed)
@@ -258,6 +258,9 @@ async def test_another_function_than_the_applied_is_never_called(shop):
     }
     assert "the repo's features:place is not the function that was applied" in batch.unavailable
     assert list(catalog.computing.problems(catalog.snapshot)) == ["place@v1"]
+    assert [r.message for r in caplog.records if r.levelname == "ERROR"] == [
+        f"answering UNAVAILABLE: {batch.unavailable}"
+    ]
     registry.apply(load_definitions(shop.repo))
     catalog.refresh()
     assert other.answer(entities, "place:abroad", "risk:risk") == {"abroad": [True], "risk": [1.5]}

@@ -122,7 +122,9 @@ def letter_of(decoded: Decoded, i: int, entries: Sequence[Entry], reason: str) -
 
 def _table(entry: Entry) -> pa.Table:
     if ARROW in entry.fields:
-        return pa.ipc.open_stream(entry.fields[ARROW]).read_all()
+        table = pa.ipc.open_stream(entry.fields[ARROW]).read_all()
+        table.validate(full=True)  # offsets lead anywhere in bytes of others
+        return arrow_table(table)  # each name once
     if JSON not in entry.fields:
         raise InvalidDataError("an entry has a field `arrow` or `json`")
     event = orjson.loads(entry.fields[JSON])
@@ -133,8 +135,15 @@ def _table(entry: Entry) -> pa.Table:
 
 def _json(table: pa.Table | pa.RecordBatch, i: int) -> bytes:
     """A row for people."""
-    row = table.slice(i, 1).to_pylist()[0]
+    row = {name: _value(table[name][i]) for name in table.schema.names}
     return orjson.dumps(row, default=_shown, option=orjson.OPT_NON_STR_KEYS | orjson.OPT_UTC_Z)
+
+
+def _value(scalar: pa.Scalar) -> object:
+    try:
+        return scalar.as_py()
+    except (ValueError, OverflowError):  # a time that Python cannot name
+        return str(scalar.cast(pa.string()))
 
 
 def _shown(value: object) -> str:

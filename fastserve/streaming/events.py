@@ -122,7 +122,7 @@ def taken_events(feed: Feed, table: pa.Table) -> tuple[pa.RecordBatch, Ints, lis
     try:
         batch = cast_events(feed, table, [*feed.join_keys, EVENT_TS])
         return batch, np.arange(table.num_rows, dtype=np.int64), []
-    except InvalidDataError as error:
+    except (InvalidDataError, pa.ArrowException, ArithmeticError) as error:
         if table.num_rows == 1:
             return _none(feed), np.empty(0, np.int64), [Wrong(0, _text(error))]
     half = table.num_rows // 2
@@ -193,7 +193,9 @@ def _none(feed: Feed) -> pa.RecordBatch:
     return pa.RecordBatch.from_pylist([], schema=feed.schema)
 
 
-def _text(error: InvalidDataError) -> str:
+def _text(error: Exception) -> str:
+    if not isinstance(error, InvalidDataError):
+        return str(error).partition("\n")[0] or type(error).__name__
     return f"{error.where.partition(', row')[0]}: {error.message}" if error.where else error.message
 
 

@@ -92,5 +92,5 @@ def offsets(store: FeedStore, feed: Feed) -> list[str]:
 
 
 def all_read(client: Any, store: FeedStore, feed: Feed) -> bool:
-    ends = [client.xrevrange(feed.key("log", shard), count=1)[0][0].decode() for shard in range(SHARDS)]
-    return offsets(store, feed) == ends
+    ends = [client.xrevrange(feed.key("log", shard), count=1) for shard in range(SHARDS)]
+    return offsets(store, feed) == [end[0][0].decode() if end else "0-0" for end in ends]

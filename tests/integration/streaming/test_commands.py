@@ -12,8 +12,11 @@ import redis
 from click.testing import CliRunner
 
 from fastserve.cli.main import cli, main
+from fastserve.store import FeatureStore
 from fastserve.streaming.redis_feeds import RedisFeeds
-from tests.integration.streaming.kit import feed_in, fleet, until
+from fastserve.timeutil import MICROS, format_timestamp, now_us
+from tests.integration.streaming.kit import FEATURES, all_read, feed_in, fleet, until
+from tests.integration.streaming.truth import prefix
 from tests.servers import RedisServer
 
 LINES = """
@@ -67,3 +70,33 @@ def test_mistakes_are_told_in_a_sentence(repo: Path, capsys: pytest.CaptureFixtu
             main(["stream", *words, "--repo", str(repo)])
         assert ended.value.code == 2
         assert message in capsys.readouterr().err
+
+
+def test_a_view_that_is_applied_meanwhile_is_computed_from_then_on(
+    repo: Path, server: RedisServer, client: redis.Redis
+) -> None:
+    feed, store = feed_in(repo), RedisFeeds(server.url)
+    with fleet(repo) as workers:
+        workers.start()
+        (repo / "now.jsonl").write_text(LINES)
+        stream(repo, "push", "payments", str(repo / "now.jsonl"))
+        until(lambda: all_read(client, store, feed))
+        more = (
+            'late = AggregatedFeatureView("late", entities=[card], source=payments, aggregations=windows)\n'
+        )
+        (repo / "features.py").write_text(FEATURES + more)
+        with FeatureStore(repo) as features:
+            features.apply()
+            view_id = features.snapshot.view("late").view_id
+        assert len(feed_in(repo).views) == 3
+
+        def written() -> bool:
+            for card in range(3):  # of whichever shard
+                at = format_timestamp(now_us() - MICROS)
+                event = {"card_id": card, "event_timestamp": at, "payment_id": f"{at}{card}", "amount": 1.0}
+                client.xadd(feed.key("log", card), {"json": json.dumps(event)})
+            until(lambda: all_read(client, store, feed))
+            return bool(list(client.scan_iter(match=prefix(view_id) + b"*")))
+
+        until(written)
+    store.close()

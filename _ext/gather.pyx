@@ -285,7 +285,7 @@ cdef struct Span:              # rows of a chunk that lie together
 
 @cython.final
 cdef class RowOrder:
-    """Places in the order of rows, for many columns of narrow values.
+    """Places in the order of rows, for many columns of short values.
 
     A column's spans of rows are read one after the other, and values picked from each while it is in cache.
     They are dealt out to labels that stand together; of such a deal, in cache too, each label takes its own:
@@ -372,7 +372,9 @@ cdef class RowOrder:
         if not self.n:
             return
         with nogil:
-            if width == 4:
+            if width == 8:
+                pick_words(self, source.chunks, 8, <char*> &dealt[0])
+            elif width == 4:
                 pick_words(self, source.chunks, 4, <char*> &dealt[0])
             elif width == 2:
                 pick_words(self, source.chunks, 2, <char*> &dealt[0])
@@ -389,7 +391,9 @@ cdef class RowOrder:
         if start == stop:
             return
         with nogil:
-            if width == 4:
+            if width == 8:
+                take_dealt(self.slots, <const char*> &dealt[0], start, stop, 8, <char*> &out[0])
+            elif width == 4:
                 take_dealt(self.slots, <const char*> &dealt[0], start, stop, 4, <char*> &out[0])
             elif width == 2:
                 take_dealt(self.slots, <const char*> &dealt[0], start, stop, 2, <char*> &out[0])
@@ -397,7 +401,7 @@ cdef class RowOrder:
                 take_dealt(self.slots, <const char*> &dealt[0], start, stop, 1, <char*> &out[0])
 
     cdef int check(self, Py_ssize_t width, Py_ssize_t size) except -1:
-        if width not in (1, 2, 4) or size < self.n * width:
+        if width not in (1, 2, 4, 8) or size < self.n * width:
             raise ValueError(f"{size} bytes for {self.n} values of {width}")
         return 0
 

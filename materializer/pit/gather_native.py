@@ -2,7 +2,7 @@
 
 What Arrow keeps in values of one width, in bits, or in items with 32-bit ends is taken where it lies; all other
 types, and lists with null items, go the twin's way. Labels without a row are null in every column: columns without
-nulls of their own share one bitmap. Many columns of narrow values are read in the order of their rows, each as a whole.
+nulls of their own share one bitmap. Many columns of short values are read in the order of their rows, each as a whole.
 """
 
 from __future__ import annotations
@@ -40,8 +40,13 @@ def gather(columns: Sequence[Column], *, threads: int | None = None) -> list[pa.
 
 
 _MOST_ITEMS: Final = 2**31 - 1
-_NARROW: Final = (8, 16, 32)  # bits of values
-_MANY_COLUMNS: Final = 4  # by which rows may be put in order
+_SAVED: Final = {
+    8: 4,
+    16: 4,
+    32: 4,
+    64: 1,
+}  # bits of a value: about what its column saves when rows are in order
+_ORDER: Final = 16  # what it takes to put them in order
 _MANY_ROWS: Final = 1 << 20  # that no cache holds
 _DENSE: Final = 16  # rows to each label
 
@@ -66,8 +71,13 @@ class _Ranges:
     def __init__(self, columns: Sequence[Column], threads: int) -> None:
         self._made: dict[Shared, list[_Asked]] = {}
         self._orders: dict[Shared, RowOrder | None] = {}
-        self._narrow = Counter(_shared(column) for column in columns if _is_narrow(column.kind))
-        self._worth = max(_MANY_COLUMNS, threads)  # columns: each is for one thread
+        self._threads = threads
+        self._saved: Counter[Shared] = Counter()
+        self._columns: Counter[Shared] = Counter()
+        for column in columns:
+            if _is_short(column.kind):
+                self._saved[_shared(column)] += _SAVED[column.kind.bit_width]
+                self._columns[_shared(column)] += 1
 
     def of(self, column: Column) -> list[_Asked]:
         at = _shared(column)
@@ -79,11 +89,14 @@ class _Ranges:
         return self._made[at]
 
     def order(self, column: Column) -> RowOrder | None:
-        """In which a column of narrow values is read; None: as the labels come."""
+        """In which a column of short values is read; None: as the labels come."""
         at = _shared(column)
         if at not in self._orders:
             rows, found = sum(at[1]), sum(asked.places.n_found for asked in self.of(column))
-            worth = self._narrow[at] >= self._worth and rows >= _MANY_ROWS and found * _DENSE >= rows
+            worth = (
+                self._saved[at] >= _ORDER and self._columns[at] >= self._threads
+            )  # a thread takes a column
+            worth = worth and rows >= _MANY_ROWS and found * _DENSE >= rows
             self._orders[at] = RowOrder(Places(np.ascontiguousarray(column.places), at[1])) if worth else None
         return self._orders[at]
 
@@ -122,7 +135,7 @@ class _Taker:
 
 
 class _InOrder:
-    """Takes narrow values of all ranges at once, in the order of their rows."""
+    """Takes short values of all ranges at once, in the order of their rows."""
 
     def __init__(self, taker: _Taker, order: RowOrder) -> None:
         self.asked = [order]
@@ -221,12 +234,12 @@ def _taker(column: Column, ranges: _Ranges) -> _Taker | _InOrder | _ByTwin:
     if wanted is None:
         return _ByTwin(column)
     taker = wanted(column, ranges.of(column))
-    order = ranges.order(column) if _is_narrow(kind) else None
+    order = ranges.order(column) if _is_short(kind) else None
     return taker if order is None else _InOrder(taker, order)
 
 
-def _is_narrow(kind: pa.DataType) -> bool:
-    return _has_width(kind) and kind.bit_width in _NARROW
+def _is_short(kind: pa.DataType) -> bool:
+    return _has_width(kind) and kind.bit_width in _SAVED
 
 
 def _has_width(kind: pa.DataType) -> bool:

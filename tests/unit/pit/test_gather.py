@@ -118,15 +118,16 @@ def test_text_is_split_where_its_ends_would_not_fit(monkeypatch):
     assert got.to_pylist() == values and got.num_chunks > 4
 
 
-NARROW = {
+SHORT = {
     "int8": (pa.int8(), np.int8), "uint16": (pa.uint16(), np.uint16), "int32": (pa.int32(), np.int32),
     "float32": (pa.float32(), np.float32), "date": (pa.date32(), np.int32), "pair": (pa.binary(2), np.uint16),
+    "float64": (pa.float64(), np.float64), "timestamp": (pa.timestamp("us", "UTC"), np.int64),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 1.0], ids=["all found", "some", "none"])
 @pytest.mark.parametrize("nulls", [False, True], ids=["", "nulls"])
-def test_many_narrow_columns_read_in_the_order_of_rows_are_the_same(kernel, monkeypatch, share, nulls):
+def test_many_columns_read_in_the_order_of_rows_are_the_same(kernel, monkeypatch, share, nulls):
     if native := not kernel.gather.__module__.endswith("_py"):
         module = pytest.importorskip("materializer.pit.gather_native")
         monkeypatch.setattr(module, "_MANY_ROWS", 1)
@@ -137,7 +138,7 @@ def test_many_narrow_columns_read_in_the_order_of_rows_are_the_same(kernel, monk
     chunk = rng.choice(len(lengths), n, p=np.array(lengths) / sum(lengths))
     places = chunk << 32 | rng.integers(0, np.array(lengths)[chunk])
     places[:9], places[rng.random(n) < share] = place(0, 4_999), -1
-    columns = [Column(random_chunks(rng, lengths, *of, nulls), of[0], places) for of in NARROW.values()]
+    columns = [Column(random_chunks(rng, lengths, *of, nulls), of[0], places) for of in SHORT.values()]
     for column, got in zip(columns, kernel.gather(columns, threads=2), strict=True):
         got.validate(full=True)
         flat = pa.chunked_array(column.chunks).combine_chunks()
@@ -154,8 +155,8 @@ def random_chunks(rng, lengths, kind, dtype, nulls):
     chunks = []
     for length in lengths:
         values = rng.integers(0, 256, (length + 12) * np.dtype(dtype).itemsize, np.uint8)
-        if dtype is np.float32:
-            values = rng.random(length + 12, np.float32)
+        if np.dtype(dtype).kind == "f":
+            values = rng.random(length + 12, dtype)
         present = pa.array(rng.random(length + 12) < 0.7).buffers()[1] if nulls else None
         chunks.append(
             pa.Array.from_buffers(kind, length + 12, [present, pa.py_buffer(values)])[5 : length + 5]

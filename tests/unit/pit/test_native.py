@@ -11,7 +11,7 @@ keys = pytest.importorskip("fastserve._native.asof_keys")
 asof_sweep = pytest.importorskip("fastserve._native.asof_sweep")
 gather = pytest.importorskip("fastserve._native.gather")
 
-NARROW_AND_WIDE = [(pa.int16(), 2), (pa.int64(), 8)]
+SHORT_AND_LONG = [(pa.int16(), 2), (pa.decimal128(30), 16)]
 CODES, STAMPS = np.array([0, 1, 0], np.int32), np.arange(3)
 
 
@@ -202,29 +202,29 @@ def test_places_are_checked_and_belong_to_their_column():
             source.values(gather.Places(np.array([-1]), lengths), np.empty(8, np.uint8))
 
 
-def test_an_order_of_rows_is_of_its_places_and_of_narrow_values():
+def test_an_order_of_rows_is_of_its_places_and_of_short_values():
     places = gather.Places(np.array([1, 0, -1, 1]), (2,))
     order = gather.RowOrder(places)
-    narrow, wide = (
-        gather.Source([pa.array([7, 9], kind)], width, "values") for kind, width in NARROW_AND_WIDE
+    short, long = (
+        gather.Source([pa.array([7, 9]).cast(kind)], width, "values") for kind, width in SHORT_AND_LONG
     )
     other = gather.Source([pa.array([7], pa.int16())], 2, "values")
     text = gather.Source([pa.array(["a", "b"])], 1, "lists")
     dealt, out = np.empty(8, np.uint8), np.empty(8, np.uint8)
-    order.pick(narrow, dealt)
+    order.pick(short, dealt)
     order.values(2, dealt, 0, 4, out)
     assert out.view(np.int16).tolist() == [9, 7, 0, 9]
     for call in (
-        lambda: order.pick(wide, np.empty(99, np.uint8)),
+        lambda: order.pick(long, np.empty(99, np.uint8)),
         lambda: order.pick(other, dealt),
         lambda: order.pick(text, dealt),
-        lambda: order.pick(narrow, dealt[1:]),
+        lambda: order.pick(short, dealt[1:]),
         lambda: order.values(2, dealt[1:], 0, 4, out),
         lambda: order.values(2, dealt, 0, 4, out[1:]),
         lambda: order.values(2, dealt, 0, 5, np.empty(99, np.uint8)),
         lambda: order.values(2, dealt, -1, 2, out),
         lambda: order.values(2, dealt, 3, 2, out),
-        lambda: order.values(8, np.empty(99, np.uint8), 0, 4, np.empty(99, np.uint8)),
+        lambda: order.values(16, np.empty(99, np.uint8), 0, 4, np.empty(99, np.uint8)),
         lambda: order.__init__(places),
     ):
         with pytest.raises(ValueError):

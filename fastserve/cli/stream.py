@@ -61,7 +61,7 @@ def status_command(repo: str, as_json: bool) -> None:
     settings = StreamSettings.of(config.streaming)
     with open_registry(config.registry, config.project) as registry:
         feeds = feeds_of(registry.snapshot())
-    store = open_feeds(config.online_store)
+    store = open_feeds(config)
     try:
         found = [
             one

@@ -41,7 +41,7 @@ def push_events(config: Config, snapshot: Snapshot, source: str, data: Any) -> t
         StoreError: part may have been sent; see Producer.send.
     """
     settings, feeds = StreamSettings.of(config.streaming), feeds_of(snapshot, source)
-    store = open_feeds(config.online_store)
+    store = open_feeds(config)
     try:
         return Producer(store, feeds, shards=settings.shards).send(data), feeds
     finally:
@@ -57,7 +57,7 @@ class EventPusher:
     """
 
     def __init__(self, config: Config, now: Callable[[], int] = now_us) -> None:
-        self._url, self._settings, self._now = config.online_store, StreamSettings.of(config.streaming), now
+        self._config, self._settings, self._now = config, StreamSettings.of(config.streaming), now
         self._thread = ThreadPoolExecutor(1, "fastserve-events")
         self._store: FeedStore | None = None
         self._running: dict[asyncio.Future[bool], int] = {}
@@ -105,7 +105,7 @@ class EventPusher:
             )
         try:
             if self._store is None:
-                self._store = open_feeds(self._url)
+                self._store = open_feeds(self._config)
             shards = self._settings.shards
             Producer(self._store, events.feeds, shards=shards, now=self._now).send(table)
         except StoreError:

@@ -66,7 +66,7 @@ def run_worker(config: Config, options: StreamOptions, ready: Callable[[str, int
             )
 
         def opened() -> FeedStore:
-            return open_feeds(config.online_store)
+            return open_feeds(config)
 
         opened().close()
         asyncio.run(_claim(config.online_store, registry.registry_id))

@@ -3,12 +3,20 @@
 shards = 4             # of a feed that has none yet; how many workers can share it. It stays so for ever
 retention = "1d"       # how long entries that were applied stay in the logs
 archive = "30s"        # how often events are appended to the offline store, for training; "off": never
+kafka = "host:9092"    # the logs are Kafka topics; without it they are in the online store
+
+or, for a cluster that wants more than an address, any of librdkafka's settings:
+
+[streaming.kafka]
+bootstrap.servers = "host:9093"
+security.protocol = "SASL_SSL"
+sasl.mechanism = "SCRAM-SHA-512"
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
 from fastserve.errors import ConfigError
@@ -16,6 +24,7 @@ from fastserve.timeutil import DAY_US, MICROS, parse_duration
 
 MAX_SHARDS: Final = 1_024
 _SHARDS: Final = 4
+_SERVERS: Final = "bootstrap.servers"
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +34,7 @@ class StreamSettings:
     shards: int = _SHARDS
     retention_us: int = DAY_US
     archive_us: int | None = 30 * MICROS
+    kafka: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> StreamSettings:
@@ -46,7 +56,28 @@ class StreamSettings:
             shards,
             _duration("retention", table.get("retention", "1d"), where),
             None if archive == "off" else max(_duration("archive", archive, where), MICROS // 10),
+            _kafka(table.get("kafka", {}), where),
         )
+
+
+def _kafka(value: object, where: str) -> dict[str, str]:
+    found = {_SERVERS: value} if isinstance(value, str) else dict(_flat(value, ""))
+    if not value:
+        return {}
+    if not found.get(_SERVERS):
+        raise ConfigError(
+            f"kafka needs {_SERVERS}", where=where, hint='kafka = "host:9092", or several with commas'
+        )
+    return {name: str(one).lower() if isinstance(one, bool) else str(one) for name, one in found.items()}
+
+
+def _flat(value: object, prefix: str) -> Iterator[tuple[str, object]]:
+    """TOML reads a dotted name as tables in tables."""
+    if isinstance(value, dict):
+        for name, one in value.items():
+            yield from _flat(one, f"{prefix}.{name}" if prefix else name)
+    else:
+        yield prefix, value
 
 
 def _duration(name: str, value: object, where: str) -> int:

@@ -10,11 +10,12 @@ from typing import Any
 import pytest
 import redis
 
+from fastserve.config import Config
 from fastserve.store import FeatureStore
 from fastserve.streaming.base import FeedStore
 from fastserve.streaming.stores import open_feeds
-from tests.integration.streaming.kit import FEATURES, SHARDS
-from tests.integration.streaming.looks import LmdbLooks
+from tests.integration.streaming.kit import FEATURES, SHARDS, feed_in
+from tests.integration.streaming.looks import KafkaLooks, LmdbLooks
 from tests.servers import RedisServer, start_redis
 from tests.support import make_repo
 
@@ -52,21 +53,41 @@ class Kept:
 @pytest.fixture(params=["redis", "lmdb"])
 def kept(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Kept]:
     """On each store that has streams."""
-    if request.param == "redis":
+    kafka = ""
+    if request.param != "lmdb":
         url = request.getfixturevalue("server").url
         client = request.getfixturevalue("client")
     else:
         url = f"lmdb://{tmp_path}/online?sync=off"
         client = LmdbLooks(url)
-    made = Kept(applied(tmp_path / "repo", url), open_feeds(url), client)
+    if request.param == "kafka":
+        kafka = request.getfixturevalue("kafka")
+    repo = applied(tmp_path / "repo", url, kafka)
+    feeds = open_feeds(Config.from_repo(repo))
+    if kafka:
+        client = KafkaLooks(client, open_feeds(Config.from_repo(repo)), kafka, feed_in(repo))
+    made = Kept(repo, feeds, client)
     yield made
     made.feeds.close()
     client.close()
 
 
-def applied(folder: Path, url: str) -> Path:
+@pytest.fixture(scope="module")
+def kafka() -> Iterator[str]:
+    """librdkafka's own cluster, on TCP; topics there have four partitions."""
+    confluent_kafka = pytest.importorskip("confluent_kafka")
+    cluster = confluent_kafka.Producer(
+        {"test.mock.num.brokers": 1, "bootstrap.servers": "none", "log_level": 4}
+    )
+    brokers = cluster.list_topics(timeout=10).brokers.values()
+    cluster.list_topics("fastserve.tests.payments.card_id", timeout=10)  # makes it
+    yield ",".join(f"{broker.host}:{broker.port}" for broker in brokers)
+    cluster.flush(1)
+
+
+def applied(folder: Path, url: str, kafka: str = "") -> Path:
     made = make_repo(folder, FEATURES, online_store=url)
     with (made / "fastserve.toml").open("a") as file:
-        file.write(f'[streaming]\nshards = {SHARDS}\narchive = "200ms"\n')
+        file.write(f'[streaming]\nshards = {SHARDS}\narchive = "200ms"\nkafka = "{kafka}"\n')
     FeatureStore(made).apply()
     return made

@@ -20,7 +20,7 @@ from fastserve.streaming.feeds import Feed, feeds_of
 from fastserve.streaming.state import decode_state
 from tests.servers import ROOT
 
-SHARDS = 3
+SHARDS = 4
 FEATURES = """
 from fastserve import AggregatedFeatureView, Aggregation, Entity, EventSource, Field, FileSource
 

@@ -8,6 +8,8 @@ from typing import Any
 
 from fastserve.online.lmdb import open_lmdb
 from fastserve.online.lmdb_values import Values
+from fastserve.streaming.base import FeedStore
+from fastserve.streaming.feeds import Feed
 from fastserve.streaming.lmdb_feeds import _END, _entry, _packed
 
 Stored = list[tuple[bytes, dict[bytes, bytes]]]
@@ -60,3 +62,37 @@ class LmdbLooks:
             values.put(end, _END.pack(number + 1, entries + 1))
 
         self._store.transact(work, write=True)
+
+
+class KafkaLooks:
+    """Redis, and the logs in Kafka."""
+
+    def __init__(self, client: Any, feeds: FeedStore, servers: str, feed: Feed) -> None:
+        self._client, self._feeds, self._servers, self._feed = client, feeds, servers, feed
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._client, name)
+
+    def close(self) -> None:
+        self._feeds.close()
+
+    def xrange(self, log: bytes) -> Stored:
+        if b":log:" not in log:
+            return self._client.xrange(log)
+        shard, found, after = int(log.rsplit(b":", 1)[1]), [], "0-0"
+        while more := self._feeds.entries(self._feed, shard, after, 1_000):
+            found += more
+            after = more[-1].id
+        return [(entry.id.encode(), dict(entry.fields)) for entry in found]
+
+    def xrevrange(self, log: bytes, count: int) -> Stored:
+        end = self._feeds.added(self._feed, int(log.rsplit(b":", 1)[1]))
+        return [(b"%d-0" % end, {})] if end else []
+
+    def xadd(self, log: bytes, fields: dict[str, Any]) -> None:
+        from confluent_kafka import Producer
+
+        producer = Producer({"bootstrap.servers": self._servers, "log_level": 4})
+        topic, partition = f"fastserve.tests.{self._feed.name.replace(':', '.')}", int(log.rsplit(b":", 1)[1])
+        producer.produce(topic, value=fields["json"], partition=partition)
+        assert not producer.flush(10)

@@ -15,7 +15,7 @@ from fastserve.cli.main import cli, main
 from fastserve.store import FeatureStore
 from fastserve.streaming.redis_feeds import RedisFeeds
 from fastserve.timeutil import MICROS, format_timestamp, now_us
-from tests.integration.streaming.kit import FEATURES, all_read, feed_in, fleet, until
+from tests.integration.streaming.kit import FEATURES, SHARDS, all_read, feed_in, fleet, until
 from tests.integration.streaming.truth import prefix
 from tests.servers import RedisServer
 
@@ -51,7 +51,7 @@ def test_a_file_becomes_rows_and_numbers(repo: Path, server: RedisServer, client
             if line.startswith("fastserve_stream_events_total") and f'outcome="{name}"' in line
         )
         assert told == sum(one.get(name, 0) for one in shards) == {"applied": 2, "duplicates": 1}.get(name, 0)
-    assert "fastserve_stream_shards 3.0" in metrics
+    assert f"fastserve_stream_shards {SHARDS}.0" in metrics
     assert "fastserve_stream_lag_entries{" in metrics
     assert {one["owner"] for one in shards} == {None}
     assert max(one["watermark"] or "" for one in shards) == "2026-01-02T10:00:03Z"
@@ -91,7 +91,7 @@ def test_a_view_that_is_applied_meanwhile_is_computed_from_then_on(
         assert len(feed_in(repo).views) == 3
 
         def written() -> bool:
-            for card in range(3):  # of whichever shard
+            for card in range(SHARDS):  # of whichever shard
                 at = format_timestamp(now_us() - MICROS)
                 event = {"card_id": card, "event_timestamp": at, "payment_id": f"{at}{card}", "amount": 1.0}
                 client.xadd(feed.key("log", card), {"json": json.dumps(event)})

@@ -1,6 +1,6 @@
 """Workers killed at any moment, under load with late events, copies and rubbish: every event counts once.
 
-FASTSERVE_CRASH_KILLS says how often, FASTSERVE_CRASH_SEED when.
+FASTSERVE_CRASH_KILLS says how often, and then logs are in Kafka too; FASTSERVE_CRASH_SEED says when.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 from deltalake import DeltaTable
 
 from fastserve.config import Config
@@ -30,6 +31,7 @@ from tests.integration.streaming.kit import SHARDS, all_read, feed_in, fleet, of
 from tests.integration.streaming.load import events
 from tests.integration.streaming.truth import expected, log_events, stored
 
+STORES = ["redis", "lmdb", *(["kafka"] if "FASTSERVE_CRASH_KILLS" in os.environ else [])]
 KILLS = int(os.environ.get("FASTSERVE_CRASH_KILLS", "1"))
 
 
@@ -85,6 +87,7 @@ def check_archive(client: Any, feed: Feed, repo: Path) -> None:
     assert found == Counter(tuple(event[name] for name in names) for event in events)
 
 
+@pytest.mark.parametrize("kept", STORES, indirect=True)
 def test_killed_workers_lose_and_double_nothing(kept: Kept) -> None:
     rng = random.Random(int(os.environ.get("FASTSERVE_CRASH_SEED", "1")))
     repo, store, client = kept.repo, kept.feeds, kept.client

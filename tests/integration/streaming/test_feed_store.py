@@ -11,7 +11,7 @@ from fastserve.config import Config
 from fastserve.streaming.base import Changes, FeedStore, LostShardError, MovedError
 from fastserve.streaming.entries import DeadLetter
 from fastserve.streaming.places import number_of, place_of
-from fastserve.streaming.stores import open_feeds
+from fastserve.streaming.stores import open_own
 from fastserve.timeutil import MICROS, now_us
 from tests.integration.streaming.conftest import Kept
 from tests.unit.streaming.feeds import feed_of, payments
@@ -57,7 +57,7 @@ def test_who_waits_is_woken(kept: Kept) -> None:
     woken = threading.Event()
 
     def wait() -> None:
-        other = open_feeds(url_of(kept))
+        other = open_own(url_of(kept))
         other.wait({(FEED, 0): entry.id, (FEED, 1): "0-0"}, 30)
         other.close()
         woken.set()
@@ -150,6 +150,6 @@ def test_a_feed_keeps_its_number_of_shards(store: FeedStore) -> None:
 
 def test_another_opening_sees_it(kept: Kept) -> None:
     append(kept.feeds, 2)
-    other = open_feeds(url_of(kept))
+    other = open_own(url_of(kept))
     assert len(other.entries(FEED, 0, "0-0", 9)) == 2
     other.close()

@@ -9,7 +9,7 @@ from fastserve.streaming.feeds import feeds_of
 from fastserve.streaming.members import share
 from fastserve.streaming.settings import StreamSettings
 from fastserve.streaming.state import ShardState, decode_state
-from fastserve.streaming.stores import open_feeds
+from fastserve.streaming.stores import open_own
 from fastserve.timeutil import DAY_US
 from tests.unit.registry.snapshots import snapshot_of
 from tests.unit.streaming.feeds import CARD, payments, spend
@@ -17,6 +17,9 @@ from tests.unit.streaming.feeds import CARD, payments, spend
 
 def test_settings_have_defaults() -> None:
     assert StreamSettings.of({}) == StreamSettings(4, DAY_US)
+    assert StreamSettings.of({"kafka": "h:1"}).kafka == {"bootstrap.servers": "h:1"}
+    nested = {"bootstrap": {"servers": "h:1"}, "enable": {"ssl": {"x": True}}}
+    assert StreamSettings.of({"kafka": nested}).kafka == {"bootstrap.servers": "h:1", "enable.ssl.x": "true"}
     assert StreamSettings.of({"archive": "off"}).archive_us is None
     assert StreamSettings.of({"shards": 8, "retention": "2d"}) == StreamSettings(8, 2 * DAY_US)
 
@@ -27,6 +30,7 @@ def test_settings_have_defaults() -> None:
         ({"shard": 1}, "unknown setting 'shard'"),
         ({"shards": 0}, "from 1 to 1,024"),
         ({"shards": True}, "from 1 to 1,024"),
+        ({"kafka": {"x": 1}}, "kafka needs bootstrap.servers"),
         ({"archive": "on"}, "archive: 'on' is not a duration"),
         ({"retention": "soon"}, "retention: 'soon' is not a duration"),
     ],
@@ -38,7 +42,7 @@ def test_other_settings_are_refused(table: dict[str, object], message: str) -> N
 
 def test_stores_without_streams_are_refused() -> None:
     with pytest.raises(ConfigError, match="no streams of events"):
-        open_feeds("memory://")
+        open_own("memory://")
 
 
 def test_every_shard_is_somebodys() -> None:

@@ -12,13 +12,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
+
 from fastserve.config import Config
 from fastserve.errors import FastserveError, UnknownObjectError
 from fastserve.offline.events import event_rows
-from fastserve.offline.options import ReadOptions
-from fastserve.offline.pieces import source_pieces
-from fastserve.offline.source import open_source
-from fastserve.offline.window import Window as Rows
+from fastserve.offline.history import History
 from fastserve.registry import Interval, Registry
 from materializer.select import Chosen
 from materializer.stop import Stop
@@ -64,7 +63,7 @@ class TileRun:
         try:
             if not self.online.keeps(view_id):
                 self.online.mark(view_id)
-            self._write(made, Rows(made.since_us, window.end_us + 1), about)
+            self._write(made, window.end_us, about)
             done = Interval(view_id, "online", *interval, rows=about.rows_read, run_id=run_id)
             self.registry.finish_run(run_id, [done])
         except BaseException as error:
@@ -72,11 +71,12 @@ class TileRun:
                 self.registry.fail_run(run_id, str(error) or type(error).__name__)
             raise
 
-    def _write(self, made: TileRows, window: Rows, about: ViewSummary) -> None:
+    def _write(self, made: TileRows, end_us: int, about: ViewSummary) -> None:
         rows = event_rows(self.chosen.registered)
-        options = ReadOptions(self.now_us, self.config.sql_memory, self.stop.check)
-        files = open_source(self.chosen.source, self.config.repo, window, options)
-        pieces = source_pieces(files, self.chosen.source, rows.rv, window, rows.columns)
+        # What training reads too: events that a stream appended are beside those of the batch source.
+        history = History(self.config, self.registry, as_of_us=self.now_us)
+        seen = np.array([made.after_us, end_us])  # from there on back as far as a label reaches
+        pieces = history.pieces(rows.rv, rows.columns, seen)
         sets = self.online.look(self.chosen.registered)
         if not sets.ids:
             raise UnknownObjectError(f"feature view {self.chosen.name!r} was retired, and its rows removed")

@@ -62,15 +62,12 @@ class TileRows:
 
     @property
     def after_us(self) -> int:
-        """An entity without events after this has none in any window: it gets no row."""
-        return self._end_us - reach_us(self._rows)
+        """An entity without events after this has none in any window: it gets no row.
 
-    @property
-    def since_us(self) -> int:
-        """What is read begins here. A row has the tiles of the windows at its newest event, so that it follows from the
-        events alone, whenever it is made: of an entity whose newest is about to leave that is twice as far back."""
-        assert self._rows.rv.view.ttl_us is not None
-        return self.after_us - self._rows.rv.view.ttl_us
+        A row has the tiles of the windows at its newest event, so that it follows from the events alone, whenever it is
+        made: events are read from as far back of this as a window reaches.
+        """
+        return self._end_us - reach_us(self._rows)
 
     def parts(self, pieces: Sequence[Piece], told: Callable[[int], None]) -> Iterator[list[pa.RecordBatch]]:
         """The events, all of an entity in one part; those of no entity are left out, and the log says how many."""

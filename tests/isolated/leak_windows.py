@@ -9,8 +9,7 @@ from tests.isolated.meter import run
 from tests.unit.aggregations.programs import Asked, program_of
 
 NATIVES = ("window_order", "window_ranges")
-ASKED = [Asked(f, 0, 90, 10) for f in ("var", "min", "approx_quantile")]
-ASKED += [Asked(f, 1, 90, 10) for f in ("last_n", "count_distinct")]
+ASKED = [Asked("var", 0, 90, 10), Asked("min", 0, 90, 10), Asked("last_n", 1, 90, 10)]
 PROGRAM = program_of(["float64", "string"], ASKED)
 OUTPUTS = list(range(len(ASKED)))
 CODES, TIMES = np.array([0, 1, 0, 0, 1] * 3), np.arange(15)[::-1] * 7

@@ -18,6 +18,9 @@ from fastserve.aggregations.fold_py import Folder
 from fastserve.batch import ReadBatch
 from fastserve.codec.keys import KeyEncoder
 from fastserve.errors import RequestError
+from fastserve.offline.events import event_rows
+from fastserve.offline.schema import canonical_schema
+from fastserve.offline.streamed import StreamedEvents, events_uri
 from fastserve.online import open_store
 from materializer import tiles
 from materializer.run import materialize
@@ -218,3 +221,26 @@ def test_an_entity_without_events_in_reach_has_no_row(repo: Repo) -> None:
     declare(repo, events, aggregations=[Aggregation("*", "count", windows="20us", hop="5us")])
     run(repo, 60)
     assert [u for u, (_, row) in rows_of(repo).items() if row is not None] == [2]
+
+
+def test_events_that_a_stream_appended_count(repo: Repo) -> None:
+    """As in training: else a run would put rows of fewer events in the place of a stream's."""
+    some = [
+        Aggregation("*", "count", windows="60us", hop=0),
+        Aggregation("shop", "last", windows="60us", hop=0),
+    ]
+    view = declare(repo, random_events(np.random.default_rng(10), 60), event_id="id", aggregations=some)
+    rv = repo.store.registry.snapshot().view("w")
+    run(repo, 60, now=100)
+    before = folded(repo, T0 + 100)["count_60us"].to_pylist()
+    schema = pa.schema([f for f in canonical_schema(event_rows(rv).rv) if f.name not in ("_layout",)])
+    more = {"u": [1, 2], "event_timestamp": ts([50, 52]), "created_timestamp": ts([50, 52])}
+    more |= {"shop": ["s", "t"], "id": ["one more", "another"]}
+    batch = pa.table({f.name: more[f.name] for f in schema}, schema=schema).to_batches()[0]
+    config = repo.store.config
+    uri = events_uri(config.offline_store, config.project, view.events.name, list(rv.join_keys))
+    assert StreamedEvents(uri, schema).append(batch, {"log": 1})
+    run(repo, 60, now=101)
+    after = folded(repo, T0 + 100)["count_60us"].to_pylist()
+    assert [a - b for a, b in zip(after, before, strict=True)] == [0, 1, 1, 0, 0, 0, 0, 0, 0]
+    check(repo, [101])

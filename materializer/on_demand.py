@@ -133,7 +133,7 @@ class OnDemand:
         InvalidDataError: a value of one does not fit its type.
     """
 
-    def __init__(self, parts: Sequence[Part], table: pa.Table, times: Ints, repo: Path | None) -> None:
+    def __init__(self, parts: Sequence[Part], table: pa.Table, times: Ints, repo: Path) -> None:
         self._table = table
         self._times = times
         self._columns: dict[tuple[str, str], pa.Array] = {}
@@ -141,7 +141,7 @@ class OnDemand:
         self._functions: dict[int, OnDemandFunction] = {}
         if not views:
             return
-        functions = Functions(repo or Path.cwd())
+        functions = Functions(repo)
         functions.prepare(views)
         for view_id, rv in views_of(parts).items():
             if isinstance(rv.view, OnDemandFeatureView):

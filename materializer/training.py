@@ -205,7 +205,7 @@ def join_features(  # noqa: PLR0913  (a call names each)
     parts: Parts,
     history: RowReader,
     *,
-    repo: Path | None = None,
+    repo: Path = Path(),
     full_feature_names: bool = False,
     cutoff: Cutoff = None,
     timestamp_column: str = "event_timestamp",

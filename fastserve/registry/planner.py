@@ -251,6 +251,10 @@ def _function_notes(old: OnDemandFeatureView, new: OnDemandFeatureView) -> Itera
             "computed in another way from now on, in training sets too: a new version would keep both; servers "
             "answer UNAVAILABLE until they have this repo"
         )
+    known = {field.name for field in old.request}
+    added = [field.name for field in new.request if field.name not in known]
+    if added:
+        yield f"requests and spines have to give {_listed(added)} too, from now on"
 
 
 def _layout_note(registered: RegisteredView, new: FeatureView) -> str:

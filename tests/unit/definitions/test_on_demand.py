@@ -114,6 +114,9 @@ def test_a_view_keeps_its_kind_and_its_features(tmp_path):
         assert change.label == "on-demand feature view ratio@v1"
         assert [detail.attribute for detail in change.details] == ["code"]
         assert "computed in another way from now on" in change.notes[0]
+        more = on_demand(sources=[STATS, TRIP, RequestSource("more", [Field("note", "string")])])
+        (change,) = registry.plan([more]).effective
+        assert change.notes[-1] == "requests and spines have to give note too, from now on"
         assert registry.apply([again]).snapshot.view("ratio").view == again
         both = registry.apply([on_demand(version=2, schema=[Field("share", "int64")])]).snapshot
         assert both.versions("ratio") == (1, 2)

@@ -94,13 +94,13 @@ def test_killed_workers_lose_and_double_nothing(kept: Kept) -> None:
     feed = feed_in(repo)
     with fleet(repo) as workers:
         with load(store, client, feed):
-            for _ in range(KILLS):
+            workers.start()
+            for _ in range(KILLS):  # one of two is killed, each time
                 workers.start()
                 before = offsets(store, feed)
                 until(lambda before=before: offsets(store, feed) != before)
                 time.sleep(rng.uniform(0, 0.2))  # when, is the point
                 workers.end(rng.choice(workers.running), signal.SIGKILL)
-                workers.start()
         until(lambda: all_read(client, store, feed) and all_archived(client, feed))
         for process in list(workers.running):
             assert workers.end(process, signal.SIGTERM) == 0

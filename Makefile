@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 SOURCES := pyproject.toml setup.py $(filter-out %.c %.html,$(wildcard _ext/*))
 NATIVE := $(addprefix tests/unit/,aggregations api/test_hits.py api/test_native_answers.py api/test_shapes.py batch cache client codec \
-	http online/test_fetcher.py online/test_resp_write.py pit)
+	http online/test_fetcher.py online/test_resp_write.py pit windows)
 SANITIZED := tests/fuzz $(NATIVE) $(addprefix tests/integration/http/test_,abuse.py clients.py h1.py lifecycle.py) \
 	$(addprefix tests/integration/online/test_,redis.py redis_writes.py)
 # A sanitizer's own library comes before all others; it must find the one of C++ exceptions, which pyarrow throws.

@@ -31,7 +31,7 @@ _GROUP_ROWS: Final = 1 << 21
 _LEAST_GROUP: Final = 1 << 17
 _LEAST_FOUND: Final = 8 * _MIB
 _LABELS: Final = 0.75  # of what is left: labels that do not fit in one go read the rows once more
-_A_LABEL: Final = 68  # bytes without its keys and places: code, time, order, best row found either way
+_A_LABEL: Final = 80  # bytes without its keys and places: code, time, order, best row found either way
 _PER_KEY: Final = 24  # bytes a label's keys take beside themselves: hashed, counted
 
 

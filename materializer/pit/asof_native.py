@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import Final, cast
 
@@ -55,12 +56,14 @@ def find_rows(
     if swept is not None and swept.complete:
         swept.winners(places, ttl_us)
         return places
+    bests = None if swept is None else swept.bests(len(times))
+    del swept  # its memory, before as much is taken again
     order = LabelTimes(keys.codes, keys.n_codes, times, ttl_us=ttl_us, cutoff=limit, known=known)
     join = _Join(order, threads)
     join.each(Part.sort)
-    if swept is not None:
-        bests = swept.bests(len(times))
-        join.each(lambda part: part.begin(bests))
+    if bests is not None:
+        join.each(partial(Part.begin, bests=bests))
+        del bests
     join.read(readers, group_rows, seen)
     join.each(lambda part: part.winners(places))
     return places

@@ -22,7 +22,7 @@ HOT: Final = 4  # times the rows of a shard on average are so many that it is cu
 _SHARD_BYTES: Final = 1 << 30
 _MOST_LABELS: Final = 1 << 21
 _A_ROW: Final = 40  # bytes without its keys and features: two times, layout, and what finding takes
-_A_LABEL: Final = 132
+_A_LABEL: Final = 144
 _SAMPLES: Final = 16
 
 

@@ -38,6 +38,7 @@ from fastserve.http.workers import Announce, Worker, run_workers
 from fastserve.online import OnlineStore, open_store
 from fastserve.online.claim import check_owner
 from fastserve.registry import open_registry
+from fastserve.serving.answer_log import AnswerLog, AnswerLogSettings
 from fastserve.serving.catalog import Catalog
 from fastserve.serving.push import Pusher
 from fastserve.serving.read_path import ReadPath
@@ -71,6 +72,8 @@ class ServeOptions:
         stale_if_down_s: how old a cached row may be that is answered, flagged, while the store is down; 0 for never.
         max_queue_ms: estimated work that a burst may leave queued in a worker; beyond it requests are refused with 429.
         limits: of the front end, name -> number or its text; they go before those of the repo.
+        log_answers: directory of a log of answers; '' for what the repo says.
+        log_rate: the share of answers in it; None for what the repo says.
         compat: 'feast' answers every Feast request as `?compat=feast` does; '' only those.
         worker, metrics_folder: set by `serve` for each worker: its number, and where they share their figures.
     """
@@ -88,6 +91,8 @@ class ServeOptions:
     stale_if_down_s: float = 300.0
     max_queue_ms: int = 200
     limits: Mapping[str, Any] = field(default_factory=dict)
+    log_answers: str = ""
+    log_rate: float | None = None
     compat: str = ""
     worker: int = 0
     metrics_folder: str = ""
@@ -124,7 +129,8 @@ class App:
         )
         gate = Gate([BATCH])
         self._admission = Admission(options.max_queue_ms, gate=gate)
-        reader = Reader(self._read_path, self._admission)
+        self._answer_log = _answer_log(config, options, self.catalog)
+        reader = Reader(self._read_path, self._admission, self._answer_log)
         self._pusher = Pusher(
             registry,
             self.catalog.snapshot,
@@ -155,6 +161,8 @@ class App:
             "on_demand": self.catalog.computing.figures,
             "workers": lambda: {"configured": self.options.workers},
         }
+        if self._answer_log is not None:
+            groups["answer_log"] = self._answer_log.counters
         return groups if self._cache is None else groups | {"cache": self._cache.counters}
 
     async def start(self, sock: socket.socket | None = None) -> None:
@@ -211,6 +219,8 @@ class App:
         self._metrics.close()  # a successor may tell its own by now
         if self._started:
             await self.server.drain(self.options.drain_s, hurry)
+        if self._answer_log is not None:
+            await asyncio.to_thread(self._answer_log.close)
         await self._pusher.close()
         await self._events.close()
         self._jobs.close()
@@ -234,6 +244,13 @@ def _cache(store: OnlineStore, options: ServeOptions) -> ViewCache | None:
     if not (options.cache_mb and store.tells_changes):
         return None
     return ViewCache(store, options.cache_mb << 20, stale_if_down_us=int(options.stale_if_down_s * 1_000_000))
+
+
+def _answer_log(config: Config, options: ServeOptions, catalog: Catalog) -> AnswerLog | None:
+    settings = AnswerLogSettings.of(config.answer_log, config.repo, options.log_answers, options.log_rate)
+    if settings is None:
+        return None
+    return AnswerLog(settings, registry_id=catalog.snapshot.registry_id, project=config.project)
 
 
 def serve(options: ServeOptions, announce: Announce | None = None) -> int:

@@ -12,6 +12,9 @@
     [streaming]                                       # of feeds of events; fastserve.streaming.settings has all of them
     shards = 8
 
+    [answer_log]                                      # of served answers; fastserve.serving.answer_log has all of it
+    dir = ".fastserve/answers"
+
     [spark]                                           # of --engine spark; what is not said here Spark's own files say
     master = "spark://host:7077"
     spark.executor.memory = "4g"
@@ -50,6 +53,7 @@ class Config:
         sql_memory: what DuckDB may take for the query of a source before it spills to TMPDIR.
         limits: of the server's front end: name -> number, or its text; not looked at any closer.
         streaming: of feeds of events: name -> number or text; not looked at any closer.
+        answer_log: of served answers: name -> value; not looked at any closer.
         spark: of --engine spark: `spark.*` -> its text; the master is `spark.master`.
     """
 
@@ -61,6 +65,7 @@ class Config:
     sql_memory: str = SQL_MEMORY
     limits: Mapping[str, Any] = field(default_factory=dict)
     streaming: Mapping[str, Any] = field(default_factory=dict)
+    answer_log: Mapping[str, Any] = field(default_factory=dict)
     spark: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -85,7 +90,7 @@ class Config:
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"is not valid TOML: {error}", where=str(path)) from None
         limits = _table(data, "limits", path)
-        streaming = _table(data, "streaming", path)
+        streaming, answers = (_table(data, name, path) for name in ("streaming", "answer_log"))
         spark = _spark(_table(data, "spark", path), path)
         values = _checked(data, path)
         env = os.environ if environ is None else environ
@@ -102,7 +107,9 @@ class Config:
                 where=str(path),
                 hint='add a line like project = "flights" (letters, digits, _)',
             )
-        return cls(repo=root, limits=limits, streaming=streaming, spark=spark, **_absolute(values, root))
+        tables = {"limits": limits, "streaming": streaming, "answer_log": answers, "spark": spark}
+        settings: dict[str, Any] = {**_absolute(values, root), **tables}
+        return cls(repo=root, **settings)
 
 
 def name_values(texts: Iterable[str], where: str) -> dict[str, str]:
@@ -124,7 +131,8 @@ def name_values(texts: Iterable[str], where: str) -> dict[str, str]:
 
 def _settings() -> list[str]:
     """Those that are one text each."""
-    return [f.name for f in fields(Config) if f.name not in ("repo", "limits", "streaming", "spark")]
+    others = ("repo", "limits", "streaming", "answer_log", "spark")
+    return [f.name for f in fields(Config) if f.name not in others]
 
 
 def _table(data: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
@@ -169,7 +177,7 @@ def _checked(data: dict[str, Any], path: Path) -> dict[str, str]:
             hint = (
                 f"did you mean {near[0]!r}?"
                 if near
-                else f"settings: {', '.join(_settings())}, [limits], [streaming], [spark]"
+                else f"settings: {', '.join(_settings())}, [limits], [streaming], [answer_log], [spark]"
             )
             raise ConfigError(f"unknown setting {name!r}", where=str(path), hint=hint)
         if not isinstance(value, str):

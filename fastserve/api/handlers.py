@@ -28,6 +28,7 @@ from fastserve.batch import ReadBatch
 from fastserve.codec.status import Status
 from fastserve.errors import FastserveError, InvalidEntityError, RequestError, StoreError
 from fastserve.http.message import Request, Response
+from fastserve.serving.answer_log import AnswerLog
 from fastserve.serving.catalog import Catalog
 from fastserve.serving.entities import check_columns, missing_column, unknown_column
 from fastserve.serving.plan import ReadPlan
@@ -62,10 +63,15 @@ class FeatureReads:
     def routes(self) -> Routes:
         """The route table."""
         return {
-            BATCH: ("POST", self._batch),
+            BATCH: ("POST", self._batch if self._reader.log is None else self._batch_or_logged),
             ONE_ENTITY: ("GET", self._one_entity),
             "/health": ("GET", self._health),
         }
+
+    def _batch_or_logged(self, request: Request) -> Answer:
+        """One that is logged goes the general way, where its columns are known; hits pay for a count."""
+        log = self._reader.log
+        return self._read(request, None, log=log) if log is not None and log.due() else self._batch(request)
 
     def _batch(self, request: Request) -> Answer:
         hits = self._hits
@@ -87,7 +93,9 @@ class FeatureReads:
         found = self._known.match(body, self._catalog.snapshot)
         return None if found is None else Missed(*found, looked=False)
 
-    def _read(self, request: Request, known: Missed | None, queued: bool = False) -> Answer:
+    def _read(
+        self, request: Request, known: Missed | None, queued: bool = False, log: AnswerLog | None = None
+    ) -> Answer:
         """The general way: any body, and rows that have to be fetched; at once where it has been queued."""
         accept = deadline = None
         for name, value in request.headers:
@@ -111,7 +119,7 @@ class FeatureReads:
             plan, batch, n = known.known.plan, known.batch, known.n
         if media is wire.TENSOR:
             matrix_of(plan.answered)  # refused before anything is read
-        render = _RENDER[media]
+        render = _RENDER[media] if log is None else log.noting(_RENDER[media], entities)
         if plan.derivation is not None:
             render = plan.derivation.finishing(render, plan, entities, n)
         if known is not None and self._hits is not None:

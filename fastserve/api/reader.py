@@ -14,6 +14,7 @@ from fastserve.api.shapes import KnownBodies
 from fastserve.batch import ReadBatch
 from fastserve.errors import FastserveError
 from fastserve.http.message import Response
+from fastserve.serving.answer_log import AnswerLog
 from fastserve.serving.catalog import Catalog
 from fastserve.serving.entities import check_columns
 from fastserve.serving.plan import ReadPlan
@@ -26,10 +27,14 @@ class Reader:
     Args:
         read_path: the store behind it.
         admission: what may be begun; None for everything.
+        log: of some of the answers; None for none.
     """
 
-    def __init__(self, read_path: ReadPath, admission: Admission | None = None) -> None:
+    def __init__(
+        self, read_path: ReadPath, admission: Admission | None = None, log: AnswerLog | None = None
+    ) -> None:
         self.read_path = read_path
+        self.log = log
         self._admission = admission
 
     def hit_path(self, bodies: KnownBodies, catalog: Catalog) -> HitPath | None:
@@ -49,12 +54,14 @@ class Reader:
         form: str,
         deadline_us: int | None = None,
         refuse: Refuse = error_response,
+        logged: bool = True,
     ) -> Answer:
         """The answer that `render` makes of the rows of these entities.
 
         Args:
             form: what kind of answer it is, for the estimate of what one costs.
             refuse: how an error in the course of it becomes an answer.
+            logged: whether it may be among those that are logged.
 
         Raises:
             OverloadedError: it was not admitted.
@@ -62,6 +69,8 @@ class Reader:
         """
         n = check_columns(plan, entities)
         batch = self.read_path.encode(plan, entities, n)
+        if logged and self.log is not None and self.log.due():
+            render = self.log.noting(render, entities)
         if plan.derivation is not None:
             render = plan.derivation.finishing(render, plan, entities, n)
         return self.read_batch(plan, batch, n, render, form=form, deadline_us=deadline_us, refuse=refuse)

@@ -65,6 +65,16 @@ from fastserve.config import name_values
     metavar="NAME=VALUE",
     help="What one client may cost, like max_connections=20000; again for others. docs/operations.md names them.",
 )
+@click.option(
+    "--log-answers", default="", metavar="DIR", help="Log some answers there, for `fastserve verify --log`."
+)
+@click.option(
+    "--log-rate",
+    type=click.FloatRange(0, 1, min_open=True),
+    default=None,
+    metavar="SHARE",
+    help="The share of answers that are logged.  [default: 0.001]",
+)
 @click.option("--clock", default=None, metavar="TIME", help="Answer as of this instant: replay the past.")
 @click.option(
     "--compat",

@@ -71,7 +71,7 @@ def repo(tmp_path_factory: pytest.TempPathFactory, redis: RedisServer) -> Path:
 
 
 def test_the_data_plane(repo: Path) -> None:
-    with running(repo, "serve", "--workers", "2") as plane:
+    with running(repo, "serve", "--workers", "2", "--log-answers", "answers") as plane:
         assert told(plane, ignore="worker") == documented("Data plane")
 
 

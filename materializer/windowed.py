@@ -18,7 +18,7 @@ from fastserve.offline.pieces import Piece
 from materializer.budget import Need
 from materializer.engine.inline import Inline
 from materializer.joining import Count, Join, Ranged, RowReader, Rule
-from materializer.pit.chunks import Labels
+from materializer.pit.chunks import Labels, ahead
 from materializer.pit.stow import Answers, Spool
 from materializer.progress import Watch, unwatched
 from materializer.shards.join import Shards, join_sharded
@@ -78,9 +78,8 @@ def _fold(
     watch, threads = how
     count = Count(watch, join.rv.view.name, sum(piece.n_rows for piece in pieces))
     assert not isinstance(rule.cutoff, np.ndarray)  # check_cutoff
-    values = join_windows(
-        labels, _batches(pieces, rows.columns, count), rows, features, cutoff=rule.cutoff, threads=threads
-    )
+    batches = ahead(_batches(pieces, rows.columns, count))  # decoded while those before are looked at
+    values = join_windows(labels, batches, rows, features, cutoff=rule.cutoff, threads=threads)
     count.reach(count.total)
     answers = Answers(join.rv, features, n, spool)
     batch = pa.RecordBatch.from_arrays(list(values.values()), names=features)

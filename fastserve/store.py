@@ -310,7 +310,7 @@ class FeatureStore(Materializing):
 
         return Computing(self.config.repo)
 
-    def verify_answers(
+    def verify_answers(  # noqa: PLR0913  (a call names each)
         self,
         features: Features | None = None,
         *,
@@ -319,6 +319,7 @@ class FeatureStore(Materializing):
         log: str | Path | None = None,
         allow: Sequence[str] = (),
         grace: str = "1h",
+        settle: str = "0s",
         seed: int | None = None,
         now: Moment | None = None,
     ) -> AnswersReport:
@@ -330,6 +331,8 @@ class FeatureStore(Materializing):
             log: the directory of a log of served answers, which are looked at instead; of `service` if it is named.
             allow: kinds of differences that do not count; see docs/verify.md.
             grace: how long after it became known a row need not be online.
+            settle: how long history is given before it is read, for events that a stream appends to it later; of a log,
+                answers so new are left out.
             seed: draws the same entities again.
             now: the instant to ask for, instead of the wall clock.
 
@@ -339,7 +342,11 @@ class FeatureStore(Materializing):
         """
         from fastserve.verifying import verify_log, verify_now  # noqa: PLC0415
 
-        options: dict[str, Any] = {"allow": tuple(allow), "grace_us": duration_us(grace, "grace")}
+        options: dict[str, Any] = {
+            "allow": tuple(allow),
+            "grace_us": duration_us(grace, "grace"),
+            "settle_us": duration_us(settle, "settle"),
+        }
         if log is not None:
             return verify_log(self.config, self.registry, Path(log), service, sample, **options)
         every = service is None and features is None

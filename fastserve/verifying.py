@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from time import sleep
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -32,6 +33,7 @@ def verify_now(  # noqa: PLR0913  (a call names each)
     now_us: int | None,
     *,
     computing: Computing,
+    settle_us: int,
     allow: tuple[str, ...],
     grace_us: int,
 ) -> AnswersReport:
@@ -48,7 +50,8 @@ def verify_now(  # noqa: PLR0913  (a call names each)
     if not asked:
         raise RequestError("no service is registered", hint="name features to verify: view:feature")
     drawn = random.randrange(2**32) if seed is None else seed
-    answers = _read(config, registry, asked, sample, drawn, now_us, computing)
+    answers = list(_read(config, registry, asked, sample, drawn, now_us, computing))
+    sleep(settle_us / 1e6)
     return verify_answers(config, registry, answers, judgement, seed=drawn)
 
 
@@ -87,6 +90,7 @@ def verify_log(
     service: str | None,
     sample: int,
     *,
+    settle_us: int,
     allow: tuple[str, ...],
     grace_us: int,
 ) -> AnswersReport:
@@ -95,18 +99,23 @@ def verify_log(
 
     judgement = Judgement(allow, grace_us)
     _check(sample)
-    answers = _newest(folder, service, sample)
+    answers = _newest(folder, service, sample, wall_clock_us() - settle_us)
     if not answers:
         of = "" if service is None else f" of service {service!r}"
-        raise RequestError(f"no answers{of} were logged", where=str(folder))
+        raise RequestError(
+            f"no answers{of} were logged", where=str(folder), hint="or none so long ago as --settle says"
+        )
     return verify_answers(config, registry, answers, judgement)
 
 
-def _newest(folder: Path, service: str | None, sample: int) -> list[Answers]:
-    """The newest rows of a log, so many in all; memory holds a file beside them."""
+def _newest(folder: Path, service: str | None, sample: int, until_us: int) -> list[Answers]:
+    """The newest rows of a log that are not newer than `until_us`, so many in all; memory holds a file beside them."""
     kept: list[Answers] = []
     for found in read_answers(folder):
-        if (service is not None and found.asked.service != service) or not len(found):
+        if service is not None and found.asked.service != service:
+            continue
+        found = found.take(np.flatnonzero(found.times <= until_us))
+        if not len(found):
             continue
         kept.append(found)
         while sum(map(len, kept)) - len(kept[0]) >= sample:

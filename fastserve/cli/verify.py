@@ -51,6 +51,13 @@ Exit codes:
     metavar="DURATION",
     help="How long after it became known a row need not be online.",
 )
+@click.option(
+    "--settle",
+    default="0s",
+    show_default=True,
+    metavar="DURATION",
+    help="How long history is given before it is read; of a log, answers so new are left out.",
+)
 @click.option("--seed", type=int, default=None, help="Draw the same entities again: what a report names.")
 @click.option("--now", default=None, metavar="TIME", help="Ask for this instant instead of now.")
 @click.argument("features", nargs=-1)
@@ -62,6 +69,7 @@ def verify_command(  # noqa: PLR0913  (an option each)
     log: str | None,
     allow: tuple[str, ...],
     grace: str,
+    settle: str,
     seed: int | None,
     now: str | None,
     features: tuple[str, ...],
@@ -86,6 +94,7 @@ def verify_command(  # noqa: PLR0913  (an option each)
             log=log,
             allow=allow,
             grace=grace,
+            settle=settle,
             seed=seed,
             now=now,
         )

@@ -15,6 +15,7 @@ import math
 import os
 import queue
 import random
+import re
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -42,6 +43,8 @@ FILE_ROWS: Final = 50_000
 EVERY_S: Final = 10.0
 LEFT_OVER_S: Final = 3_600.0  # a file that was begun so long ago is of a worker that was killed
 QUIET_S: Final = 60.0
+OURS: Final = re.compile(rf"[0-9]{{8}}T[0-9]{{6}}\.[0-9]{{6}}-[0-9]+-[0-9]+{re.escape(SUFFIX)}")
+PART: Final = re.compile(rf"\.{OURS.pattern}\.part")
 
 Noted = tuple[FeatureBatch, Mapping[str, Sequence[Any]]]
 
@@ -233,14 +236,14 @@ class AnswerLog:
         return self._folder / f"{now}-{os.getpid()}-{self._files}{SUFFIX}"
 
     def _remove_oldest(self) -> None:
-        """Other workers do so too."""
+        """Of the files of logs, no others. Other workers do so too."""
         files = []
         for path in sorted(self._folder.iterdir()):
             with suppress(FileNotFoundError):
                 about = path.stat()
-                if path.suffix == SUFFIX:
+                if OURS.fullmatch(path.name):
                     files.append((path, about.st_size))
-                elif path.name.endswith(f"{SUFFIX}.part") and time.time() - about.st_mtime > LEFT_OVER_S:
+                elif PART.fullmatch(path.name) and time.time() - about.st_mtime > LEFT_OVER_S:
                     path.unlink()
         over = sum(size for _, size in files) - self._keep_bytes
         for path, size in files:

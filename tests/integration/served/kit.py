@@ -94,10 +94,10 @@ def payments(rng: np.random.Generator, now_us: int, cards: range = range(CARDS))
     )
 
 
-def make(folder: Path, now_us: int = NOW_US, **settings: str) -> FeatureStore:
+def make(folder: Path, now_us: int = NOW_US, features: str = FEATURES, **settings: str) -> FeatureStore:
     """The repo, applied, with a history and the online rows of it."""
     rng = np.random.default_rng(7)
-    make_repo(folder, FEATURES, **{"online_store": "lmdb://.fastserve/online?sync=off", **settings})
+    make_repo(folder, features, **{"online_store": "lmdb://.fastserve/online?sync=off", **settings})
     pq.write_table(profiles(rng, now_us), folder / "profiles.parquet")
     pq.write_table(payments(rng, now_us), folder / "payments.parquet")
     store = FeatureStore(folder)

@@ -20,10 +20,10 @@ import pytest
 from fastserve import FeatureStore
 from fastserve.client import Client
 from fastserve.errors import ConfigError, InvalidDataError, RequestError
-from fastserve.offline.answers import Answers, Asked, read_answers, write_answers
+from fastserve.offline.answers import TIME, Answers, Asked, read_answers, write_answers
 from fastserve.serving.answer_log import AnswerLog, AnswerLogSettings
 from fastserve.timeutil import MICROS, format_timestamp
-from tests.integration.served.kit import CARDS, add, make, overwrite
+from tests.integration.served.kit import CARDS, add, make, overwrite, times
 from tests.servers import serving, start_redis
 from tests.support import NOW_US
 
@@ -61,9 +61,9 @@ def ask_all(port: int) -> int:
     return rows + 2 + 3
 
 
-def serve_and_ask(store: FeatureStore, log: Path, *options: str, times: tuple[int, ...] = TIMES) -> int:
+def serve_and_ask(store: FeatureStore, log: Path, *options: str, moments: tuple[int, ...] = TIMES) -> int:
     rows = 0
-    for t in times:
+    for t in moments:
         at = ("--clock", format_timestamp(t), "--log-answers", str(log), "--log-rate", "1", *options)
         with serving(store.config.repo, *at) as running:
             rows += ask_all(running.port)
@@ -98,6 +98,7 @@ def test_what_was_served_is_equal_until_something_changes(store: FeatureStore, t
     assert report.answers == rows and report.values > 10_000
     assert report.counts == {"equal": report.values}, str(report)
     assert store.verify_answers(log=log, service="scoring", sample=100).answers == 100
+    assert store.verify_answers(log=log, service="scoring", sample=100, settle="1s").answers == 100
 
     # Later: a late row, a correction, a late event.
     late = TIMES[-1] + 1
@@ -136,7 +137,7 @@ def test_another_function_and_a_row_that_history_never_had(redis_url: str, tmp_p
     store = make(tmp_path / "repo", online_store=redis_url)
     log, repo = tmp_path / "answers", store.config.repo
     overwrite(store, 11, {"mean": -1.0, "home": "nowhere"}, NOW_US - 1)
-    serve_and_ask(store, log, "--workers", "2", times=TIMES[:1])
+    serve_and_ask(store, log, "--workers", "2", moments=TIMES[:1])
     features = (repo / "features.py").read_text()
     (repo / "features.py").write_text(features.replace("(1.0 +", "(2.0 +"))
     for applied in (False, True):
@@ -160,7 +161,7 @@ def asked(**other: Any) -> Asked:
 
 def test_files_of_a_log(tmp_path: Path, store: FeatureStore) -> None:
     parts = store.snapshot.service("scoring").features
-    answers = Answers(asked(parts=parts, reads={"a": "b"}), pa.table({"x": [1, 2]}))
+    answers = Answers(asked(parts=parts, reads={"a": "b"}), pa.table({TIME: times([1, 2])}))
     write_answers(answers, tmp_path / "1.parquet")
     (read,) = read_answers(tmp_path)
     assert read.asked == answers.asked and read.table.equals(answers.table)
@@ -199,9 +200,16 @@ def test_the_share_that_is_logged(tmp_path: Path) -> None:
 
 def test_the_oldest_files_go(tmp_path: Path) -> None:
     log = AnswerLog(AnswerLogSettings(tmp_path, 1.0, keep_mb=1), registry_id="", project="")
+    others = [tmp_path / name for name in ("mine.parquet", ".mine.parquet.part")]
+    begun = tmp_path / ".20260101T000000.000000-1-1.parquet.part"
+    for path in (*others, begun):
+        path.write_bytes(bytes(2 << 20))
+        os.utime(path, (0, 0))
     noise = np.random.default_rng(1)
     for i in range(6):
         log._waiting = {"": [Answers(asked(), pa.table({"x": [noise.bytes(300_000)], "y": [i]}))]}
         log._flush()
+    assert all(path.exists() for path in others) and not begun.exists()
+    others[0].unlink()
     kept = [some.table["y"][0].as_py() for some in read_answers(tmp_path)]
     assert kept == [3, 4, 5] and log.counters()["files"] == 6

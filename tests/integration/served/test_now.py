@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from click.testing import CliRunner
@@ -17,7 +18,7 @@ from fastserve.serving.answers import read_now
 from fastserve.serving.computing import Computing
 from fastserve.timeutil import MICROS, format_timestamp
 from materializer.served.run import Judgement, verify_answers
-from tests.integration.served.kit import CARDS, add, make, overwrite, run, times
+from tests.integration.served.kit import CARDS, FEATURES, add, make, overwrite, run, times
 from tests.support import NOW_US
 
 MINUTE = 60 * MICROS
@@ -124,6 +125,28 @@ def test_a_row_that_had_expired(store: FeatureStore) -> None:
     statuses = answers.statuses("home")
     assert kinds(report, "profile@v1:home") == {"ttl": int((statuses == Status.PRESENT).sum())} != {"ttl": 0}
     assert set(kinds(report, "unusual@v1:times_mean")) == {"ttl"}
+
+
+def test_what_is_personal_is_not_told(tmp_path: Path) -> None:
+    store = make(tmp_path, features=FEATURES.replace('"int64")', '"int64", tags={"pii": "true"})', 1))
+    overwrite(store, 11, {"home": "her address"}, NOW_US - 1)
+    report = store.verify_answers(["profile:home"], seed=1, now=NOW_US)
+    (example,) = report.examples
+    assert example.kind == "unexplained" and example.served is None and "pii" in example.note
+    assert example.entity["card_id"] != 11 and "address" not in str(report)
+
+
+def test_history_is_given_time(store: FeatureStore) -> None:
+    waits: list[float] = []
+
+    def sleep(seconds: float) -> None:
+        waits.append(seconds)
+        add(store.config.repo / "profiles.parquet", card_id=14, ts=NOW_US, created=NOW_US, mean=1.5)
+
+    overwrite(store, 14, {"mean": 1.5}, NOW_US)
+    with patch("fastserve.verifying.sleep", sleep):
+        report = store.verify_answers(["profile:mean"], seed=1, now=NOW_US, settle="7s")
+    assert report.ok and waits == [7.0], str(report)
 
 
 def test_the_command(store: FeatureStore) -> None:

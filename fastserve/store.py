@@ -337,8 +337,8 @@ class FeatureStore(Materializing):
             now: the instant to ask for, instead of the wall clock.
 
         Raises:
-            RequestError: an unknown kind or service, or nothing to verify.
-            IncompleteHistoryError: a view has no history.
+            RequestError: an unknown kind or service, or nothing to verify. What has no history that can be read is
+                among the report's `errors`.
         """
         from fastserve.verifying import verify_log, verify_now  # noqa: PLC0415
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from fastserve.config import Config
 from fastserve.definitions import FeatureViewProjection
-from fastserve.errors import RequestError
+from fastserve.errors import IncompleteHistoryError, InvalidDataError, OfflineStoreError, RequestError
 from fastserve.offline.answers import Answers, read_answers
 from fastserve.registry import Registry
 from fastserve.timeutil import now_us as wall_clock_us
@@ -50,15 +50,21 @@ def verify_now(  # noqa: PLR0913  (a call names each)
     if not asked:
         raise RequestError("no service is registered", hint="name features to verify: view:feature")
     drawn = random.randrange(2**32) if seed is None else seed
-    answers = list(_read(config, registry, asked, sample, drawn, now_us, computing))
+    answers: list[Answers] = []
+    errors: dict[str, str] = {}
+    for service, projections in asked:
+        try:
+            answers += _read(config, registry, (service, projections), sample, drawn, now_us, computing)
+        except (IncompleteHistoryError, InvalidDataError, OfflineStoreError) as error:
+            errors[service or "features"] = str(error)
     sleep(settle_us / 1e6)
-    return verify_answers(config, registry, answers, judgement, seed=drawn)
+    return verify_answers(config, registry, answers, judgement, seed=drawn, errors=errors)
 
 
 def _read(
     config: Config,
     registry: Registry,
-    asked: Sequence[Asked],
+    asked: Asked,
     sample: int,
     seed: int,
     now_us: int | None,
@@ -68,19 +74,18 @@ def _read(
     from materializer.served.draw import draw  # noqa: PLC0415
 
     snapshot = registry.snapshot()
-    for service, projections in asked:
-        present = wall_clock_us() if now_us is None else now_us
-        parts = snapshot.resolve(projections)
-        entities = draw(config, registry, parts, n=sample, seed=seed, now_us=present)
-        yield from read_now(
-            config.online_store,
-            snapshot,
-            projections,
-            entities,
-            service=service,
-            now_us=now_us,
-            computing=computing,
-        )
+    service, projections = asked
+    present = wall_clock_us() if now_us is None else now_us
+    entities = draw(config, registry, snapshot.resolve(projections), n=sample, seed=seed, now_us=present)
+    yield from read_now(
+        config.online_store,
+        snapshot,
+        projections,
+        entities,
+        service=service,
+        now_us=now_us,
+        computing=computing,
+    )
 
 
 def verify_log(

@@ -56,6 +56,7 @@ class AnswersReport:
         features: feature, as `view@vN:feature` -> kind -> how many values of it.
         allowed: kinds of differences that do not count.
         examples: a few of each feature and kind.
+        errors: of what could not be rebuilt: service or features -> why.
         seed: how the entities were drawn; None for a log.
         seconds: how long it took.
     """
@@ -64,6 +65,7 @@ class AnswersReport:
     features: dict[str, Counter[str]] = field(default_factory=dict)
     allowed: tuple[str, ...] = ()
     examples: list[Example] = field(default_factory=list)
+    errors: dict[str, str] = field(default_factory=dict)
     seed: int | None = None
     seconds: float = 0.0
 
@@ -87,8 +89,8 @@ class AnswersReport:
 
     @property
     def ok(self) -> bool:
-        """Whether every value is equal, or differs in a way that is allowed."""
-        return not self.left
+        """Whether everything could be rebuilt, and every value is equal or differs in a way that is allowed."""
+        return not self.left and not self.errors
 
     def to_dict(self) -> dict[str, Any]:
         """JSON-ready but for values of examples, which are Python's."""
@@ -101,6 +103,7 @@ class AnswersReport:
             "left": self.left,
             "features": {name: dict(counts) for name, counts in sorted(self.features.items())},
             "examples": [example.to_dict() for example in self.examples],
+            "errors": self.errors,
             "seed": self.seed,
             "seconds": round(self.seconds, 3),
         }
@@ -133,6 +136,7 @@ class AnswersReport:
         for kind in kinds:
             if kind in MEANING:
                 found.append(f"{kind}: {MEANING[kind]}{', allowed' if kind in self.allowed else ''}")
+        found += [f"error: {name}: {escape(error)}" for name, error in self.errors.items()]
         if self.examples:
             table = Table("example", "kind", "entity", "at", "served", "history says")
             for e in self.examples:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, Final
@@ -20,7 +20,7 @@ import pyarrow as pa
 
 from fastserve.codec.status import Status
 from fastserve.config import Config
-from fastserve.errors import RequestError
+from fastserve.errors import FastserveError, RequestError
 from fastserve.offline.answers import UNREADABLE, Answers
 from fastserve.timeutil import format_timestamp
 from materializer.on_demand import views_of
@@ -66,29 +66,41 @@ def verify_answers(
     judgement: Judgement,
     *,
     seed: int | None = None,
+    errors: Mapping[str, str] | None = None,
 ) -> AnswersReport:
     """Rebuild answers from history and compare the bytes of every value.
 
     Args:
         seed: how the entities were drawn, to be told.
+        errors: of what could not even be asked for: service or features -> why.
+
+    What cannot be rebuilt, for want of a history or because it cannot be read, is among the report's errors.
 
     Raises:
         RequestError: answers of another registry or project.
-        IncompleteHistoryError: a view has no history.
-        InvalidDataError, OfflineStoreError: its history cannot be read.
     """
     started = time.monotonic()
-    report = AnswersReport(allowed=judgement.allow, seed=seed)
+    report = AnswersReport(allowed=judgement.allow, seed=seed, errors=dict(errors or {}))
     rebuilder = Rebuilder(config, registry)
     for some in _gathered(answers):
         parts = rebuilder.parts(some.asked)
         explainer = Explainer(rebuilder, parts, some, judgement.grace_us)
-        explainer.explain()
+        try:
+            explainer.explain()
+        except FastserveError as error:
+            report.errors[_name_of(some)] = str(error)
+            continue
         report.answers += len(some)
         for part in parts:
             _take(report, some, part, explainer, _is_personal(rebuilder, part))
     report.seconds = time.monotonic() - started
     return report
+
+
+def _name_of(answers: Answers) -> str:
+    """The service, or the features, as people write them."""
+    asked = answers.asked
+    return asked.service or ", ".join(f"{part.view}:{name}" for part in asked.parts for name in part.features)
 
 
 def _gathered(answers: Iterable[Answers]) -> Iterator[Answers]:

@@ -149,6 +149,21 @@ def test_history_is_given_time(store: FeatureStore) -> None:
     assert report.ok and waits == [7.0], str(report)
 
 
+def test_what_has_no_history_does_not_hide_the_rest(tmp_path: Path) -> None:
+    features = (
+        FEATURES
+        + """
+pushed = FeatureView("pushed", entities=[card], schema=[Field("x", "int64")])
+alone = FeatureService("alone", [pushed])
+"""
+    )
+    store = make(tmp_path, features=features)
+    report = store.verify_answers(seed=1, now=NOW_US)
+    assert report.errors.keys() == {"alone"} and "has no history" in report.errors["alone"] and not report.ok
+    assert report.counts == {"equal": report.values} and report.values > CARDS
+    assert "error: alone" in str(report) and report.to_dict()["errors"] == report.errors
+
+
 def test_the_command(store: FeatureStore) -> None:
     repo = str(store.config.repo)
     at = ["--repo", repo, "--now", format_timestamp(NOW_US), "--seed", "3", "--sample", "20"]

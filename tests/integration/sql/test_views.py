@@ -92,6 +92,9 @@ TRAINED = {
 }
 
 
+ONLINE = {"paid": [4.0, 8.0], "city": ["Oslo", "Oslo"]}
+
+
 def trained(store: FeatureStore, **options: Any) -> dict[str, list[Any]]:
     features = [f"spending:{name}" for name in TRAINED]
     made = store.get_historical_features(LABELS, features, **options).to_arrow()
@@ -111,7 +114,7 @@ def test_before_and_after_materialization(store: FeatureStore) -> None:
     summary = store.materialize(now=T0 + 5 * DAY_US)
     assert summary.status == "ok", summary.views[0].error
     assert trained(store, allow_incomplete=True) == TRAINED
-    assert online(store) == {"paid": [4.0, 8.0], "city": ["Oslo", "Oslo"]}
+    assert online(store) == ONLINE
 
 
 def test_incremental_runs_see_late_rows(store: FeatureStore) -> None:
@@ -162,6 +165,33 @@ def test_pushes_go_beside_it(store: FeatureStore) -> None:
     store.materialize(now=T0 + 5 * DAY_US)
     assert trained(store, allow_incomplete=True)["paid"] == [18.0, 4.0, 99.0, 4.0]
     assert online(store)["paid"] == [4.0, 99.0]
+
+
+def test_a_backfill_a_refresh_and_a_reconciliation_ask_the_query(store: FeatureStore) -> None:
+    store.apply()
+    now = T0 + 5 * DAY_US
+    summary = store.backfill("spending", now=now, workers=2)
+    assert summary.status == "ok", summary.error
+    assert summary.rows_offline_new == 3
+    assert (trained(store, allow_incomplete=True), online(store)) == (TRAINED, ONLINE)
+    assert store.backfill("spending", now=now).dates_done == 0
+    switched = store.refresh("spending", now=now)
+    assert switched.status == "ok", switched.error
+    assert online(store) == ONLINE
+    report = store.reconcile(["spending"], sample=None, now=now)
+    assert {kind: n for kind, n in report.views[0].counts.items() if n} == {"equal": 2}
+
+
+def test_a_backfill_of_a_changed_input_writes_its_dates_alone(store: FeatureStore) -> None:
+    store.apply()
+    now = T0 + 5 * DAY_US
+    store.backfill("spending", now=now)
+    trips(store.config.repo, "2.parquet", [("a", T0 + 3 * DAY_US, 5.0, "Oslo")], loaded=T0 + 4 * DAY_US)
+    summary = store.backfill("spending", now=now)
+    assert summary.status == "ok", summary.error
+    assert summary.rows_offline_new == 1
+    assert trained(store, allow_incomplete=True)["paid"] == [18.0, 5.0, 8.0, None]
+    assert online(store)["paid"] == [5.0, 8.0]
 
 
 def test_definitions_survive_the_registry(store: FeatureStore) -> None:

@@ -12,10 +12,13 @@ ASAN = FASTSERVE_SANITIZED=1 PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR) \
 	ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=1:malloc_context_size=8:quarantine_size_mb=64 \
 	UBSAN_OPTIONS=print_stacktrace=1
 
-.PHONY: demo test build debug sanitize fuzz lint docs feast-conformance spark loadtest bench bench-smoke clean serve-dev
+.PHONY: demo demo-fraud test build debug sanitize fuzz lint docs feast-conformance spark loadtest bench bench-smoke clean serve-dev
 
 demo: .venv/.example  ## the flights example, end to end, on embedded stores
 	$(BIN)/python examples/flights/demo.py
+
+demo-fraud: .venv/.example  ## payments from a stream, decided on while they come, on embedded stores
+	$(BIN)/python examples/fraud/demo.py
 
 JOBS ?= 2
 # In their order: first whole files of seconds, last tests/unit, so that neither process waits long for the other.

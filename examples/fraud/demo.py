@@ -107,22 +107,28 @@ def told(when: str, declined: np.ndarray, fraud: np.ndarray) -> None:
 
 def decide(client: Client, model: Model, names: list[str], coming: Columns) -> None:
     """Ask for each payment's features, score them, then tell the stream that it happened, whatever was decided."""
-    seconds, declined = [], []
+    reads, decisions, declined = [], [], []
     for number in range(len(coming["card_id"])):
         payment = {name: values[number].item() for name, values in coming.items() if name != "fraud"}
         begin = time.perf_counter()
         found = client.get_online_features(
             service=SERVICE, entities={name: [payment[name]] for name in ASKED}
         )
-        seconds.append(time.perf_counter() - begin)
+        reads.append(time.perf_counter() - begin)
         declined.append(bool(model.score(matrix(found.to_dict(), names))[0] > 0.5))
+        decisions.append(time.perf_counter() - begin)
         now = format_timestamp(now_us())
         event = payment | {"payment_id": f"live{number}", "event_timestamp": now, "paid_at": now}
         client.push("payments", [event])
         time.sleep(PACE_S)
     told("live", np.array(declined), coming["fraud"])
+    print(f"{len(reads)} reads by HTTP of {len(names)} features, one at a time: {tail(reads)}")
+    print(f"decisions, a read and its score: {tail(decisions)}")
+
+
+def tail(seconds: list[float]) -> str:
     p50, p99 = np.percentile(np.array(seconds) * 1e3, [50, 99])
-    print(f"{len(seconds)} reads by HTTP, {len(names)} features each: p50 {p50:.2f} ms, p99 {p99:.2f} ms")
+    return f"p50 {p50:.2f} ms, p99 {p99:.2f} ms"
 
 
 def wait(payments: int) -> None:

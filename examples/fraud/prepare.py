@@ -92,7 +92,10 @@ def history(cards: Cards, days: int, until_us: int, rng: np.random.Generator) ->
 
 
 def live(cards: Cards, n: int, rng: np.random.Generator) -> Columns:
-    """About n payments to come, in their order, one in eight by a thief."""
+    """About n payments to come, in their order, one in eight by a thief.
+
+    They come within seconds, so a holder may pay right behind the thief, which looks like one more of the thief's.
+    """
     thieves = np.repeat(rng.choice(len(cards.lat), max(n // 40, 1), replace=False), 5)
     holders = rng.integers(0, len(cards.lat), max(n - len(thieves), 0))
     begin = np.repeat(rng.random(len(thieves) // 5) * 0.8, 5)

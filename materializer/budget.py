@@ -30,7 +30,10 @@ _A_ROW: Final = 24  # bytes dealt out
 _GROUP_ROWS: Final = 1 << 21
 _LEAST_GROUP: Final = 1 << 17
 _LEAST_FOUND: Final = 8 * _MIB
-_LABELS: Final = 0.75  # of what is left: labels that do not fit in one go read the rows once more
+_LABELS: Final = 0.75  # of what is left
+_ALL_LABELS: Final = (
+    0.9  # likewise, where that is enough for all: those that are left over read all rows once more
+)
 _A_LABEL: Final = 80  # bytes without its keys and places: code, time, order, best row found either way
 _PER_KEY: Final = 24  # bytes a label's keys take beside themselves: hashed, counted
 
@@ -134,6 +137,9 @@ class Budget:
         threads = max(1, min(threads, int((room - least) // (2 * _READING)) + 1))
         group = int(min(_GROUP_ROWS, max(_LEAST_GROUP, room / 8 / _A_ROW)))
         rest = room - threads * _READING - group * _A_ROW - answering
-        labels = max(fewest, min(need.labels, int(_LABELS * rest / per_label) // RANGE_ROWS * RANGE_ROWS))
+        if need.labels * per_label <= min(_ALL_LABELS * rest, rest - 2 * _LEAST_FOUND * need.views):
+            labels = need.labels
+        else:
+            labels = max(fewest, int(_LABELS * rest / per_label) // RANGE_ROWS * RANGE_ROWS)
         found = max((rest - labels * per_label) / 2 / need.views, _LEAST_FOUND)
         return cls(threads, max(labels, 1), group, int(found))

@@ -58,3 +58,14 @@ def test_more_memory_is_never_less_of_anything(need):
         parts.append((made.threads, made.labels, made.group_rows, made.found_bytes))
     assert all(a <= b for one, other in itertools.pairwise(parts) for a, b in zip(one, other, strict=True))
     assert Budget.of(None, need, 2).found_bytes is None
+
+
+def test_labels_that_nearly_fit_are_joined_in_one_go():
+    need = Need(5_000_000, 8, 90, 1)
+    sizes = range(128, 1_536, 32)
+    labels = [Budget.of(resident() + size * MIB, need, 2).labels for size in sizes]
+    assert labels == sorted(labels)
+    at_once = next(size for size, n in zip(sizes, labels, strict=True) if n == need.labels)
+    fewer = max(n for n in labels if n < need.labels)
+    assert fewer < 0.9 * need.labels, "a few labels that are left over read all rows again"
+    assert Budget.of(resident() + at_once * MIB, need, 2).found_bytes >= 8 * MIB

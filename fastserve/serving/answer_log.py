@@ -120,6 +120,7 @@ class AnswerLog:
         self._queue: queue.Queue[Noted | None] = queue.Queue(QUEUED)
         self._thread: threading.Thread | None = None
         self._waiting: dict[str, list[Answers]] = {}
+        self._waiting_rows = 0
         self._since = 0.0
         self._files = 0
         self._told_s = -QUIET_S
@@ -202,8 +203,7 @@ class AnswerLog:
                 self._flush()
                 return
             self._take(*noted)
-            rows = sum(len(some) for same in self._waiting.values() for some in same)
-            if rows >= FILE_ROWS or time.monotonic() >= self._since + EVERY_S:
+            if self._waiting_rows >= FILE_ROWS or time.monotonic() >= self._since + EVERY_S:
                 self._flush()
 
     def _take(self, batch: FeatureBatch, entities: Mapping[str, Sequence[Any]]) -> None:
@@ -215,11 +215,12 @@ class AnswerLog:
         if not self._waiting:
             self._since = time.monotonic()
         self._waiting.setdefault(made.asked.to_json(), []).append(made)
+        self._waiting_rows += len(made)
         self._counts["answers"] += 1
         self._counts["rows"] += len(made)
 
     def _flush(self) -> None:
-        waiting, self._waiting = self._waiting, {}
+        waiting, self._waiting, self._waiting_rows = self._waiting, {}, 0
         try:
             for same in waiting.values():
                 table = pa.concat_tables([some.table for some in same])

@@ -23,7 +23,6 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from fastserve.definitions import FeatureViewProjection
 from fastserve.errors import InvalidDataError
@@ -157,6 +156,8 @@ def write_answers(answers: Answers, path: Path) -> int:
     Raises:
         OSError: it cannot be written.
     """
+    import pyarrow.parquet as pq  # noqa: PLC0415  (a server without a log need not load it)
+
     part = path.with_name(f".{path.name}.part")
     table = answers.table.replace_schema_metadata({_META: answers.asked.to_json()})
     part.touch(mode=0o600)
@@ -172,6 +173,8 @@ def read_answers(folder: Path) -> Iterator[Answers]:
     Raises:
         InvalidDataError: there is no such directory, or a file is none of a log.
     """
+    import pyarrow.parquet as pq  # noqa: PLC0415
+
     if not folder.is_dir():
         raise InvalidDataError("is no directory", where=str(folder), hint="what `serve --log-answers` names")
     for path in sorted(folder.glob(f"*{SUFFIX}")):

@@ -120,8 +120,7 @@ class FeatureReads:
         if media is wire.TENSOR:
             matrix_of(plan.answered)  # refused before anything is read
         render = _RENDER[media] if log is None else log.noting(_RENDER[media], entities)
-        if plan.derivation is not None:
-            render = plan.derivation.finishing(render, plan, entities, n)
+        render = plan.finishing(render, entities)
         if known is not None and self._hits is not None:
             self._learn(known.known, accept, media, deadline)
         read = self._reader.begin if queued else self._reader.read_batch

@@ -71,8 +71,7 @@ class Reader:
         batch = self.read_path.encode(plan, entities, n)
         if logged and self.log is not None and self.log.due():
             render = self.log.noting(render, entities)
-        if plan.derivation is not None:
-            render = plan.derivation.finishing(render, plan, entities, n)
+        render = plan.finishing(render, entities)
         return self.read_batch(plan, batch, n, render, form=form, deadline_us=deadline_us, refuse=refuse)
 
     def read_batch(

@@ -21,10 +21,12 @@ from fastserve.definitions import (
 )
 from fastserve.definitions.fingerprint import output_fields, schema_fingerprint
 from fastserve.errors import RequestError
+from fastserve.offline.schema import feature_types
 from fastserve.registry import RegisteredView, Snapshot
 from fastserve.serving.computing import Computing
 from fastserve.serving.derive import Derivation, Step, Stored
 from fastserve.serving.plan import OutputColumn, ReadPlan, ViewRead
+from fastserve.types import DType
 
 Key = tuple[int, tuple[str, ...]]
 Renamed = Callable[[str], str]
@@ -118,7 +120,7 @@ class _Needs:
 
     def _step(self, rv: RegisteredView, view: OnDemandFeatureView, renamed: Renamed) -> Step:
         stored: list[Stored] = []
-        computed: list[tuple[int, str, str]] = []
+        computed: list[tuple[int, str, DType, str]] = []
         request: list[tuple[str, str]] = []
         inputs: dict[int, list[tuple[str, str]]] = {}
         for name, source, feature in view.inputs():
@@ -134,7 +136,8 @@ class _Needs:
             key = self.add(other, _after(renamed, _renaming(part)))
             if key in self.steps:
                 number = list(self.steps).index(key)
-                computed += [(number, feature, name) for name, feature in pairs]
+                types = feature_types(other, [feature for _, feature in pairs])
+                computed += [(number, feature, types[feature], name) for name, feature in pairs]
             else:
                 rows = _decoder(other, [feature for _, feature in pairs])
                 stored.append(Stored(list(self.stored).index(key), rows, tuple(name for name, _ in pairs)))
@@ -210,11 +213,7 @@ def _after(outer: Renamed, inner: Renamed) -> Renamed:
 
 
 def _decoder(rv: RegisteredView, names: Sequence[str]) -> RowDecoder:
-    return RowDecoder(
-        {layout.layout_id: layout for layout in rv.layouts},
-        list(names),
-        {f.name: f.default for f in rv.view.schema if f.default is not None},
-    )
+    return RowDecoder({layout.layout_id: layout for layout in rv.layouts}, list(names), rv.defaults)
 
 
 def _refuse_collisions(

@@ -30,7 +30,7 @@ from fastserve.serving.computing import Computed
 from fastserve.serving.plan import ReadPlan
 from fastserve.serving.read_path import Finish, Found
 from fastserve.serving.request_columns import request_columns
-from fastserve.types import parse_dtype
+from fastserve.types import DType
 
 T = TypeVar("T")
 
@@ -53,14 +53,14 @@ class Step:
     Attributes:
         run: its function.
         stored: inputs from the store.
-        computed: inputs from earlier steps: (number of the step, its feature, input).
+        computed: inputs from earlier steps: (number of the step, its feature, the feature's type, input).
         request: inputs from the request: (column, input).
         keys, rows: make its rows.
     """
 
     run: Computed
     stored: tuple[Stored, ...]
-    computed: tuple[tuple[int, str, str], ...]
+    computed: tuple[tuple[int, str, DType, str], ...]
     request: tuple[tuple[str, str], ...]
     keys: KeyEncoder
     rows: RowEncoder
@@ -95,19 +95,16 @@ class Derivation:
     folds: tuple[tuple[int, Folder], ...]
     steps: tuple[Step, ...]
 
-    def finishing(
-        self, finish: Finish[T], plan: ReadPlan, entities: Mapping[str, Sequence[Any]], n: int
-    ) -> Finish[T]:
+    def finishing(self, finish: Finish[T], entities: Mapping[str, Sequence[Any]]) -> Finish[T]:
         """`finish` of the derived rows.
 
         Args:
-            plan: what was asked.
-            entities: the request's columns, n values each, checked by check_columns.
+            entities: the request's columns, checked by check_columns.
 
         Raises:
             InvalidEntityError: a value does not fit the type of its column.
         """
-        request = request_columns(plan, entities, n) if plan.request_columns else {}
+        request = request_columns(self.plan, entities)
         return lambda found: finish(self.derive(found, request))
 
     def hit(self, answer: Callable[[ReadBatch, int, int], T | None], plan: ReadPlan) -> Any:
@@ -163,22 +160,16 @@ class Derivation:
             if found.rows.missing:
                 unknown = _either(unknown, rows.row_status == _UNAVAILABLE)
             inputs |= {name: of_decoded(c) for name, c in zip(stored.names, rows.columns, strict=True)}
-        for number, feature, name in step.computed:
+        for number, feature, dtype, name in step.computed:
             earlier = made[number]
             if earlier.columns is None:
                 return earlier, ""
             unknown = _either(unknown, earlier.unknown)
-            dtype = parse_dtype(self._type(number, feature))
             inputs[name] = of_arrow(earlier.columns[feature], dtype)
         if unknown is not None and unknown.all():
             return _Made(None, None), ""
         columns = step.run(inputs, at)
         return (_Made(None, None), columns) if isinstance(columns, str) else (_Made(columns, unknown), "")
-
-    def _type(self, number: int, feature: str) -> str:
-        field = self.steps[number].run.view.field(feature)
-        assert field is not None
-        return field.dtype
 
 
 def _folded(folder: Folder, found: Found, start: int) -> ReadBatch:

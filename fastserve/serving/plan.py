@@ -7,9 +7,9 @@ something is computed from the rows (derive.py) columns point into the reads of 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from fastserve.codec.keys import KeyEncoder
 from fastserve.codec.rows import RowDecoder
@@ -17,6 +17,9 @@ from fastserve.definitions import FeatureViewProjection
 
 if TYPE_CHECKING:
     from fastserve.serving.derive import Derivation
+    from fastserve.serving.read_path import Finish
+
+T = TypeVar("T")
 
 DEFAULT_MAX_STALENESS_US: Final = 60_000_000
 
@@ -98,3 +101,14 @@ class ReadPlan:
     def answered(self) -> ReadPlan:
         """The plan whose reads are answered: this one, unless something is made of its rows first."""
         return self if self.derivation is None else self.derivation.plan
+
+    def finishing(self, finish: Finish[T], entities: Mapping[str, Sequence[Any]]) -> Finish[T]:
+        """`finish` of what is answered: of the store's rows, unless something is made of them first.
+
+        Args:
+            entities: the request's columns, checked by check_columns.
+
+        Raises:
+            InvalidEntityError: a value does not fit the type of its column.
+        """
+        return finish if self.derivation is None else self.derivation.finishing(finish, entities)

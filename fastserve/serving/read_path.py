@@ -146,8 +146,7 @@ class ReadPath:
         """
         n = check_columns(plan, entities)
         batch = self.encode(plan, entities, n)
-        if plan.derivation is not None:
-            finish = plan.derivation.finishing(finish, plan, entities, n)
+        finish = plan.finishing(finish, entities)
         found = self.at_once(plan, batch, n)
         return self.fetch(plan, batch, n, finish, deadline_us) if found is None else finish(found)
 

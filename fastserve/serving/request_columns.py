@@ -18,8 +18,8 @@ from fastserve.types import DType, arrow_type, parse_dtype
 _FLOATS: Final = {"NaN": float("nan"), "Infinity": float("inf"), "-Infinity": float("-inf")}
 
 
-def request_columns(plan: ReadPlan, entities: Mapping[str, Sequence[Any]], n: int) -> dict[str, Column]:
-    """The plan's request columns, of n values each; null where None was given.
+def request_columns(plan: ReadPlan, entities: Mapping[str, Sequence[Any]]) -> dict[str, Column]:
+    """The plan's request columns; null where None was given.
 
     Floats may be given by name, ``"NaN"``, as answers give them; times as text; otherwise as `cast_column` takes them.
 

@@ -160,7 +160,7 @@ async def test_the_cache_keeps_tiles_and_hits_go_on_with_time(shop):
             assert cache.get_reads(again, 2, plan.max_ages_us, moment, 0) == 0
             now = NOW_US + later * MICROS
             said[later] = bytes(derived(again, 2, now).body)
-            finish = plan.derivation.finishing(_RENDER[media], plan, {}, 2)
+            finish = plan.finishing(_RENDER[media], {})
             assert said[later] == bytes(finish(Found(plan, 2, again, now)).body)
         assert said[0] != said[290], media
 

@@ -46,8 +46,8 @@ def inspect_row(
         row = _folded(registered, key, row, now_us)
     layout_id, event_ts, created_ts = read_header(row)
     view = registered.view
-    defaults = {f.name: f.default for f in view.schema if f.default is not None}
-    decoder = RowDecoder({y.layout_id: y for y in registered.layouts}, view.feature_names, defaults)
+    layouts = {layout.layout_id: layout for layout in registered.layouts}
+    decoder = RowDecoder(layouts, view.feature_names, registered.defaults)
     decoded = decoder.decode([key], [row], now_us=now_us, ttl_us=view.ttl_us)
     found |= {
         "bytes": size,

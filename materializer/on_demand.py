@@ -44,10 +44,19 @@ def views_of(parts: Sequence[Part]) -> dict[int, RegisteredView]:
 def stored_parts(parts: Sequence[Part]) -> Iterator[Part]:
     """What has to be joined for these parts: those of stored views, and what on-demand views are computed from."""
     for part, rv in parts:
-        if rv.sources or isinstance(rv.view, OnDemandFeatureView):
-            yield from stored_parts(inputs_of(part, rv))
-        else:
+        if rv.view.is_stored:
             yield part, rv
+        else:
+            yield from stored_parts(inputs_of(part, rv))
+
+
+def request_columns(parts: Sequence[Part]) -> Iterator[tuple[str, str, str]]:
+    """(column, type, the view that reads it) of what on-demand views read of a request or spine, and those below."""
+    for part, rv in parts:
+        if isinstance(rv.view, OnDemandFeatureView):
+            for field in rv.view.request:
+                yield part.join_key_map.get(field.name, field.name), field.dtype, rv.view.name
+            yield from request_columns(inputs_of(part, rv))
 
 
 def inputs_of(part: FeatureViewProjection, rv: RegisteredView) -> list[Part]:
@@ -137,17 +146,12 @@ class OnDemand:
         self._table = table
         self._times = times
         self._columns: dict[tuple[str, str], pa.Array] = {}
-        views = [v.view for v in views_of(parts).values() if isinstance(v.view, OnDemandFeatureView)]
-        self._functions: dict[int, OnDemandFunction] = {}
-        if not views:
-            return
+        views = {i: rv.view for i, rv in views_of(parts).items() if isinstance(rv.view, OnDemandFeatureView)}
         functions = Functions(repo)
-        functions.prepare(views)
-        for view_id, rv in views_of(parts).items():
-            if isinstance(rv.view, OnDemandFeatureView):
-                self._functions[view_id] = functions.of(rv.view)
-        for part, rv in parts:
-            self._check(part, rv)
+        functions.prepare(views.values())
+        self._functions = {view_id: functions.of(view) for view_id, view in views.items()}
+        for column in request_columns(parts):
+            self._column(*column)  # every one is there and fits
 
     def answers(
         self,
@@ -193,15 +197,6 @@ class OnDemand:
             for source, mapped in zip(view.views, inputs_of(part, rv), strict=True)
         ]
         return Computed(rv, self._functions[rv.view_id], self._times, sources, request)
-
-    def _check(self, part: FeatureViewProjection, rv: RegisteredView) -> None:
-        """Every request column is there and fits."""
-        if not isinstance(rv.view, OnDemandFeatureView):
-            return
-        for field in rv.view.request:
-            self._column(part.join_key_map.get(field.name, field.name), field.dtype, rv.view.name)
-        for mapped in inputs_of(part, rv):
-            self._check(*mapped)
 
     def _column(self, name: str, dtype: str, view: str) -> pa.Array:
         if (name, dtype) not in self._columns:

@@ -9,17 +9,18 @@ import numpy as np
 import pyarrow as pa
 
 from fastserve.config import Config
-from fastserve.definitions import AggregatedFeatureView, FeatureViewProjection, OnDemandFeatureView
+from fastserve.definitions import AggregatedFeatureView, FeatureViewProjection
 from fastserve.errors import InvalidDataError
 from fastserve.hashes.keys import key_hashes
 from fastserve.hashes.mixing import mixed
 from fastserve.offline.events import event_rows
 from fastserve.offline.history import History
+from fastserve.offline.latest import timestamps
 from fastserve.offline.schema import EVENT_TS
 from fastserve.registry import RegisteredView
 from fastserve.types import DType, parse_dtype
-from materializer.on_demand import Part, inputs_of, stored_parts
-from materializer.pit.factorize import canonical_key
+from materializer.on_demand import Part, request_columns, stored_parts
+from materializer.served.newest import key_rows
 
 if TYPE_CHECKING:
     from fastserve.registry import Registry
@@ -65,7 +66,7 @@ def draw(
         values = keys.take(pa.array(picks if len(keys) else [None] * rows, pa.int64()))
         for column, name in zip(columns, keys.column_names, strict=True):
             found.setdefault(column, values[name].to_pylist())
-    for column, dtype in _request_columns(parts):
+    for column, dtype, _ in request_columns(parts):
         if column not in found:
             found[column] = _made_up(parse_dtype(dtype), rows, rng, now_us)
     return found
@@ -76,7 +77,7 @@ def _keys(history: History, rv: RegisteredView, n: int, seed: int, now_us: int) 
     rows = event_rows(rv).rv if isinstance(rv.view, AggregatedFeatureView) else rv
     names = list(rv.join_keys)
     kept: pa.Table | None = None
-    for batch in _canonical(history, rows, now_us):
+    for batch in _known_keys(history, rows, now_us):
         made = pa.Table.from_batches([batch]) if kept is None else pa.concat_tables([kept, pa.table(batch)])
         order = mixed(
             key_hashes([made[name].combine_chunks() for name in names], len(made)) ^ np.uint64(seed)
@@ -88,22 +89,14 @@ def _keys(history: History, rv: RegisteredView, n: int, seed: int, now_us: int) 
     return kept
 
 
-def _canonical(history: History, rv: RegisteredView, now_us: int) -> Iterator[pa.RecordBatch]:
-    for piece in history.pieces(rv, [], np.array([now_us])):
-        for batch in piece.keys():
-            keep = batch[EVENT_TS].cast(pa.int64()).to_numpy() <= now_us
-            columns = {name: canonical_key(batch[name], kind) for name, kind in rv.join_keys.items()}
-            for values in columns.values():
-                keep &= values.is_valid().to_numpy(zero_copy_only=False)
-            yield pa.RecordBatch.from_pydict(columns).filter(pa.array(keep))
-
-
-def _request_columns(parts: list[Part]) -> Iterator[tuple[str, str]]:
-    for part, rv in parts:
-        if isinstance(rv.view, OnDemandFeatureView):
-            for field in rv.view.request:
-                yield part.join_key_map.get(field.name, field.name), field.dtype
-            yield from _request_columns(inputs_of(part, rv))
+def _known_keys(history: History, rv: RegisteredView, now_us: int) -> Iterator[pa.RecordBatch]:
+    """The keys of the rows that are not from after an instant, where none of them is null."""
+    for batch in key_rows(history, rv, np.array([now_us])):
+        keep = timestamps(batch, EVENT_TS) <= now_us
+        keys = batch.select(list(rv.join_keys))
+        for values in keys.columns:
+            keep &= values.is_valid().to_numpy(zero_copy_only=False)
+        yield keys.filter(pa.array(keep))
 
 
 def _made_up(dtype: DType, n: int, rng: np.random.Generator, now_us: int) -> list[Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -52,7 +52,7 @@ def newest_rows(
     places: dict[tuple[object, ...], list[int]] = {}
     for i, key in enumerate(_rows_of(wanted, n)):
         places.setdefault(key, []).append(i)
-    for batch in _batches(history, rv, wanted, times):
+    for batch in _wanted(key_rows(history, rv, times), wanted):
         event, created = (batch[name].cast(pa.int64()).to_pylist() for name in (EVENT_TS, CREATED_TS))
         keys = {name: batch[name] for name in wanted}
         for key, e, c in zip(_rows_of(keys, len(event)), event, created, strict=True):
@@ -61,19 +61,20 @@ def newest_rows(
     return found
 
 
-def _batches(
-    history: History, rv: RegisteredView, wanted: dict[str, pa.Array], times: Ints
-) -> Iterator[pa.RecordBatch]:
-    """Keys and times of the rows whose first join key is one of those wanted, which leaves few."""
+def key_rows(history: History, rv: RegisteredView, times: Ints) -> Iterator[pa.RecordBatch]:
+    """Join keys, as `canonical_key` makes them, and times of the rows that answers of these times can see."""
     for piece in history.pieces(rv, [], times):
         for batch in piece.keys():
             columns = {name: canonical_key(batch[name], key_type) for name, key_type in rv.join_keys.items()}
             columns |= {name: batch[name] for name in (EVENT_TS, CREATED_TS)}
-            made = pa.RecordBatch.from_pydict(columns)
-            if wanted:
-                name = next(iter(wanted))
-                made = made.filter(pc.is_in(made[name], value_set=wanted[name]))
-            yield made
+            yield pa.RecordBatch.from_pydict(columns)
+
+
+def _wanted(batches: Iterable[pa.RecordBatch], wanted: dict[str, pa.Array]) -> Iterator[pa.RecordBatch]:
+    """The rows whose first join key is one of those wanted, which leaves few."""
+    first = next(iter(wanted), None)
+    for batch in batches:
+        yield batch if first is None else batch.filter(pc.is_in(batch[first], value_set=wanted[first]))
 
 
 def _rows_of(keys: dict[str, pa.Array], n: int) -> Iterator[tuple[object, ...]]:

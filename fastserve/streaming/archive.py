@@ -14,13 +14,12 @@ from typing import Final
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from fastserve.errors import FastserveError
-from fastserve.offline.schema import CREATED_TS
 from fastserve.offline.streamed import StreamedEvents, events_uri
 from fastserve.streaming.base import FeedStore
 from fastserve.streaming.entries import Entry, decode_entries
+from fastserve.streaming.events import known
 from fastserve.streaming.feeds import Feed
 from fastserve.streaming.places import number_of, place_of
 from fastserve.streaming.state import START
@@ -117,9 +116,4 @@ def _entries(store: FeedStore, feed: Feed, shard: int, after: str) -> list[Entry
 def _events(feed: Feed, entries: list[Entry]) -> pa.RecordBatch:
     """The right events; one that does not say so was known when the log took it."""
     decoded = decode_entries(feed, entries)
-    created = decoded.batch[CREATED_TS]
-    if created.null_count:
-        stamps = np.array([entry.stamped_us for entry in entries], np.int64)[decoded.entry]
-        created = pc.coalesce(created, pa.array(stamps).cast(created.type))
-    at = decoded.batch.schema.get_field_index(CREATED_TS)
-    return decoded.batch.set_column(at, decoded.batch.schema.field(at), created)
+    return known(decoded.batch, np.array([entry.stamped_us for entry in entries], np.int64)[decoded.entry])

@@ -15,6 +15,7 @@ from typing import Final
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from fastserve.errors import InvalidDataError
 from fastserve.offline.cast import cast_column
@@ -106,7 +107,7 @@ def given_events(feeds: Sequence[Feed], table: pa.Table, now_us: int) -> pa.Reco
             where=_place(EVENT_TS, i),
             hint="send an event once it has happened; check the producer's clock and time zone (naive is UTC)",
         )
-    return _known(batch, now_us)
+    return known(batch, np.full(batch.num_rows, now_us, np.int64))
 
 
 def of_feed(feed: Feed, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -175,6 +176,16 @@ def _check_keys(feeds: Sequence[Feed], batch: pa.RecordBatch) -> None:
         for name in feed.join_keys:
             valid &= batch[name].is_valid().to_numpy(zero_copy_only=False)
         found |= valid
+def known(batch: pa.RecordBatch, stamped_us: Ints) -> pa.RecordBatch:
+    """The events; one that does not say when it became known was known when it was stamped."""
+    created = batch[CREATED_TS]
+    if not created.null_count:
+        return batch
+    created = pc.coalesce(created, pa.array(stamped_us).cast(created.type))
+    at = batch.schema.get_field_index(CREATED_TS)
+    return batch.set_column(at, batch.schema.field(at), created)
+
+
     if not found.all():
         keys = sorted({name for feed in feeds for name in feed.join_keys})
         raise InvalidDataError(
@@ -182,11 +193,6 @@ def _check_keys(feeds: Sequence[Feed], batch: pa.RecordBatch) -> None:
             where=_place(" and ".join(keys), int((~found).argmax())),
             hint="such an event is of no entity; leave it out",
         )
-
-
-def _known(batch: pa.RecordBatch, now_us: int) -> pa.RecordBatch:
-    created = batch[CREATED_TS].fill_null(pa.scalar(now_us, pa.int64()).cast(batch[CREATED_TS].type))
-    return batch.set_column(batch.schema.get_field_index(CREATED_TS), CREATED_TS, created)
 
 
 def _none(feed: Feed) -> pa.RecordBatch:

@@ -11,13 +11,17 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 from typing import Any, Final, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import sqlglot
 from sqlglot import exp
 from sqlglot.errors import SqlglotError
 
+from fastserve.definitions.aggregated_view import AggregatedFeatureView
 from fastserve.definitions.aggregation import NUMBERS, WHOLE_TYPES
+from fastserve.definitions.validate import label
 from fastserve.errors import DefinitionError, Problem
 from fastserve.timeutil import parse_timestamp
 from fastserve.types import Timestamp, arrow_type, parse_dtype
@@ -64,6 +68,30 @@ def compile_filter(text: str, types: Mapping[str, str], where: str) -> tuple[pc.
         fix = "compare columns with values of their types; the types are those of the source's schema"
         raise DefinitionError([Problem(where, str(error), fix)]) from None
     return made, columns
+
+
+def view_filter(view: AggregatedFeatureView) -> tuple[pc.Expression | None, dict[str, str]]:
+    """The filter of a view, None without one, and column -> type of what it reads, in order of the names.
+
+    Raises:
+        DefinitionError: as `compile_filter`; not for a view that is registered.
+    """
+    if not view.filter:
+        return None, {}
+    types = {column.name: column.dtype for column in view.events.schema}
+    made, used = compile_filter(view.filter, types, label(view))
+    return made, {name: types[name] for name in used}
+
+
+def passing(condition: pc.Expression, rows: pa.Table) -> npt.NDArray[np.int64]:
+    """Which rows a condition keeps, rising.
+
+    Raises:
+        ArrowInvalid: it cannot be asked of a row, as where a sum overflows.
+    """
+    numbered = rows.append_column("", pa.array(np.arange(len(rows), dtype=np.int64)))  # no column's name
+    found: npt.NDArray[np.int64] = numbered.filter(condition)[""].to_numpy()
+    return found
 
 
 def _parsed(text: str, where: str) -> Any:

@@ -20,8 +20,7 @@ from fastserve.aggregations.compile import compile_program
 from fastserve.aggregations.program import Program
 from fastserve.codec.layout import Layout
 from fastserve.definitions import AggregatedFeatureView, FeatureView, Field
-from fastserve.definitions.filters import compile_filter
-from fastserve.definitions.validate import label
+from fastserve.definitions.filters import passing, view_filter
 from fastserve.offline.schema import CREATED_TS, EVENT_TS, LAYOUT, canonical_schema
 from fastserve.registry import RegisteredView
 from fastserve.registry.snapshot import fields_of
@@ -66,9 +65,8 @@ class EventRows:
         """
         kept = np.ones(len(rows), np.bool_)
         if self.condition is not None:
-            numbered = rows.append_column("", pa.array(np.arange(len(rows))))
             kept = np.zeros(len(rows), np.bool_)
-            kept[numbered.filter(self.condition)[""].to_numpy()] = True
+            kept[passing(self.condition, rows)] = True
         if self.event_id:
             kept[_copies(rows, entities, self.event_id)] = False
         return kept
@@ -82,11 +80,8 @@ def event_columns(view: AggregatedFeatureView) -> dict[str, str]:
 def _condition(view: AggregatedFeatureView) -> tuple[pc.Expression | None, dict[str, str]]:
     source = view.events
     types = {column.name: column.dtype for column in compile_program(view).columns}
-    condition = None
-    if view.filter:
-        declared = {c.name: c.dtype for c in source.schema}
-        condition, used = compile_filter(view.filter, declared, label(view))
-        types |= {name: declared[name] for name in used}
+    condition, used = view_filter(view)
+    types |= used
     if source.event_id:
         types.setdefault(source.event_id, str(source.event_id_type))
     return condition, types

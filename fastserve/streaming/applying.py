@@ -74,7 +74,7 @@ def finish(
         bad = {wrong.i: wrong.reason for wrong in touched.wrong}
         if touched.keys:
             assert end_us is not None
-            built = view.build(made.batch, touched, own, end_us=end_us, created_us=now_us)
+            built = view.build(touched, own, end_us=end_us, created_us=now_us)
             rows.update(zip(built.keys, built.rows, strict=True))
             bad |= built.unreadable
         dead += [letter_of(made.decoded, int(made.sifted.kept[i]), made.entries, bad[i]) for i in bad]

@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from fastserve.errors import InvalidDataError
 from fastserve.offline.frames import arrow_table
-from fastserve.streaming.events import Ints, beyond, taken_events
+from fastserve.streaming.events import Ints, beyond, joined, rows_of, taken_events
 from fastserve.streaming.feeds import Feed
 
 ARROW: Final = b"arrow"
@@ -108,10 +108,7 @@ def decode_entries(feed: Feed, entries: Sequence[Entry]) -> Decoded:
         batches.append(batch)
         places.append(np.full(batch.num_rows, i, np.int64))
         rows.append(taken)
-    whole = pa.Table.from_batches(batches, schema=feed.schema).combine_chunks().to_batches()
-    none = [np.empty(0, np.int64)]
-    batch = whole[0] if whole else pa.RecordBatch.from_pylist([], schema=feed.schema)
-    return Decoded(batch, np.concatenate(places or none), np.concatenate(rows or none), dead)
+    return Decoded(joined(feed, batches), rows_of(places), rows_of(rows), dead)
 
 
 def letter_of(decoded: Decoded, i: int, entries: Sequence[Entry], reason: str) -> DeadLetter:

@@ -6,11 +6,11 @@ each of the others why it is not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import partial
-from typing import Final
+from typing import Final, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ SKEW_US: Final = MICROS
 """How far an event may lie beyond the clock that stamps its entry: clocks differ."""
 
 Ints = npt.NDArray[np.int64]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,21 +121,47 @@ def of_feed(feed: Feed, batch: pa.RecordBatch) -> pa.RecordBatch:
 
 def taken_events(feed: Feed, table: pa.Table) -> tuple[pa.RecordBatch, Ints, list[Wrong]]:
     """A worker's: the events that are right, which rows they are, and what is wrong with the others."""
+    needed = [*feed.join_keys, EVENT_TS]
+
+    def cast(start: int, stop: int) -> tuple[pa.RecordBatch, Ints]:
+        rows = np.arange(start, stop, dtype=np.int64)
+        return cast_events(feed, table.slice(start, stop - start), needed), rows
+
+    errors = (InvalidDataError, pa.ArrowException, ArithmeticError)
+    parts, wrong = by_halves(cast, 0, table.num_rows, errors, _text)
+    return joined(feed, [batch for batch, _ in parts]), rows_of([rows for _, rows in parts]), wrong
+
+
+def joined(feed: Feed, batches: Sequence[pa.RecordBatch]) -> pa.RecordBatch:
+    """Batches of a feed's events as one; of none the empty one."""
+    if len(batches) == 1:
+        return batches[0]
+    whole = pa.Table.from_batches(batches, schema=feed.schema).combine_chunks().to_batches()
+    return whole[0] if whole else pa.RecordBatch.from_pylist([], schema=feed.schema)
+
+
+def rows_of(parts: Sequence[Ints]) -> Ints:
+    """int64 arrays one after the other; of none the empty one."""
+    return np.concatenate([np.empty(0, np.int64), *parts])
+
+
+def by_halves(
+    work: Callable[[int, int], T],
+    start: int,
+    stop: int,
+    errors: tuple[type[Exception], ...],
+    reason: Callable[[Exception], str],
+) -> tuple[list[T], list[Wrong]]:
+    """What work makes of rows start … stop - 1, in as few parts as leave out the single rows that it fails on."""
     try:
-        batch = cast_events(feed, table, [*feed.join_keys, EVENT_TS])
-        return batch, np.arange(table.num_rows, dtype=np.int64), []
-    except (InvalidDataError, pa.ArrowException, ArithmeticError) as error:
-        if table.num_rows == 1:
-            return _none(feed), np.empty(0, np.int64), [Wrong(0, _text(error))]
-    half = table.num_rows // 2
-    left, left_rows, left_wrong = taken_events(feed, table.slice(0, half))
-    right, right_rows, right_wrong = taken_events(feed, table.slice(half))
-    batches = pa.Table.from_batches([left, right]).combine_chunks().to_batches()
-    return (
-        batches[0] if batches else _none(feed),
-        np.concatenate([left_rows, right_rows + half]),
-        [*left_wrong, *(Wrong(wrong.i + half, wrong.reason) for wrong in right_wrong)],
-    )
+        return [work(start, stop)], []
+    except errors as error:
+        if stop - start <= 1:
+            return [], [Wrong(start, reason(error))]
+    middle = start + (stop - start) // 2
+    left, left_wrong = by_halves(work, start, middle, errors, reason)
+    right, right_wrong = by_halves(work, middle, stop, errors, reason)
+    return left + right, left_wrong + right_wrong
 
 
 def times_of(batch: pa.RecordBatch) -> Ints:
@@ -147,6 +174,16 @@ def beyond(batch: pa.RecordBatch, stamped_us: Ints) -> npt.NDArray[np.bool_]:
     """Which events lie in the future of the clock that stamped them."""
     found: npt.NDArray[np.bool_] = times_of(batch) > stamped_us + SKEW_US
     return found
+
+
+def known(batch: pa.RecordBatch, stamped_us: Ints) -> pa.RecordBatch:
+    """The events; one that does not say when it became known was known when it was stamped."""
+    created = batch[CREATED_TS]
+    if not created.null_count:
+        return batch
+    created = pc.coalesce(created, pa.array(stamped_us).cast(created.type))
+    at = batch.schema.get_field_index(CREATED_TS)
+    return batch.set_column(at, batch.schema.field(at), created)
 
 
 def _renamed(feed: Feed, table: pa.Table) -> pa.Table:
@@ -176,16 +213,6 @@ def _check_keys(feeds: Sequence[Feed], batch: pa.RecordBatch) -> None:
         for name in feed.join_keys:
             valid &= batch[name].is_valid().to_numpy(zero_copy_only=False)
         found |= valid
-def known(batch: pa.RecordBatch, stamped_us: Ints) -> pa.RecordBatch:
-    """The events; one that does not say when it became known was known when it was stamped."""
-    created = batch[CREATED_TS]
-    if not created.null_count:
-        return batch
-    created = pc.coalesce(created, pa.array(stamped_us).cast(created.type))
-    at = batch.schema.get_field_index(CREATED_TS)
-    return batch.set_column(at, batch.schema.field(at), created)
-
-
     if not found.all():
         keys = sorted({name for feed in feeds for name in feed.join_keys})
         raise InvalidDataError(
@@ -193,10 +220,6 @@ def known(batch: pa.RecordBatch, stamped_us: Ints) -> pa.RecordBatch:
             where=_place(" and ".join(keys), int((~found).argmax())),
             hint="such an event is of no entity; leave it out",
         )
-
-
-def _none(feed: Feed) -> pa.RecordBatch:
-    return pa.RecordBatch.from_pylist([], schema=feed.schema)
 
 
 def _text(error: Exception) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +12,10 @@ from fastserve.aggregations.build import ReadBatch, TileBuilder
 from fastserve.aggregations.compile import compile_program
 from fastserve.codec.keys import KeyEncoder
 from fastserve.definitions import AggregatedFeatureView
-from fastserve.definitions.filters import compile_filter
+from fastserve.definitions.filters import passing, view_filter
 from fastserve.errors import CodecError
 from fastserve.registry import RegisteredView
-from fastserve.streaming.events import Ints, Wrong, times_of
-
-_ROW: Final = "_row"
+from fastserve.streaming.events import Ints, Wrong, by_halves, rows_of, times_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,12 +26,14 @@ class Touched:
         keys: of the entities, each once.
         codes: int64[n], of each event that counts the index of its key.
         rows: int64[n], which events of the batch these are.
+        events: these events.
         wrong: events that the view's filter cannot be asked about.
     """
 
     keys: list[bytes]
     codes: Ints
     rows: Ints
+    events: pa.RecordBatch
     wrong: list[Wrong]
 
 
@@ -59,89 +58,68 @@ class ViewTiles:
         assert isinstance(view, AggregatedFeatureView)
         self.rv = rv
         self.program = compile_program(view)
-        types = {column.name: column.dtype for column in view.events.schema}
-        self._filter = (
-            compile_filter(view.filter, types, f"FeatureView {view.name!r}")[0] if view.filter else None
-        )
+        self._filter = view_filter(view)[0]
         self._encoder = KeyEncoder(rv.online_id, tuple(rv.join_keys.values()))
         self._builder = TileBuilder(self.program, rv.layout.layout_id)
 
     def touched(self, batch: pa.RecordBatch) -> Touched:
         """What these events, all of which count in the feed, change."""
-        rows, wrong = self._passing(batch, np.arange(batch.num_rows, dtype=np.int64))
-        some = batch if len(rows) == batch.num_rows else batch.take(pa.array(rows))
-        keys = self._encoder.encode([some[name] for name in self.rv.join_keys], some.num_rows)
+        rows, wrong = self._passing(batch)
+        events = batch if len(rows) == batch.num_rows else batch.take(pa.array(rows))
+        keys = self._encoder.encode([events[name] for name in self.rv.join_keys], events.num_rows)
         coded = pa.array(keys, pa.binary()).dictionary_encode()
         codes: Ints = coded.indices.to_numpy().astype(np.int64)
-        return Touched(coded.dictionary.to_pylist(), codes, rows, wrong)
+        return Touched(coded.dictionary.to_pylist(), codes, rows, events, wrong)
 
-    def build(
-        self,
-        batch: pa.RecordBatch,
-        touched: Touched,
-        held: Sequence[bytes | None],
-        *,
-        end_us: int,
-        created_us: int,
-    ) -> Built:
+    def build(self, touched: Touched, held: Sequence[bytes | None], *, end_us: int, created_us: int) -> Built:
         """The rows of the keys touched, on top of those they hold; see TileBuilder.build_into."""
         try:
-            return Built(touched.keys, self._rows(batch, touched, held, end_us, created_us), {})
+            return Built(touched.keys, self._rows(touched, held, end_us, created_us), {})
         except CodecError:
-            return self._build_readable(batch, touched, held, end_us, created_us)
+            return self._build_readable(touched, held, end_us, created_us)
 
     def _rows(
-        self,
-        batch: pa.RecordBatch,
-        touched: Touched,
-        held: Sequence[bytes | None],
-        end_us: int,
-        created_us: int,
+        self, touched: Touched, held: Sequence[bytes | None], end_us: int, created_us: int
     ) -> list[bytes]:
         out, base = ReadBatch(touched.keys), ReadBatch(touched.keys)
         base.fill(list(held), 0)
-        some = batch if len(touched.rows) == batch.num_rows else batch.take(pa.array(touched.rows))
-        columns = [some[column.name] for column in self.program.columns]
+        events = touched.events
+        columns = [events[column.name] for column in self.program.columns]
         self._builder.build_into(
-            out, touched.codes, times_of(some), columns, end_us=end_us, created_us=created_us, base=base
+            out, touched.codes, times_of(events), columns, end_us=end_us, created_us=created_us, base=base
         )
         rows = [row for row in out.rows() if row is not None]
         assert len(rows) == len(touched.keys)  # each has an event
         return rows
 
     def _build_readable(
-        self,
-        batch: pa.RecordBatch,
-        touched: Touched,
-        held: Sequence[bytes | None],
-        end_us: int,
-        created_us: int,
+        self, touched: Touched, held: Sequence[bytes | None], end_us: int, created_us: int
     ) -> Built:
         """Key by key: one row that cannot be read must not hold up the others."""
         keys, made, unreadable = [], [], dict[int, str]()
         for code, (key, row) in enumerate(zip(touched.keys, held, strict=True)):
             own = np.flatnonzero(touched.codes == code)
-            one = Touched([key], np.zeros(len(own), np.int64), touched.rows[own], [])
+            rows, events = touched.rows[own], touched.events.take(pa.array(own))
+            one = Touched([key], np.zeros(len(own), np.int64), rows, events, [])
             try:
-                made += self._rows(batch, one, [row], end_us, created_us)
+                made += self._rows(one, [row], end_us, created_us)
                 keys.append(key)
             except CodecError as error:
-                unreadable |= dict.fromkeys(touched.rows[own].tolist(), f"{error.where}: {error.message}")
+                unreadable |= dict.fromkeys(rows.tolist(), f"{error.where}: {error.message}")
         return Built(keys, made, unreadable)
 
-    def _passing(self, batch: pa.RecordBatch, rows: Ints) -> tuple[Ints, list[Wrong]]:
-        """The rows that the filter keeps; those it fails on (an overflow, say) are found by halving."""
-        if self._filter is None:
-            return rows, []
-        table = pa.Table.from_batches([batch]).append_column(_ROW, pa.array(rows))
-        try:
-            kept: Ints = table.filter(self._filter)[_ROW].to_numpy()
-            return kept, []
-        except pa.ArrowInvalid as error:
-            if len(rows) == 1:
-                reason = f"the filter of view {self.rv.view.name!r} fails: {str(error).splitlines()[0]}"
-                return rows[:0], [Wrong(int(rows[0]), reason)]
-        half = len(rows) // 2
-        left, left_wrong = self._passing(batch.slice(0, half), rows[:half])
-        right, right_wrong = self._passing(batch.slice(half), rows[half:])
-        return np.concatenate([left, right]), [*left_wrong, *right_wrong]
+    def _passing(self, batch: pa.RecordBatch) -> tuple[Ints, list[Wrong]]:
+        """The rows that the filter keeps, and those it fails on (an overflow, say)."""
+        condition = self._filter
+        if condition is None:
+            return np.arange(batch.num_rows, dtype=np.int64), []
+        table = pa.Table.from_batches([batch])
+
+        def kept(start: int, stop: int) -> Ints:
+            return start + passing(condition, table.slice(start, stop - start))
+
+        def reason(error: Exception) -> str:
+            return f"the filter of view {self.rv.view.name!r} fails: {str(error).splitlines()[0]}"
+
+        parts, wrong = by_halves(kept, 0, batch.num_rows, (pa.ArrowInvalid,), reason)
+        return rows_of(parts), wrong

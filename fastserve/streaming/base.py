@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Final, Protocol
 
 from fastserve.errors import FastserveError
 from fastserve.streaming.entries import DeadLetter, Entry
@@ -37,6 +37,9 @@ class Changes:
     let_go: Sequence[int] = ()
     dead: Sequence[DeadLetter] = ()
 
+
+DEAD_LETTERS: Final = 10_000
+"""So many of a feed's are kept, the last ones."""
 
 Work = Callable[[list[bytes | None]], Changes]
 Place = tuple[Feed, int]
@@ -124,3 +127,11 @@ class FeedStore(Protocol):
     def close(self) -> None:
         """Give up its connections."""
         ...
+
+
+def check_held(feed: Feed, shard: int, wanted: Sequence[bytes | None], found: Sequence[bytes | None]) -> None:
+    """Raise LostShardError or MovedError unless a shard's state, and after it the guards, hold what is wanted."""
+    if found[0] != wanted[0]:
+        raise LostShardError("another worker owns the shard", where=f"{feed.name}, shard {shard}")
+    if list(found) != list(wanted):
+        raise MovedError("the rows that are served were switched", where=feed.name)

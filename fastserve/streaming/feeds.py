@@ -89,6 +89,11 @@ def feeds_of(snapshot: Snapshot, source: str | None = None) -> list[Feed]:
     ]
 
 
+def workers_key(project: str) -> bytes:
+    """Beside the feeds' keys: which workers of a project live."""
+    return f"!stream:{project}:workers".encode()
+
+
 def event_columns(source: EventSource, join_keys: Mapping[str, str]) -> dict[str, DType]:
     """Column -> type of a source's events: join keys, event_timestamp, created_timestamp, event id, its schema."""
     found = {name: parse_dtype(join_keys[name]) for name in sorted(join_keys)}

@@ -22,18 +22,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
-import numpy as np
-
 from fastserve.online.lmdb import open_lmdb
 from fastserve.online.lmdb_values import Values
-from fastserve.streaming.base import Changes, LostShardError, MovedError, Place, Work
+from fastserve.streaming.base import DEAD_LETTERS, Changes, Place, Work, check_held
 from fastserve.streaming.entries import Entry
-from fastserve.streaming.feeds import Feed
-from fastserve.streaming.places import number_of, place_of, stamped_us
+from fastserve.streaming.feeds import Feed, workers_key
+from fastserve.streaming.places import earliest, number_of, place_at, place_of, stamped_us
+from fastserve.streaming.seen import packed_words, unpacked_words
 from fastserve.streaming.state import START
 from fastserve.timeutil import now_us
 
-_DEAD_LETTERS: Final = 10_000
 _TRIM: Final = 10_000
 _LOOK_S: Final = 0.02
 _NUMBER: Final = struct.Struct(">Q")
@@ -75,7 +73,7 @@ class LmdbFeeds:
         def work(values: Values) -> None:
             for feed, shard, fields in entries:
                 last, count = _end(values, feed, shard)
-                number = max(number_of(f"{now_us() // 1_000}-0"), last + 1)
+                number = max(number_of(place_at(now_us())), last + 1)
                 values.put(_log_key(feed, shard, number), _packed(fields))
                 values.put(feed.key("end", shard), _END.pack(number, count + 1))
 
@@ -122,11 +120,7 @@ class LmdbFeeds:
 
         def work(values: Values) -> dict[int, list[int]]:
             parts = {bucket: [value for _, value in _ids(values, feed, shard, bucket)] for bucket in buckets}
-            return {
-                bucket: np.frombuffer(b"".join(some), "<u8").tolist()
-                for bucket, some in parts.items()
-                if some
-            }
+            return {bucket: unpacked_words(b"".join(some)) for bucket, some in parts.items() if some}
 
         return self._store.transact(work, write=False)
 
@@ -146,10 +140,8 @@ class LmdbFeeds:
         """See FeedStore."""
 
         def apply(values: Values) -> Changes:
-            if values.get(feed.key("state", shard)) != held:
-                raise LostShardError("another worker owns the shard", where=f"{feed.name}, shard {shard}")
-            if any(values.get(key) != value for key, value in guards.items()):
-                raise MovedError("the rows that are served were switched", where=feed.name)
+            found = [values.get(key) for key in (feed.key("state", shard), *guards)]
+            check_held(feed, shard, [held, *guards.values()], found)
             changes = work([values.get(key) for key in keys])
             _write(values, feed, shard, changes)
             return changes
@@ -158,7 +150,7 @@ class LmdbFeeds:
 
     def beat(self, project: str, worker: str, alive_s: float) -> list[str]:
         """See FeedStore; by the machine's clock."""
-        key, now = _workers(project), now_us() // 1_000
+        key, now = workers_key(project), now_us() // 1_000
 
         def work(values: Values) -> list[str]:
             held = {**json.loads(values.get(key) or b"{}"), worker: now}
@@ -170,7 +162,7 @@ class LmdbFeeds:
 
     def leave(self, project: str, worker: str) -> None:
         """See FeedStore."""
-        key = _workers(project)
+        key = workers_key(project)
 
         def work(values: Values) -> None:
             held = json.loads(values.get(key) or b"{}")
@@ -180,13 +172,13 @@ class LmdbFeeds:
 
     def trim(self, feed: Feed, shard: int, before: str, older_than_us: int, *, archived: bool) -> int:
         """See FeedStore; at most 10,000 a call."""
-        lowest = min(number_of(before), number_of(f"{max(older_than_us // 1_000, 0)}-0"))
 
         def work(values: Values) -> int:
-            end = lowest
+            first = earliest(before, place_at(older_than_us))
             if archived:
                 place = values.get(feed.key("archived", shard)) or START.encode()
-                end = min(end, number_of(place.decode()))
+                first = earliest(first, place.decode())
+            end = number_of(first)
             found = values.after(_log_key(feed, shard, 0), feed.key("log", shard) + b":")
             gone = [key for key, _ in islice(found, _TRIM) if _NUMBER.unpack(key[-8:])[0] < end]
             for key in gone:
@@ -221,7 +213,7 @@ def _write(values: Values, feed: Feed, shard: int, changes: Changes) -> None:
     for bucket, words in changes.ids.items():
         name = _ids_prefix(feed, shard, bucket)
         number = max((_NUMBER.unpack(key[-8:])[0] for key, _ in _ids(values, feed, shard, bucket)), default=0)
-        values.put(name + _NUMBER.pack(max(last, number + 1)), np.array(words, "<u8").tobytes())
+        values.put(name + _NUMBER.pack(max(last, number + 1)), packed_words(words))
     for bucket in changes.let_go:
         for key in [key for key, _ in _ids(values, feed, shard, bucket)]:
             values.delete(key)
@@ -230,8 +222,8 @@ def _write(values: Values, feed: Feed, shard: int, changes: Changes) -> None:
         body = {"shard": shard, "entry": letter.entry, "row": letter.row, "reason": letter.reason,
                 "body": letter.body.decode("utf-8", "replace")}  # fmt: skip
         values.put(feed.key("dead") + b":" + _NUMBER.pack(count), json.dumps(body).encode())
-        if count >= _DEAD_LETTERS:
-            values.delete(feed.key("dead") + b":" + _NUMBER.pack(count - _DEAD_LETTERS))
+        if count >= DEAD_LETTERS:
+            values.delete(feed.key("dead") + b":" + _NUMBER.pack(count - DEAD_LETTERS))
         count += 1
     if changes.dead:
         values.put(feed.key("letters"), str(count).encode())
@@ -248,10 +240,6 @@ def _ids_prefix(feed: Feed, shard: int, bucket: int) -> bytes:
 
 def _log_key(feed: Feed, shard: int, number: int) -> bytes:
     return feed.key("log", shard) + b":" + _NUMBER.pack(number)
-
-
-def _workers(project: str) -> bytes:
-    return f"!stream:{project}:workers".encode()
 
 
 def _end(values: Values, feed: Feed, shard: int) -> tuple[int, int]:

@@ -15,6 +15,16 @@ def parts_of(place: str) -> tuple[int, int]:
     return int(milliseconds), int(number)
 
 
+def place_at(time_us: int) -> str:
+    """The first one of a millisecond; the first of all for times before 1970."""
+    return f"{max(time_us // 1_000, 0)}-0"
+
+
+def earliest(*places: str) -> str:
+    """The first of them in a log."""
+    return min(places, key=parts_of)
+
+
 def number_of(place: str) -> int:
     """One number that rises with it, below 2^63: 43 bits of milliseconds, 20 of the number.
 

@@ -21,7 +21,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any, Final
 
-import numpy as np
 import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -29,13 +28,13 @@ from redis.retry import Retry
 from fastserve.errors import ConfigError, StoreError, StoreTimeoutError, StoreUnavailableError
 from fastserve.online.changes import channel_of, pack_keys
 from fastserve.online.redis import check_url
-from fastserve.streaming.base import Changes, LostShardError, MovedError, Place, Work
+from fastserve.streaming.base import DEAD_LETTERS, Changes, Place, Work, check_held
 from fastserve.streaming.entries import DeadLetter, Entry
-from fastserve.streaming.feeds import Feed
-from fastserve.streaming.places import parts_of, stamped_us
+from fastserve.streaming.feeds import Feed, workers_key
+from fastserve.streaming.places import earliest, place_at, stamped_us
+from fastserve.streaming.seen import packed_words, unpacked_words
 from fastserve.streaming.state import START
 
-_DEAD_LETTERS: Final = 10_000
 _TIMEOUT_S: Final = 10.0
 _BEAT: Final = """
 local now = redis.call('TIME')
@@ -120,7 +119,7 @@ class RedisFeeds:
         """See FeedStore."""
         held = self.values([_ids_key(feed, shard, bucket) for bucket in buckets])
         return {
-            bucket: np.frombuffer(words, "<u8").tolist()
+            bucket: unpacked_words(words)
             for bucket, words in zip(buckets, held, strict=True)
             if words is not None
         }
@@ -147,10 +146,7 @@ class RedisFeeds:
             while True:
                 pipe.watch(state, *guards)  # type: ignore[no-untyped-call]
                 found: list[Any] = pipe.mget(state, *guards, *keys)
-                if found[0] != held:
-                    raise LostShardError("another worker owns the shard", where=f"{feed.name}, shard {shard}")
-                if found[: len(wanted)] != wanted:
-                    raise MovedError("the rows that are served were switched", where=feed.name)
+                check_held(feed, shard, wanted, found[: len(wanted)])
                 changes = work(found[len(wanted) :])
                 pipe.multi()
                 self._write(pipe, feed, shard, changes)
@@ -163,35 +159,33 @@ class RedisFeeds:
     def _write(self, pipe: Any, feed: Feed, shard: int, changes: Changes) -> None:
         pipe.mset({feed.key("state", shard): changes.state, **changes.rows})
         for bucket, words in changes.ids.items():
-            pipe.append(_ids_key(feed, shard, bucket), np.array(words, "<u8").tobytes())
+            pipe.append(_ids_key(feed, shard, bucket), packed_words(words))
         if changes.let_go:
             pipe.unlink(*(_ids_key(feed, shard, bucket) for bucket in changes.let_go))
         for letter in changes.dead:
-            pipe.xadd(feed.key("dead"), _fields(shard, letter), maxlen=_DEAD_LETTERS, approximate=True)
+            pipe.xadd(feed.key("dead"), _fields(shard, letter), maxlen=DEAD_LETTERS, approximate=True)
         if changes.rows:
             pipe.publish(self._channel, pack_keys(changes.rows))
 
     def beat(self, project: str, worker: str, alive_s: float) -> list[str]:
         """See FeedStore."""
         with self._translated():
-            found: Any = self._beat(keys=[_workers(project)], args=[worker, int(alive_s * 1_000)])
+            found: Any = self._beat(keys=[workers_key(project)], args=[worker, int(alive_s * 1_000)])
         return sorted(name.decode() for name in found)
 
     def leave(self, project: str, worker: str) -> None:
         """See FeedStore."""
         with self._translated():
-            self._client.zrem(_workers(project), worker)
+            self._client.zrem(workers_key(project), worker)
 
     def trim(self, feed: Feed, shard: int, before: str, older_than_us: int, *, archived: bool) -> int:
         """See FeedStore."""
-        lowest = min(parts_of(before), (max(older_than_us // 1_000, 0), 0))
+        first = earliest(before, place_at(older_than_us))
         if archived:
             (place,) = self.values([feed.key("archived", shard)])
-            lowest = min(lowest, parts_of((place or START.encode()).decode()))
+            first = earliest(first, (place or START.encode()).decode())
         with self._translated():
-            dropped: Any = self._client.xtrim(
-                feed.key("log", shard), minid=f"{lowest[0]}-{lowest[1]}", approximate=True
-            )
+            dropped: Any = self._client.xtrim(feed.key("log", shard), minid=first, approximate=True)
         return int(dropped)
 
     def note_archived(self, feed: Feed, places: Mapping[int, str]) -> None:
@@ -226,10 +220,6 @@ class RedisFeeds:
             ) from error
         except redis.RedisError as error:
             raise StoreError(f"Redis at {self._label} answered: {error}") from error
-
-
-def _workers(project: str) -> bytes:
-    return f"!stream:{project}:workers".encode()
 
 
 def _ids_key(feed: Feed, shard: int, bucket: int) -> bytes:

@@ -44,6 +44,17 @@ def id_words(keys: Sequence[bytes], ids: pa.Array) -> list[int | None]:
     ]
 
 
+def packed_words(words: Sequence[int]) -> bytes:
+    """Words as stores keep them: 8 bytes little-endian each."""
+    return np.array(words, "<u8").tobytes()
+
+
+def unpacked_words(data: bytes) -> list[int]:
+    """The words again, also of several pieces joined."""
+    found: list[int] = np.frombuffer(data, "<u8").tolist()
+    return found
+
+
 def bucket_width(lateness_us: int) -> int:
     """Microseconds of event time in a bucket."""
     return max(lateness_us // _BUCKETS, MICROS)

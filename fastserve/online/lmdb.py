@@ -301,7 +301,7 @@ class LmdbStore(Opened):
             _release(environment)
 
     def transact(self, work: Callable[[Values], T], *, write: bool) -> T:
-        """Run work as one transaction, and again if it has to be; for who keeps more here than rows (values.py)."""
+        """Run work as one transaction, and again if it has to be; for who keeps more here than rows; see Values."""
         if write:
             self._check_writable()
             return self._run(lambda environment: environment.write(lambda txn: work(Values(txn))))

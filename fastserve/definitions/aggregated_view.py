@@ -10,11 +10,10 @@ from fastserve.definitions.aggregation import EVERY, FUNCTIONS, Aggregation
 from fastserve.definitions.entity import Entity
 from fastserve.definitions.event_source import EventSource
 from fastserve.definitions.field import Field
-from fastserve.definitions.freeze import freeze, frozen_tags
+from fastserve.definitions.freeze import freeze
 from fastserve.definitions.source import Source
 from fastserve.definitions.view import FeatureView
 from fastserve.display import html_table
-from fastserve.timeutil import parse_duration
 from fastserve.types import SCALARS
 
 
@@ -50,26 +49,21 @@ class AggregatedFeatureView(FeatureView):
         tags: Mapping[str, str] | None = None,
         owner: str = "",
     ) -> None:
-        if isinstance(entities, (Entity, str)):
-            entities = (entities,)
-        freeze(
+        FeatureView.__init__(
             self,
-            name=name,
-            entities=tuple(e.name if isinstance(e, Entity) else e for e in entities),
+            name,
+            entities=entities,
             schema=tuple(_fields(source, tuple(aggregations))),
             source=source,
-            aggregations=tuple(aggregations),
-            filter=filter,
-            ttl_us=None,
-            max_staleness_us=None if max_staleness is None else parse_duration(max_staleness),
-            retention_us=None,
+            max_staleness=max_staleness,
             version=version,
             online=online,
             offline=False,  # its history is the events'
             description=description,
-            tags=frozen_tags(tags),
+            tags=tags,
             owner=owner,
         )
+        freeze(self, aggregations=tuple(aggregations), filter=filter)
 
     @property
     def events(self) -> EventSource:

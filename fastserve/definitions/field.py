@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Final
 
 from fastserve.definitions.freeze import freeze, frozen_tags, frozen_value
 from fastserve.types import DType
+
+RESERVED: Final = ("event_timestamp", "created_timestamp", "event_date")
+"""Columns of every row; none other is called so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

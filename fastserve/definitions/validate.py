@@ -15,6 +15,7 @@ from fastserve.definitions.aggregated_view import AggregatedFeatureView
 from fastserve.definitions.defaults import default_problem
 from fastserve.definitions.entity import Entity
 from fastserve.definitions.event_source import EventSource
+from fastserve.definitions.field import RESERVED
 from fastserve.definitions.on_demand import OnDemandFeatureView, columns_of
 from fastserve.definitions.service import FeatureService
 from fastserve.definitions.source import BatchSource, FileSource, PushSource, Source, SQLSource
@@ -29,7 +30,6 @@ from fastserve.types import KEY_TYPES, parse_dtype
 NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
 _ALIAS: Final = re.compile(NAME.pattern + r"(@v[0-9]+)?")  # refs to a version are named after it
 _NAME_FIX: Final = "use letters, digits and _, starting with a letter or _, at most 128 characters"
-RESERVED: Final = ("event_timestamp", "created_timestamp", "event_date")
 
 
 def check(objects: Sequence[Definition]) -> None:

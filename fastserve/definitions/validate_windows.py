@@ -9,6 +9,7 @@ from typing import Any, Final
 from fastserve.definitions.aggregated_view import AggregatedFeatureView
 from fastserve.definitions.aggregation import EVERY, FUNCTIONS, Aggregation
 from fastserve.definitions.event_source import EventSource
+from fastserve.definitions.field import RESERVED
 from fastserve.errors import DefinitionError, Problem
 from fastserve.timeutil import DAY_US, format_duration, parse_duration
 from fastserve.types import SCALARS
@@ -18,7 +19,6 @@ MAX_TILES: Final = 100_000
 MAX_LAST_N: Final = 1_000
 DISTINCT_BOUNDS: Final = (3, 65_536)
 MAX_LATENESS_US: Final = 30 * DAY_US
-TIMES: Final = ("event_timestamp", "created_timestamp", "event_date")
 
 
 def check_events(where: str, source: EventSource) -> Iterator[Problem]:
@@ -26,8 +26,8 @@ def check_events(where: str, source: EventSource) -> Iterator[Problem]:
     seen: set[str] = set()
     for column in source.schema:
         place = f"{where}, column {column.name!r}"
-        if not isinstance(column.name, str) or not column.name.isidentifier() or column.name in TIMES:
-            fix = f"letters, digits and _, and none of {', '.join(TIMES)}; field_mapping renames a file's"
+        if not isinstance(column.name, str) or not column.name.isidentifier() or column.name in RESERVED:
+            fix = f"letters, digits and _, and none of {', '.join(RESERVED)}; field_mapping renames a file's"
             yield Problem(place, "is not a usable column name", fix)
         if column.name in seen:
             yield Problem(place, "is declared twice", "keep one of them")

@@ -21,7 +21,8 @@ from fastserve.definitions import (
     Source,
     parse_ref,
 )
-from fastserve.definitions.validate import NAME, RESERVED, find_problems
+from fastserve.definitions.field import RESERVED
+from fastserve.definitions.validate import NAME, find_problems
 from fastserve.errors import RequestError
 from fastserve.feast_import import types
 

@@ -27,7 +27,7 @@ from __future__ import annotations
 import os
 import re
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from difflib import get_close_matches
 from pathlib import Path
@@ -37,6 +37,7 @@ from fastserve.errors import ConfigError
 
 FILE_NAME: Final = "fastserve.toml"
 SQL_MEMORY: Final = "1GiB"
+_TABLES: Final = ("limits", "streaming", "answer_log", "spark")
 _PROJECT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}")
 
 
@@ -89,16 +90,15 @@ class Config:
             raise ConfigError(f"cannot be read: {error.strerror}", where=str(path)) from None
         except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
             raise ConfigError(f"is not valid TOML: {error}", where=str(path)) from None
-        limits = _table(data, "limits", path)
-        streaming, answers = (_table(data, name, path) for name in ("streaming", "answer_log"))
-        spark = _spark(_table(data, "spark", path), path)
+        tables = {name: _table(data, name, path) for name in _TABLES}
+        tables["spark"] = _spark(tables["spark"], path)
         values = _checked(data, path)
         env = os.environ if environ is None else environ
         for name in _settings():
             value = env.get(f"FASTSERVE_{name.upper()}")
             if value:
                 values[name] = value
-        limits |= name_values(
+        tables["limits"] |= name_values(
             re.split(r"[,\s]+", env.get("FASTSERVE_LIMITS", "").strip()), "FASTSERVE_LIMITS"
         )
         if not _PROJECT.fullmatch(values.get("project", "")):
@@ -107,7 +107,6 @@ class Config:
                 where=str(path),
                 hint='add a line like project = "flights" (letters, digits, _)',
             )
-        tables = {"limits": limits, "streaming": streaming, "answer_log": answers, "spark": spark}
         settings: dict[str, Any] = {**_absolute(values, root), **tables}
         return cls(repo=root, **settings)
 
@@ -131,8 +130,7 @@ def name_values(texts: Iterable[str], where: str) -> dict[str, str]:
 
 def _settings() -> list[str]:
     """Those that are one text each."""
-    others = ("repo", "limits", "streaming", "answer_log", "spark")
-    return [f.name for f in fields(Config) if f.name not in others]
+    return [f.name for f in fields(Config) if f.name not in ("repo", *_TABLES)]
 
 
 def _table(data: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
@@ -148,7 +146,7 @@ def _table(data: dict[str, Any], name: str, path: Path) -> dict[str, Any]:
 def _spark(table: dict[str, Any], path: Path) -> dict[str, str]:
     """`[spark]` as Spark's own configuration has it: dotted names, texts."""
     found = {}
-    for name, value in _flat(table, ""):
+    for name, value in flat(table):
         if name == "master":
             name = "spark.master"
         if not name.startswith("spark.") or isinstance(value, list):
@@ -157,17 +155,22 @@ def _spark(table: dict[str, Any], path: Path) -> dict[str, str]:
                 where=f"{path} [spark]",
                 hint='master = "URL", and settings with their whole name: spark.executor.memory = "4g"',
             )
-        found[name] = str(value).lower() if isinstance(value, bool) else str(value)
+        found[name] = text_of(value)
     return found
 
 
-def _flat(table: dict[str, Any], prefix: str) -> Iterable[tuple[str, Any]]:
-    """TOML reads a dotted name as tables in tables."""
+def flat(table: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted name -> value: TOML reads a dotted name as tables in tables."""
     for name, value in table.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from flat(value, f"{prefix}{name}.")
         else:
             yield f"{prefix}{name}", value
+
+
+def text_of(value: object) -> str:
+    """A value as settings of other programs have it: ``true``, not ``True``."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _checked(data: dict[str, Any], path: Path) -> dict[str, str]:
@@ -177,7 +180,7 @@ def _checked(data: dict[str, Any], path: Path) -> dict[str, str]:
             hint = (
                 f"did you mean {near[0]!r}?"
                 if near
-                else f"settings: {', '.join(_settings())}, [limits], [streaming], [answer_log], [spark]"
+                else f"settings: {', '.join([*_settings(), *(f'[{table}]' for table in _TABLES)])}"
             )
             raise ConfigError(f"unknown setting {name!r}", where=str(path), hint=hint)
         if not isinstance(value, str):

@@ -15,10 +15,11 @@ sasl.mechanism = "SCRAM-SHA-512"
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Final
 
+from fastserve.config import flat, text_of
 from fastserve.errors import ConfigError
 from fastserve.timeutil import DAY_US, MICROS, parse_duration
 
@@ -61,23 +62,15 @@ class StreamSettings:
 
 
 def _kafka(value: object, where: str) -> dict[str, str]:
-    found = {_SERVERS: value} if isinstance(value, str) else dict(_flat(value, ""))
+    table = {_SERVERS: value} if isinstance(value, str) else value
+    found = dict(flat(table)) if isinstance(table, dict) else {}
     if not value:
         return {}
     if not found.get(_SERVERS):
         raise ConfigError(
             f"kafka needs {_SERVERS}", where=where, hint='kafka = "host:9092", or several with commas'
         )
-    return {name: str(one).lower() if isinstance(one, bool) else str(one) for name, one in found.items()}
-
-
-def _flat(value: object, prefix: str) -> Iterator[tuple[str, object]]:
-    """TOML reads a dotted name as tables in tables."""
-    if isinstance(value, dict):
-        for name, one in value.items():
-            yield from _flat(one, f"{prefix}.{name}" if prefix else name)
-    else:
-        yield prefix, value
+    return {name: text_of(one) for name, one in found.items()}
 
 
 def _duration(name: str, value: object, where: str) -> int:

@@ -104,13 +104,14 @@ def process_figures() -> dict[str, float]:
 def render(workers: Mapping[int, Figures]) -> bytes:
     """The text: every figure once, a line a worker and labels."""
     lines: list[str] = []
+    told: set[str] = set()
     for name in sorted({name for figures in workers.values() for name in figures}):
         bare, _, labels = name.partition("{")
         kind = "gauge" if bare in GAUGES else "counter"
         full = f"fastserve_{bare}{'' if kind == 'gauge' else '_total'}"
-        told = f"# TYPE {full} {kind}"
-        if told not in lines:
-            lines.append(told)
+        if bare not in told:
+            told.add(bare)
+            lines.append(f"# TYPE {full} {kind}")
         for worker, figures in sorted(workers.items()):
             if name in figures:
                 also = f",{labels[:-1]}" if labels else ""

@@ -113,11 +113,6 @@ class Answers:
         return _micros(self.table[TIME])
 
     @property
-    def names(self) -> list[str]:
-        """The features, in the order answered."""
-        return [name.removeprefix(FEATURE) for name in self.table.column_names if name.startswith(FEATURE)]
-
-    @property
     def entities(self) -> pa.Table:
         """The request's columns, under their own names."""
         found = [name for name in self.table.column_names if name.startswith(ENTITY)]

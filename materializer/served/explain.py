@@ -124,13 +124,18 @@ class Explainer:
         parts = [part for part in parts if self._left([part])[rows].any()]
         some = self._answers.take(rows)
         made = self._rebuilder.rebuild(some, parts, cutoff=cutoff)
+        history = self._rebuilder.history(int(some.times.max()))
+        replaced: dict[tuple[Any, ...], Bools] = {}  # each view's history is read once for all parts
         for part in parts:
             corrected = np.zeros(len(rows), np.bool_)
             for projection, rv in part.stored:
-                if not isinstance(rv.view, AggregatedFeatureView):
-                    history = self._rebuilder.history(int(some.times.max()))
+                if isinstance(rv.view, AggregatedFeatureView):
+                    continue
+                key = rv.view_id, *(projection.join_key_map.get(name, name) for name in rv.join_keys)
+                if key not in replaced:
                     newest = newest_rows(history, projection, rv, some.entities, some.times)
-                    corrected |= (newest.event == newest.known_event) & (newest.created > some.times)
+                    replaced[key] = (newest.event == newest.known_event) & (newest.created > some.times)
+                corrected |= replaced[key]
             kinds = np.where(corrected, _CODE["correction"], _CODE["late"]).astype(np.int8)
             self._settle(part, rows, made, kinds)
 

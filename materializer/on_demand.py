@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
@@ -134,7 +133,7 @@ class OnDemand:
         parts: what is asked for.
         table: the labels.
         times: of the labels.
-        repo: the directory whose files hold the functions.
+        functions: of the repo.
 
     Raises:
         ConfigError: the repo does not have a function, or has another than was applied.
@@ -142,12 +141,11 @@ class OnDemand:
         InvalidDataError: a value of one does not fit its type.
     """
 
-    def __init__(self, parts: Sequence[Part], table: pa.Table, times: Ints, repo: Path) -> None:
+    def __init__(self, parts: Sequence[Part], table: pa.Table, times: Ints, functions: Functions) -> None:
         self._table = table
         self._times = times
         self._columns: dict[tuple[str, str], pa.Array] = {}
         views = {i: rv.view for i, rv in views_of(parts).items() if isinstance(rv.view, OnDemandFeatureView)}
-        functions = Functions(repo)
         functions.prepare(views.values())
         self._functions = {view_id: functions.of(view) for view_id, view in views.items()}
         for column in request_columns(parts):

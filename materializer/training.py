@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import numpy as np
@@ -23,6 +22,7 @@ from fastserve.display import html_table
 from fastserve.errors import RequestError
 from fastserve.offline.history import History
 from fastserve.offline.schema import feature_types
+from fastserve.on_demand.functions import Functions
 from fastserve.registry import RegisteredView
 from fastserve.timeutil import parse_timestamp
 from fastserve.types import DType, arrow_type
@@ -189,7 +189,7 @@ def build_training_set(  # noqa: PLR0913  (a call names each)
             as_of_us=as_of(cutoff),
             each_label=cutoff == "label_time",
         ),
-        repo=config.repo,
+        functions=Functions(config.repo),
         full_feature_names=full_feature_names,
         cutoff=cutoff,
         timestamp_column=timestamp_column,
@@ -205,7 +205,7 @@ def join_features(  # noqa: PLR0913  (a call names each)
     parts: Parts,
     history: RowReader,
     *,
-    repo: Path = Path(),
+    functions: Functions,
     full_feature_names: bool = False,
     cutoff: Cutoff = None,
     timestamp_column: str = "event_timestamp",
@@ -217,7 +217,7 @@ def join_features(  # noqa: PLR0913  (a call names each)
     """`build_training_set` on rows from any reader: a history, or the record of one.
 
     Args:
-        repo: the directory whose files hold the functions of on-demand views.
+        functions: of on-demand views; whoever joins several times has the repo imported once.
     """
     if threads is not None and threads < 1:
         raise RequestError(f"{threads} threads", where="threads", hint="1 or more, or None for all cores")
@@ -226,7 +226,7 @@ def join_features(  # noqa: PLR0913  (a call names each)
     names = _output_names(spine.table.column_names, parts, full_feature_names)
     times = label_times(spine.table, timestamp_column)
     rule = Rule(times, _cutoff(cutoff, times))
-    on_demand = OnDemand(parts, spine.table, times, repo)
+    on_demand = OnDemand(parts, spine.table, times, functions)
     joins = _joins(spine.table, list(stored_parts(parts)))
     check_cutoff(joins.values(), rule)
     need = _need(joins.values(), len(times))

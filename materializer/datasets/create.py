@@ -17,6 +17,7 @@ from fastserve.definitions.fingerprint import output_fields, schema_fingerprint
 from fastserve.definitions.serde import content_hash, to_dict
 from fastserve.errors import InvalidDataError, RequestError
 from fastserve.offline.history import History
+from fastserve.on_demand.functions import Functions
 from fastserve.registry import RegisteredView, Snapshot, TrainingDataset, UsedView
 from fastserve.timeutil import format_timestamp, now_us, parse_timestamp
 from materializer.datasets.content import file_hash, keep_spine, table_hash, write_hashed
@@ -140,7 +141,7 @@ def create(
                 kept,
                 asked.parts,
                 recorder,
-                repo=config.repo,
+                functions=Functions(config.repo),
                 full_feature_names=request.full_feature_names,
                 cutoff=cutoff,
                 timestamp_column=request.timestamp_column,
@@ -315,14 +316,16 @@ def record_of(manifest: DatasetManifest, config: Config, folder: Path) -> Traini
     )
 
 
-def remake(spine: pa.Table, manifest: DatasetManifest, parts: Any, reader: Any, repo: Path) -> pa.Table:
+def remake(
+    spine: pa.Table, manifest: DatasetManifest, parts: Any, reader: Any, functions: Functions
+) -> pa.Table:
     """The data set's table again, from recorded labels, projections and rows."""
     cutoff = manifest.cutoff
     made = join_features(
         Spine(spine),
         parts,
         reader,
-        repo=repo,
+        functions=functions,
         full_feature_names=manifest.full_feature_names,
         cutoff=cutoff if cutoff in (None, "label_time") else parse_timestamp(cutoff),
         timestamp_column=manifest.timestamp_column,

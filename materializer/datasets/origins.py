@@ -259,10 +259,10 @@ def origin_pieces(
     return [*found, *table_pieces(table, window, origin.pushed_version)]  # as History.pieces
 
 
-def troubles(origin: Origin, rv: RegisteredView, config: Config) -> Iterator[Trouble]:
+def troubles(origin: Origin, rv: RegisteredView, config: Config, functions: Functions) -> Iterator[Trouble]:
     """What keeps the rows of an origin from being read again as they were; nothing when all is there."""
     if isinstance(rv.view, OnDemandFeatureView):
-        yield from _function_troubles(rv.view, config)
+        yield from _function_troubles(rv.view, functions)
         return
     table = history_table(config.offline_store, config.project, rv).uri
     tables = [(table, origin.pushed_version, origin.pushed_table_id)]
@@ -282,8 +282,7 @@ def troubles(origin: Origin, rv: RegisteredView, config: Config) -> Iterator[Tro
         yield from input_troubles(origin.inputs, source, config.repo, where)
 
 
-def _function_troubles(view: OnDemandFeatureView, config: Config) -> Iterator[Trouble]:
-    functions = Functions(config.repo)
+def _function_troubles(view: OnDemandFeatureView, functions: Functions) -> Iterator[Trouble]:
     functions.prepare([view])
     try:
         functions.of(view)

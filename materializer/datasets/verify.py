@@ -17,6 +17,7 @@ from fastserve.config import Config
 from fastserve.definitions import FeatureViewProjection
 from fastserve.definitions.serde import content_hash
 from fastserve.errors import FastserveError, InvalidDataError, RegistryError, UnknownObjectError
+from fastserve.on_demand.functions import Functions
 from fastserve.registry import RegisteredView, Snapshot
 from materializer.datasets.compare import differing_columns
 from materializer.datasets.content import file_hash, read_parquet, table_hash, write_parquet
@@ -53,9 +54,10 @@ def verify(config: Config, registry: Registry, dataset: str | Path) -> Report:
         return _report(manifest, [*findings, *gone], notes, fatal=True)
     views = views_of(parts)
     origins = {v["view_id"]: Origin.from_dict(v["origin"]) for v in manifest.views}
+    functions = Functions(config.repo)
     fatal = False
     for view_id, rv in views.items():
-        for trouble in troubles(origins[view_id], rv, config):
+        for trouble in troubles(origins[view_id], rv, config, functions):
             findings.append(Finding(trouble.kind, trouble.where, trouble.message))
             fatal = fatal or trouble.fatal
     spine = _spine(opened)
@@ -63,7 +65,7 @@ def verify(config: Config, registry: Registry, dataset: str | Path) -> Report:
         fatal = True
     elif not fatal:
         replay = Replay(origins, config)
-        remade = list(_remade(opened, spine, parts, replay, config.repo))
+        remade = list(_remade(opened, spine, parts, replay, functions))
         findings += [Finding(t.kind, t.where, t.message) for t in dict.fromkeys(replay.troubles)] + remade
     return _report(manifest, findings, notes, fatal=fatal)
 
@@ -189,10 +191,12 @@ def _software_notes(manifest: DatasetManifest) -> list[str]:
 # ---- making it again -----------------------------------------------------------------------------
 
 
-def _remade(opened: Dataset, spine: pa.Table, parts: Parts, reader: Replay, repo: Path) -> Iterator[Finding]:
+def _remade(
+    opened: Dataset, spine: pa.Table, parts: Parts, reader: Replay, functions: Functions
+) -> Iterator[Finding]:
     manifest = opened.manifest
     try:
-        table = remake(spine, manifest, parts, reader, repo)
+        table = remake(spine, manifest, parts, reader, functions)
     except FastserveError as error:
         yield Finding("source", error.where, f"its rows no longer make the data set: {error.message}")
         return

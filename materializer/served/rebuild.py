@@ -156,7 +156,7 @@ class Rebuilder:
             Spine(table),
             [(part.projection, part.rv) for part in made if part.rv is not None],
             self.history(as_of),
-            repo=self._config.repo,
+            functions=self._functions,
             full_feature_names=True,
             cutoff=cutoff,
             timestamp_column=label,

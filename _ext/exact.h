@@ -124,26 +124,43 @@ static inline void fs_exact_add_words(fs_exact *x, uint64_t high, uint64_t low, 
     fs_exact_add(x, negative ? -m : m, e);
 }
 
-static inline void fs_exact_add_double(fs_exact *x, double value, int squared) {
+/* Add a value, or its square, `times` times: once, or -1 times what was added before. */
+static inline void fs_exact_put_double(fs_exact *x, double value, int squared, int times) {
     uint64_t bits;
     memcpy(&bits, &value, 8);
     int exponent = (int)(bits >> 52 & 0x7FF);
     int64_t m = (int64_t)(bits & 0xFFFFFFFFFFFFF);
     if (exponent == 0x7FF) {
-        if (m) x->nans++;
-        else if (squared || !(bits >> 63)) x->plus++;
-        else x->minus++;
+        if (m) x->nans += times;
+        else if (squared || !(bits >> 63)) x->plus += times;
+        else x->minus += times;
         return;
     }
     if (exponent) m |= (int64_t)1 << 52;
     else exponent = 1;
     if (bits >> 63) m = -m;
-    if (squared) fs_exact_add(x, (__int128)m * m, 2 * (exponent - 1075));
-    else fs_exact_add(x, m, exponent - 1075);
+    if (squared) fs_exact_add(x, times * ((__int128)m * m), 2 * (exponent - 1075));
+    else fs_exact_add(x, times * m, exponent - 1075);
+}
+
+static inline void fs_exact_put_int(fs_exact *x, int64_t value, int squared, int times) {
+    fs_exact_add(x, times * (squared ? (__int128)value * value : (__int128)value), 0);
+}
+
+static inline void fs_exact_add_double(fs_exact *x, double value, int squared) {
+    fs_exact_put_double(x, value, squared, 1);
+}
+
+static inline void fs_exact_drop_double(fs_exact *x, double value, int squared) {
+    fs_exact_put_double(x, value, squared, -1);
 }
 
 static inline void fs_exact_add_int(fs_exact *x, int64_t value, int squared) {
-    fs_exact_add(x, squared ? (__int128)value * value : (__int128)value, 0);
+    fs_exact_put_int(x, value, squared, 1);
+}
+
+static inline void fs_exact_drop_int(fs_exact *x, int64_t value, int squared) {
+    fs_exact_put_int(x, value, squared, -1);
 }
 
 static inline void fs_exact_merge(fs_exact *x, const fs_exact *y) {

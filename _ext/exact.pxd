@@ -23,6 +23,8 @@ cdef extern from "exact.h" nogil:
     void exact_reset "fs_exact_reset"(Exact* x)
     void exact_add_double "fs_exact_add_double"(Exact* x, double value, bint squared)
     void exact_add_int "fs_exact_add_int"(Exact* x, int64_t value, bint squared)
+    void exact_drop_double "fs_exact_drop_double"(Exact* x, double value, bint squared)
+    void exact_drop_int "fs_exact_drop_int"(Exact* x, int64_t value, bint squared)
     void exact_add_words "fs_exact_add_words"(Exact* x, uint64_t high, uint64_t low, bint negative, int64_t e)
     void exact_merge "fs_exact_merge"(Exact* x, const Exact* y)
     bint exact_finite "fs_exact_finite"(const Exact* x)

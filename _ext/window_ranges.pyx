@@ -17,7 +17,7 @@ from libc.string cimport memset
 
 from arrow cimport BLOB, FIXED, ArrowArray, Column, attach
 from buffers cimport Buffer, release
-from exact cimport Exact, exact_init
+from exact cimport Exact, exact_drop_double, exact_drop_int, exact_init
 from tile_finals cimport Final, finalize
 from tile_program cimport (
     COUNT, EVENTS, FIRST, MAX, MIN, RANKED, SQUARES, SUM, Level, Output, Program, State, floor_div,
@@ -31,33 +31,6 @@ import numpy as np
 import pyarrow as pa
 
 from fastserve.types import SCALARS, arrow_type, parse_dtype
-
-cdef extern from *:
-    """
-    #include "exact.h"
-    /* The sum without a value that was added. */
-    static inline void fs_exact_drop_double(fs_exact *x, double value, int squared) {
-        uint64_t bits;
-        memcpy(&bits, &value, 8);
-        int exponent = (int)(bits >> 52 & 0x7FF);
-        int64_t m = (int64_t)(bits & 0xFFFFFFFFFFFFF);
-        if (exponent == 0x7FF) {
-            if (m) x->nans--;
-            else if (squared || !(bits >> 63)) x->plus--;
-            else x->minus--;
-            return;
-        }
-        if (exponent) m |= (int64_t)1 << 52;
-        else exponent = 1;
-        if (squared) fs_exact_add(x, -((__int128)m * m), 2 * (exponent - 1075));
-        else fs_exact_add(x, bits >> 63 ? m : -m, exponent - 1075);
-    }
-    static inline void fs_exact_drop_int(fs_exact *x, int64_t value, int squared) {
-        fs_exact_add(x, squared ? -((__int128)value * value) : -(__int128)value, 0);
-    }
-    """
-    void exact_drop_double "fs_exact_drop_double"(Exact* x, double value, bint squared) nogil
-    void exact_drop_int "fs_exact_drop_int"(Exact* x, int64_t value, bint squared) nogil
 
 cdef extern from * nogil:
     void __builtin_prefetch(const void* address, int write, int locality)

@@ -6,12 +6,11 @@
 """
 
 cimport cython
-from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint64_t
 from libc.stdlib cimport calloc, free, malloc, qsort
 from libc.string cimport memcmp, memcpy, memset
 
-from arrow cimport BLOB, FIXED, ArrowArray, Column, attach
+from arrow cimport Column
 from buffers cimport Buffer, load_stamp, put, release, reserve, store32, store_stamp
 from crc32c cimport fs_crc32c_choose, row_crc
 from read_batch cimport (
@@ -22,7 +21,7 @@ from tile_bytes cimport FITS, put_state, take_index, take_tile
 from tile_check cimport TILE_VERSION, is_tile_row, newest_fits
 from tile_program cimport EVENTS, Level, Program, State, first_tile, free_program, load_program, tile_of
 from tile_states cimport Acc, free_accs, new_accs, reset, update
-from tile_values cimport BOOL, Value, is_heap, load_value, width_of
+from tile_values cimport Value, attach_values, load_value, width_of
 from varint cimport Reader, put_signed, put_unsigned, take_unsigned
 
 from fastserve.aggregations.build_py import check_base, check_events
@@ -130,12 +129,7 @@ cdef class TileBuilder:
         cdef int c
         cdef list held = []
         for c in range(self.p.n_columns):
-            _, array = columns[c].__arrow_c_array__()
-            held.append(array)
-            memset(&self.columns[c], 0, sizeof(Column))
-            self.columns[c].kind = BLOB if is_heap(self.p.dtypes[c]) else FIXED
-            self.columns[c].boolean = self.p.dtypes[c] == BOOL
-            attach(&self.columns[c], <const ArrowArray*> PyCapsule_GetPointer(array, "arrow_array"))
+            held.append(attach_values(&self.columns[c], self.p.dtypes[c], columns[c]))
         return held
 
     cdef int sort(self, const int64_t[:] codes, const int64_t[:] times, Py_ssize_t m) except -1:

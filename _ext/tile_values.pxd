@@ -1,9 +1,10 @@
 # Values of events as states compare and keep them; header only. aggregations/values_py.py is the twin.
 
-from libc.stdint cimport int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
-from libc.string cimport memcmp, memcpy
+from cpython.pycapsule cimport PyCapsule_GetPointer
+from libc.stdint cimport int32_t, int64_t, uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp, memcpy, memset
 
-from arrow cimport Column, bit
+from arrow cimport BLOB, FIXED, ArrowArray, Column, attach, bit
 from varint cimport Reader, take, take_unsigned
 
 
@@ -107,6 +108,16 @@ cdef inline int compare(int dtype, const Value* a, const Value* b) noexcept nogi
         return (a.key > b.key) - (a.key < b.key)
     order = memcmp(a.data, b.data, min(a.size, b.size)) if a.size and b.size else 0
     return order if order else (a.size > b.size) - (a.size < b.size)
+
+
+cdef inline object attach_values(Column* column, int dtype, array):
+    """Point at an Arrow array of such values; what is returned keeps it alive."""
+    memset(column, 0, sizeof(Column))
+    column.kind = BLOB if is_heap(dtype) else FIXED
+    column.boolean = dtype == BOOL
+    _, held = array.__arrow_c_array__()
+    attach(column, <const ArrowArray*> PyCapsule_GetPointer(held, "arrow_array"))
+    return held
 
 
 cdef inline bint load_value(const Column* c, int dtype, int64_t i, Value* out) noexcept nogil:

@@ -10,12 +10,10 @@ both ends of its range move forward from label to label:
 """
 
 cimport cython
-from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport INT64_MIN, int64_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memset
 
-from arrow cimport BLOB, FIXED, ArrowArray, Column, attach
+from arrow cimport Column
 from buffers cimport Buffer, release
 from exact cimport Exact, exact_drop_double, exact_drop_int, exact_init
 from tile_finals cimport Final, finalize
@@ -24,7 +22,9 @@ from tile_program cimport (
     free_program, load_program
 )
 from tile_states cimport Acc, Ranked, free_accs, new_accs, reset, update
-from tile_values cimport BOOL, Value, is_float, is_heap, load_value, nan_key, number_of, width_of
+from tile_values cimport (
+    BOOL, Value, attach_values, is_float, is_heap, load_value, nan_key, number_of, width_of
+)
 from window_values cimport Made, put_final
 
 import numpy as np
@@ -213,12 +213,7 @@ cdef class Folding:
             column = columns[c]
             if len(column) < least or column.type != arrow_type(parse_dtype(declared.dtype)):
                 raise ValueError(f"column {declared.name!r} is {column.type}[{len(column)}]")
-            _, array = column.__arrow_c_array__()
-            held.append(array)
-            memset(&self.columns[c], 0, sizeof(Column))
-            self.columns[c].kind = BLOB if is_heap(self.p.dtypes[c]) else FIXED
-            self.columns[c].boolean = self.p.dtypes[c] == BOOL
-            attach(&self.columns[c], <const ArrowArray*> PyCapsule_GetPointer(array, "arrow_array"))
+            held.append(attach_values(&self.columns[c], self.p.dtypes[c], column))
         return held
 
     cdef int make_room(self, int64_t largest) except -1:

@@ -9,7 +9,7 @@ from tile_program cimport COUNT, DISTINCT, EVENTS, FIRST, MAX, MIN, RANKED, SQUA
 from tile_states cimport (
     Acc, Bucket, Ranked, add_bucket, add_extreme, add_hash, add_ranked, settle, settle_buckets
 )
-from tile_values cimport Value, compare, is_float, is_heap, key_of, take_value, width_of, word_of
+from tile_values cimport Value, compare, is_float, is_heap, take_value, width_of, word_of
 from varint cimport Reader, put_signed, put_unsigned, take, take_signed, take_unsigned
 
 

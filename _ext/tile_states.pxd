@@ -15,7 +15,7 @@ from libc.string cimport memcpy
 
 from exact cimport Exact, exact_add_double, exact_add_int, exact_init, exact_merge, exact_reset
 from tile_program cimport (
-    COUNT, DISTINCT, EVENTS, FIRST, MAX, MIN, QUANTILES, RANKED, SQUARES, SUM, Program, State
+    COUNT, DISTINCT, EVENTS, FIRST, MAX, MIN, QUANTILES, RANKED, SQUARES, SUM, State
 )
 from tile_values cimport Value, bucket_of, compare, hash_of, is_float, nan_key, number_of
 

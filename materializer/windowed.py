@@ -16,7 +16,7 @@ from fastserve.errors import RequestError
 from fastserve.offline.events import event_rows
 from fastserve.offline.pieces import Piece
 from materializer.budget import Need
-from materializer.engine.inline import Inline
+from materializer.engine.processes import Inline
 from materializer.joining import Count, Join, Ranged, RowReader, Rule
 from materializer.pit.chunks import Labels, ahead
 from materializer.pit.stow import Answers, Spool

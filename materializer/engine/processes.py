@@ -23,10 +23,15 @@ R = TypeVar("R")
 
 
 class Inline(Engine):
-    """This thread: a task is done when `submit` returns."""
+    """This thread: a task is done when `submit` returns.
 
-    def __init__(self, stop: Stop) -> None:
-        inside.hear(stop)
+    Args:
+        stop: that tasks find; None: the one that those of this thread find already.
+    """
+
+    def __init__(self, stop: Stop | None = None) -> None:
+        self._before = inside.stop()
+        inside.hear(stop or self._before)
 
     @property
     def slots(self) -> int:
@@ -42,7 +47,7 @@ class Inline(Engine):
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         inside.drop()
-        inside.hear(Stop())
+        inside.hear(self._before)
 
 
 class Processes(Engine):

@@ -79,30 +79,33 @@ def shared_codes(
     count = 1
     for left, right in zip(spine, features, strict=True):
         encoded = right.dictionary_encode()
-        part = _or_none(encoded.indices)
-        asked = _or_none(pc.index_in(left, encoded.dictionary))
+        part = or_none(encoded.indices)
+        asked = or_none(pc.index_in(left, encoded.dictionary))
         width = len(encoded.dictionary)
-        feature_codes = _combined(feature_codes, part, width)
-        spine_codes = _combined(spine_codes, asked, width)
+        feature_codes = combined(feature_codes, part, width)
+        spine_codes = combined(spine_codes, asked, width)
         if count * width > 2**31:  # keep products within int64: renumber what the feature rows have
             known = np.unique(feature_codes)
             known = known[known >= 0]
-            feature_codes, spine_codes = (_renumbered(c, known) for c in (feature_codes, spine_codes))
+            feature_codes, spine_codes = (renumbered(c, known) for c in (feature_codes, spine_codes))
             width, count = len(known), 1
         count *= max(width, 1)
     return spine_codes, feature_codes
 
 
-def _or_none(indices: Any) -> Codes:
+def or_none(indices: Any) -> Codes:
+    """Arrow's indices, null as -1."""
     found = pc.fill_null(indices.cast(pa.int64()), -1)
     return found.to_numpy(zero_copy_only=False)  # type: ignore[no-any-return]
 
 
-def _combined(codes: Codes, part: Codes, width: int) -> Codes:
+def combined(codes: Codes, part: Codes, width: int) -> Codes:
+    """A code for each pair of a code and a part below `width`; -1 where either is."""
     return np.where((codes < 0) | (part < 0), -1, codes * width + part)
 
 
-def _renumbered(codes: Codes, known: Codes) -> Codes:
+def renumbered(codes: Codes, known: Codes) -> Codes:
+    """Where each code stands among those known, ascending; -1 for all others."""
     if not len(known):
         return np.full(len(codes), -1, np.int64)
     at = np.minimum(np.searchsorted(known, codes), len(known) - 1)

@@ -14,7 +14,7 @@ cdef struct Buffer:
     Py_ssize_t capacity
 
 
-cdef inline int reserve(Buffer* out, Py_ssize_t extra) except -1:
+cdef inline int reserve(Buffer* out, Py_ssize_t extra) except -1 nogil:
     """Make room for `extra` bytes after size; what follows may then write without a check."""
     cdef Py_ssize_t wanted = out.size + extra
     cdef char* data
@@ -29,7 +29,7 @@ cdef inline int reserve(Buffer* out, Py_ssize_t extra) except -1:
     return 0
 
 
-cdef inline int put(Buffer* out, const char* data, Py_ssize_t size) except -1:
+cdef inline int put(Buffer* out, const char* data, Py_ssize_t size) except -1 nogil:
     reserve(out, size)
     memcpy(out.data + out.size, data, size)
     out.size += size

@@ -1,10 +1,8 @@
 # The values of an output, one after the other, until they become an Arrow array; header only.
 
 from libc.stdint cimport int32_t, int64_t
-from libc.stdlib cimport realloc
-from libc.string cimport memcpy
 
-from buffers cimport Buffer
+from buffers cimport Buffer, put
 from tile_finals cimport Final
 from tile_values cimport Value, is_heap, width_of, word_of
 
@@ -33,7 +31,7 @@ cdef inline int put_final(Made* made, const Final* value) except -1 nogil:
             put_item(made, &value.items[i].value)
         put(&made.ends, <char*> &made.n_items, 4)
     elif is_heap(made.dtype):
-        if value.present and value.text != NULL:
+        if value.present and value.text != NULL and value.text.size:
             put(&made.data, value.text.data, value.text.size)
         put_end(&made.ends, made.data.size)
     else:
@@ -45,28 +43,13 @@ cdef inline int put_item(Made* made, const Value* value) except -1 nogil:
     """Append an item of a list."""
     cdef int64_t word
     if is_heap(made.dtype):
-        put(&made.data, value.data, value.size)
+        if value.size:
+            put(&made.data, value.data, value.size)
         put_end(&made.item_ends, made.data.size)
     else:
         word = <int64_t> word_of(made.dtype, value.key)
         put(&made.data, <char*> &word, width_of(made.dtype))
     made.n_items += 1
-    return 0
-
-
-cdef inline int put(Buffer* out, const char* data, Py_ssize_t size) except -1 nogil:
-    """As that of buffers.pxd, without the GIL."""
-    cdef char* grown
-    cdef Py_ssize_t wanted = out.size + size
-    if wanted > out.capacity:
-        wanted = 2 * wanted + 256
-        grown = <char*> realloc(out.data, wanted)
-        if grown == NULL:
-            raise MemoryError
-        out.data, out.capacity = grown, wanted
-    if size:
-        memcpy(out.data + out.size, data, size)
-    out.size += size
     return 0
 
 

@@ -7,12 +7,13 @@
 
 cimport cython
 from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint64_t
-from libc.stdlib cimport calloc, free, malloc, qsort
+from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcmp, memcpy, memset
 
 from arrow cimport Column
 from buffers cimport Buffer, load_stamp, put, release, reserve, store32, store_stamp
 from crc32c cimport fs_crc32c_choose, row_crc
+from event_order cimport Event, by_time
 from read_batch cimport (
     FOUND, Batch, Row, batch_key, batch_of, batch_row, key_at, key_size, owned_bytes, set_row
 )
@@ -36,16 +37,11 @@ fs_crc32c_choose()
 cdef int64_t U32_MAX = 0xFFFFFFFF
 
 cdef enum:
-    FEW = 24        # events that are sorted by insertion
     AHEAD = 16      # events whose memory is asked for before they are needed: it lies anywhere
 
 cdef extern from * nogil:
     void __builtin_prefetch(const void* at)
 
-
-cdef struct Event:
-    int64_t at
-    int64_t index       # in the columns
 
 # The tiles of a level of a base row, one at a time.
 cdef struct Walk:
@@ -383,29 +379,6 @@ cdef void place_events(
             places[codes[i]] += 1
             event.at = times[i]
             event.index = i
-
-
-cdef int earlier(const void* a, const void* b) noexcept nogil:
-    cdef int64_t one = (<const Event*> a).at, other = (<const Event*> b).at
-    return (one > other) - (one < other)
-
-
-cdef void by_time(Event* events, int64_t count) noexcept:
-    """They mostly are in order."""
-    cdef int64_t i, j
-    cdef Event event
-    for i in range(1, count):
-        if events[i].at >= events[i - 1].at:
-            continue
-        if count > FEW:
-            qsort(events, count, sizeof(Event), &earlier)
-            return
-        event = events[i]
-        j = i
-        while j and events[j - 1].at > event.at:
-            events[j] = events[j - 1]
-            j -= 1
-        events[j] = event
 
 
 cdef int64_t first_after(const Event* events, int64_t count, int64_t at) noexcept:

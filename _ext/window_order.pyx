@@ -2,14 +2,11 @@
 
 cimport cython
 from libc.stdint cimport int64_t
-from libc.stdlib cimport free, malloc, qsort
+from libc.stdlib cimport free, malloc
+
+from event_order cimport Event, by_time
 
 import numpy as np
-
-
-cdef struct Stamped:
-    int64_t at
-    int64_t index
 
 
 def order_by(const int64_t[:] codes, const int64_t[:] times, Py_ssize_t n_codes):
@@ -19,10 +16,10 @@ def order_by(const int64_t[:] codes, const int64_t[:] times, Py_ssize_t n_codes)
     cdef int64_t[::1] begins = starts
     cdef int64_t[::1] out = order
     cdef int64_t[::1] at = rising
-    cdef Stamped* placed
+    cdef Event* placed
     if times.shape[0] != n or (n and not (0 <= np.min(codes) and np.max(codes) < n_codes)):
         raise ValueError("codes and times of one length, and codes below n_codes")
-    placed = <Stamped*> malloc((n + 1) * sizeof(Stamped))
+    placed = <Event*> malloc((n + 1) * sizeof(Event))
     if placed == NULL:
         raise MemoryError
     try:
@@ -39,12 +36,12 @@ def order_by(const int64_t[:] codes, const int64_t[:] times, Py_ssize_t n_codes)
 @cython.boundscheck(False)      # codes are in range, which order_by has looked at
 @cython.wraparound(False)
 cdef void place_all(
-    const int64_t[:] codes, const int64_t[:] times, int64_t[::1] starts, Py_ssize_t n_codes, Stamped* placed
+    const int64_t[:] codes, const int64_t[:] times, int64_t[::1] starts, Py_ssize_t n_codes, Event* placed
 ) noexcept nogil:
     """A counting sort by code; starts are filled in."""
     cdef Py_ssize_t i, n = codes.shape[0]
     cdef int64_t at = 0, count
-    cdef Stamped* one
+    cdef Event* one
     for i in range(n):
         starts[codes[i]] += 1
     for i in range(n_codes):
@@ -62,24 +59,7 @@ cdef void place_all(
 
 @cython.boundscheck(False)      # all are n long
 @cython.wraparound(False)
-cdef void take_all(const Stamped* placed, int64_t[::1] order, int64_t[::1] times) noexcept nogil:
+cdef void take_all(const Event* placed, int64_t[::1] order, int64_t[::1] times) noexcept nogil:
     cdef Py_ssize_t i
     for i in range(order.shape[0]):
         order[i], times[i] = placed[i].index, placed[i].at
-
-
-cdef int earlier(const void* a, const void* b) noexcept nogil:
-    cdef const Stamped* one = <const Stamped*> a
-    cdef const Stamped* other = <const Stamped*> b
-    if one.at != other.at:
-        return (one.at > other.at) - (one.at < other.at)
-    return (one.index > other.index) - (one.index < other.index)
-
-
-cdef void by_time(Stamped* events, int64_t count) noexcept nogil:
-    """They mostly are in order."""
-    cdef int64_t i
-    for i in range(1, count):
-        if events[i].at < events[i - 1].at:
-            qsort(events, count, sizeof(Stamped), &earlier)
-            return

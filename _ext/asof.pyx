@@ -26,7 +26,7 @@ from libc.stdint cimport INT64_MAX, int32_t, int64_t, uint16_t, uint32_t, uint64
 from libc.stdlib cimport free, malloc
 from libc.string cimport memset
 
-from asof_best cimport SIGN, Best, better, room
+from asof_best cimport SIGN, Best, better, place_at, room
 from asof_order cimport FEW, Directory, Moment, Order, cells_of, fill_directory, first_not_before, narrow
 from asof_order cimport sort_labels
 
@@ -100,12 +100,7 @@ cdef void run(
         for slot in range(starts[code], starts[code + 1]):
             if better(&bests[slot], &best):
                 best = bests[slot]
-            if not best.place or (
-                of.bounded and <uint64_t> of.times[slot] - (best.event ^ SIGN) >= of.ttl
-            ):
-                out[of.labels[slot]] = -1
-            else:
-                out[of.labels[slot]] = <int64_t> best.place - 1
+            out[of.labels[slot]] = place_at(&best, of.times[slot], of.bounded, of.ttl)
 
 
 @cython.final

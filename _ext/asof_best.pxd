@@ -1,6 +1,6 @@
 # The best row so far, of a label or of an entity, and memory for many of them; header only.
 
-from libc.stdint cimport uint64_t, uintptr_t
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc
 
 cdef extern from * nogil:
@@ -30,6 +30,13 @@ cdef inline bint better(const Best* a, const Best* b) noexcept nogil:
     if a.created != b.created:
         return a.created > b.created
     return a.place > b.place
+
+
+cdef inline int64_t place_at(const Best* best, int64_t time, bint bounded, uint64_t ttl) noexcept nogil:
+    """The place of a label's best row; -1 where there is none, or it is too old at that time."""
+    if not best.place or (bounded and <uint64_t> time - (best.event ^ SIGN) >= ttl):
+        return -1
+    return <int64_t> best.place - 1
 
 
 cdef inline void* room(size_t size) except NULL:

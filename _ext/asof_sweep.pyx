@@ -20,7 +20,7 @@ from libc.stdint cimport INT64_MAX, INT64_MIN, int32_t, int64_t, uint32_t, uint6
 from libc.stdlib cimport free
 from libc.string cimport memset
 
-from asof_best cimport SIGN, Best, room
+from asof_best cimport SIGN, Best, place_at, room
 
 cdef extern from * nogil:
     void __builtin_prefetch(const void* address, int write, int locality)
@@ -210,7 +210,6 @@ cdef class Sweep:
         """
         cdef bint bounded = ttl_us is not None and ttl_us < 2**64
         cdef uint64_t ttl = max(ttl_us, 0) if bounded else 0
-        cdef const Best* best
         cdef Py_ssize_t i
         if len(out) != self.n_labels:
             raise ValueError(f"{len(out)} places for {self.n_labels} labels")
@@ -219,13 +218,7 @@ cdef class Sweep:
         cdef int64_t* places = &out[0]
         with nogil:
             for i in range(self.n_placed):
-                best = &self.bests[i]
-                if not best.place or (
-                    bounded and <uint64_t> self.labels[i].time - (best.event ^ SIGN) >= ttl
-                ):
-                    places[self.labels[i].number] = -1
-                else:
-                    places[self.labels[i].number] = <int64_t> best.place - 1
+                places[self.labels[i].number] = place_at(&self.bests[i], self.labels[i].time, bounded, ttl)
 
     def hand_over(self, uint64_t[:, ::1] bests):
         """Write what the stretch's labels have, for Part.begin.

@@ -9,7 +9,7 @@ rows; and so on until there are none. Memory is the labels' and that of the rows
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from itertools import pairwise
 from typing import Final, cast
@@ -87,12 +87,7 @@ class _Join:
 
     def each(self, work: Callable[[Part], None]) -> None:
         """`work` on every part."""
-
-        def some(mine: Iterator[Part]) -> None:
-            for part in mine:
-                work(part)
-
-        in_threads(some, self._parts, self._threads)
+        in_threads(work, self._parts, self._threads)
 
     def read(self, blocks: Sequence[Blocks], group_rows: int, seen: Seen) -> None:
         """Offer all rows to the labels, some group_rows at a time."""
@@ -101,9 +96,8 @@ class _Join:
             each.pieces = shared
         readers = [_Reader(each, self._labels) for each in blocks]
 
-        def deal(mine: Iterator[_Reader]) -> None:
-            for reader in mine:
-                reader.deal(max(group_rows // len(readers), 1))
+        def deal(reader: _Reader) -> None:
+            reader.deal(max(group_rows // len(readers), 1))
 
         def scan(part: Part) -> None:
             for reader in readers:

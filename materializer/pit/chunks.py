@@ -97,11 +97,20 @@ def ahead(items: Iterator[Made]) -> Generator[Made]:
             yield item
 
 
-def in_threads(work: Callable[[Iterator[Job]], Made], jobs: Sequence[Job], threads: int) -> list[Made]:
-    """`work` in up to `threads` threads, each of which takes jobs from one iterator until there are none."""
-    shared = iter(jobs)  # of a list: one thread at a time, for next() is one step under the GIL
+def in_threads(work: Callable[[Job], Made], jobs: Sequence[Job], threads: int) -> list[Made]:
+    """What `work` makes of each job, in their order; up to `threads` threads take them, one after the other."""
+    made: list[Any] = [None] * len(jobs)
+    shared = iter(enumerate(jobs))  # of a list: one thread at a time, for next() is one step under the GIL
+
+    def some() -> None:
+        for i, job in shared:
+            made[i] = work(job)
+
     count = min(threads, len(jobs))
     if count <= 1:
-        return [work(shared)]
+        some()
+        return made
     with ThreadPoolExecutor(count, "fastserve-pit") as pool:
-        return [future.result() for future in [pool.submit(work, shared) for _ in range(count)]]
+        for future in [pool.submit(some) for _ in range(count)]:
+            future.result()
+    return made

@@ -8,7 +8,7 @@ nulls of their own share one bitmap. Many columns of short values are read in th
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
@@ -25,18 +25,16 @@ def gather(columns: Sequence[Column], *, threads: int | None = None) -> list[pa.
     """See the twin."""
     ranges = _Ranges(columns, threads or cores())
     takers = [_taker(column, ranges) for column in columns]
-    made: list[list[list[pa.Array]]] = [[[]] * len(taker.asked) for taker in takers]
 
-    def take(mine: Iterator[tuple[int, int]]) -> None:
-        for number, part in mine:
-            made[number][part] = takers[number].take(part)
+    def take(job: tuple[int, int]) -> list[pa.Array]:
+        number, part = job
+        return takers[number].take(part)
 
     jobs = [(i, part) for i, taker in enumerate(takers) for part in range(len(taker.asked))]
-    in_threads(take, jobs, threads or cores())
-    return [
-        pa.chunked_array([array for part in parts for array in part], column.kind)
-        for column, parts in zip(columns, made, strict=True)
-    ]
+    made: list[list[pa.Array]] = [[] for _ in columns]
+    for (number, _), arrays in zip(jobs, in_threads(take, jobs, threads or cores()), strict=True):
+        made[number] += arrays
+    return [pa.chunked_array(arrays, column.kind) for column, arrays in zip(columns, made, strict=True)]
 
 
 _MOST_ITEMS: Final = 2**31 - 1

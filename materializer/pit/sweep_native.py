@@ -10,7 +10,7 @@ Rows that do not go on in order are left where they are read from, with all that
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import repeat
@@ -43,20 +43,13 @@ class Swept:
 
     def winners(self, out: Ints, ttl_us: int | None) -> None:
         """Write the places of the rows of the labels that are in a sweep."""
-        self._each(lambda one: one.winners(out, ttl_us=ttl_us))
+        in_threads(partial(Sweep.winners, out=out, ttl_us=ttl_us), self.sweeps, len(self.sweeps))
 
     def bests(self, n: int) -> Bests:
         """The best row of each of n labels, for Part.begin."""
         made = np.zeros((n, 3), np.uint64)
-        self._each(lambda one: one.hand_over(made))
+        in_threads(partial(Sweep.hand_over, bests=made), self.sweeps, len(self.sweeps))
         return made
-
-    def _each(self, work: Callable[[Sweep], None]) -> None:
-        def some(mine: Iterator[Sweep]) -> None:
-            for one in mine:
-                work(one)
-
-        in_threads(some, self.sweeps, len(self.sweeps))
 
 
 @dataclass(slots=True)
@@ -133,16 +126,13 @@ def sweep(
 
 def _firsts(readers: Sequence[Blocks]) -> list[Block | None]:
     """The first block of each; it will be read again."""
-    found: list[Block | None] = [None] * len(readers)
 
-    def look(mine: Iterator[int]) -> None:
-        for i in mine:
-            if (block := readers[i].take()) is not None:
-                readers[i].put_back(block)
-                found[i] = block
+    def look(reader: Blocks) -> Block | None:
+        if (block := reader.take()) is not None:
+            reader.put_back(block)
+        return block
 
-    in_threads(look, range(len(readers)), len(readers))
-    return found
+    return in_threads(look, readers, len(readers))
 
 
 def _starts(firsts: Sequence[Block], known: bool) -> list[int] | None:
@@ -159,9 +149,8 @@ def _starts(firsts: Sequence[Block], known: bool) -> list[int] | None:
 def _take_all(runs: Sequence[_Run], group_rows: int, seen: Seen) -> None:
     """Each run to its end."""
 
-    def take(mine: Iterator[_Run]) -> None:
-        for run in mine:
-            run.take(max(group_rows // len(runs), 1))
+    def take(run: _Run) -> None:
+        run.take(max(group_rows // len(runs), 1))
 
     while left := [run for run in runs if not run.done]:
         in_threads(take, left, len(runs))

@@ -6,7 +6,7 @@ becomes   0:1   2:0  -1  0:0  0:1       piece 2: row 5          ->  found[2] has
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from threading import Lock
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -65,13 +65,12 @@ def read_winners(
     of_piece = _Labels(places, len(pieces))
     found = _Found(of_piece, most_bytes, full, seen)
 
-    def read(mine: Iterator[int]) -> None:
-        for number in mine:
-            labels = of_piece.labels(number)
-            rows, at = _distinct(places[labels] & 0xFFFFFFFF)
-            batch = of_age(pieces[number].take(features, rows), rv, features)
-            places[labels] = at + place(number)
-            found.add(number, batch, pieces[number].n_rows)
+    def read(number: int) -> None:
+        labels = of_piece.labels(number)
+        rows, at = _distinct(places[labels] & 0xFFFFFFFF)
+        batch = of_age(pieces[number].take(features, rows), rv, features)
+        places[labels] = at + place(number)
+        found.add(number, batch, pieces[number].n_rows)
 
     in_threads(read, of_piece.pieces(), threads or cores())
     return found.batches

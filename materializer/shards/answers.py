@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -62,11 +62,9 @@ class ShardAnswers:
     def _read(self, number: int, threads: int) -> list[pa.RecordBatch]:
         """The batches of a range, in the files' order."""
         wanted = [(f.name, f.blocks[number]) for f in self._files if number in f.blocks]
-        read: list[list[pa.RecordBatch]] = [[] for _ in wanted]
 
-        def some(mine: Iterator[tuple[int, tuple[str, Sequence[Block]]]]) -> None:
-            for i, (name, blocks) in mine:
-                read[i] = read_blocks(self._work.dir, name, blocks, self._schema)
+        def read(asked: tuple[str, Sequence[Block]]) -> list[pa.RecordBatch]:
+            name, blocks = asked
+            return read_blocks(self._work.dir, name, blocks, self._schema)
 
-        in_threads(some, list(enumerate(wanted)), threads)
-        return [batch for batches in read for batch in batches]
+        return [batch for batches in in_threads(read, wanted, threads) for batch in batches]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import pairwise
 
 import numpy as np
@@ -48,28 +48,15 @@ def join_windows(
     back[order] = np.arange(len(order))
     taken = pa.array(back)
 
-    def fold(mine: Iterator[tuple[int, int]]) -> dict[int, list[pa.Array]]:
-        return {a: _fold(rows.program, outputs, events, (starts, times), a, b) for a, b in mine}
+    def fold(cut: tuple[int, int]) -> list[pa.Array]:
+        return _fold(rows.program, outputs, events, (starts, times), *cut)
 
-    def put_back(mine: Iterator[str]) -> dict[str, pa.Array]:
-        return {name: values[name].take(taken) for name in mine}
+    def put_back(parts: Sequence[pa.Array]) -> pa.Array:
+        return pa.chunked_array(parts).combine_chunks().take(taken)
 
-    made = {
-        a: part
-        for found in in_threads(fold, _cuts(events.starts + starts, threads), threads)
-        for a, part in found.items()
-    }
-    parts = [made[a] for a in sorted(made)]
-    values = {
-        name: pa.chunked_array([part[i] for part in parts]).combine_chunks()
-        for i, name in enumerate(features)
-    }
-    found = {
-        name: column
-        for mine in in_threads(put_back, list(features), threads)
-        for name, column in mine.items()
-    }
-    return {name: found[name] for name in features}
+    parts = in_threads(fold, _cuts(events.starts + starts, threads), threads)
+    values = in_threads(put_back, list(zip(*parts, strict=True)), threads)
+    return dict(zip(features, values, strict=True))
 
 
 def _cuts(weights: Ints, parts: int) -> list[tuple[int, int]]:

@@ -67,7 +67,7 @@ def counted_events(
         entities.append(found[wanted].astype(np.int64))
     if missing:
         log.warning("view %s: %d events with a null join key are left out", rows.rv.view.name, missing)
-    table = pa.Table.from_batches(kept) if kept else _nothing(rows)
+    table = pa.Table.from_batches(kept) if kept else rows.schema.empty_table()
     whose = np.concatenate(entities) if entities else np.empty(0, np.int64)
     return ordered(table, whose, rows, len(asked))
 
@@ -90,17 +90,5 @@ def ordered(
     if not kept.all():
         table, entities = table.filter(pa.array(kept)), entities[kept]
     times = table[EVENT_TS].cast(pa.int64()).to_numpy()
-    columns = [_one(table[column.name]) for column in rows.program.columns]
+    columns = [table[column.name].combine_chunks() for column in rows.program.columns]
     return Events(*order_by(entities, times, n_codes), columns)
-
-
-def _one(column: pa.ChunkedArray) -> pa.Array:
-    made = column.combine_chunks()
-    if isinstance(made, pa.ChunkedArray):  # strings of more than 2 GB
-        return pa.concat_arrays(made.chunks) if made.num_chunks else pa.array([], made.type)
-    return made
-
-
-def _nothing(rows: EventRows) -> pa.Table:
-    schema = rows.schema
-    return pa.table([pa.array([], field.type) for field in schema], schema=schema)

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 
 from fastserve.definitions import AggregatedFeatureView
-from fastserve.offline.events import event_rows
+from fastserve.offline.events import what_is_read
 from fastserve.offline.pieces import Piece
 from fastserve.offline.schema import feature_types
 from fastserve.types import arrow_type
@@ -79,11 +79,8 @@ class Join:
         return isinstance(self.rv.view, AggregatedFeatureView)
 
     def reads(self) -> tuple[RegisteredView, list[str]]:
-        """What is read for it: the view itself, or that of its events; and which columns."""
-        if not self.is_windowed:
-            return self.rv, list(self.features)
-        events = event_rows(self.rv)
-        return events.rv, list(events.columns)
+        """Whose rows are read for it, and which columns of them."""
+        return what_is_read(self.rv, list(self.features))
 
 
 @dataclass(frozen=True, slots=True)

@@ -108,6 +108,14 @@ def event_rows(rv: RegisteredView) -> EventRows:
     )
 
 
+def what_is_read(rv: RegisteredView, features: Sequence[str]) -> tuple[RegisteredView, list[str]]:
+    """Whose rows features of a view come from, and which columns of them: its own, or those of its events."""
+    if not isinstance(rv.view, AggregatedFeatureView):
+        return rv, list(features)
+    rows = event_rows(rv)
+    return rows.rv, list(rows.columns)
+
+
 def keyless(batch: pa.RecordBatch, join_keys: Sequence[str]) -> int:
     """How many rows have a null in some join key."""
     missing = None

@@ -9,11 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 from fastserve.config import Config
-from fastserve.definitions import AggregatedFeatureView, FeatureViewProjection
+from fastserve.definitions import FeatureViewProjection
 from fastserve.errors import InvalidDataError
 from fastserve.hashes.keys import key_hashes
 from fastserve.hashes.mixing import mixed
-from fastserve.offline.events import event_rows
+from fastserve.offline.events import what_is_read
 from fastserve.offline.history import History
 from fastserve.offline.latest import timestamps
 from fastserve.offline.schema import EVENT_TS
@@ -74,7 +74,7 @@ def draw(
 
 def _keys(history: History, rv: RegisteredView, n: int, seed: int, now_us: int) -> pa.Table:
     """The n distinct keys with the least hashes, or all there are."""
-    rows = event_rows(rv).rv if isinstance(rv.view, AggregatedFeatureView) else rv
+    rows, _ = what_is_read(rv, [])
     names = list(rv.join_keys)
     kept: pa.Table | None = None
     for batch in _known_keys(history, rows, now_us):

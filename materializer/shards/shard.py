@@ -21,7 +21,7 @@ import numpy as np
 import pyarrow as pa
 
 from fastserve.definitions import AggregatedFeatureView
-from fastserve.offline.events import event_rows
+from fastserve.offline.events import event_rows, what_is_read
 from fastserve.offline.latest import timestamps
 from fastserve.offline.schema import EVENT_TS, TIMESTAMP, canonical_schema, feature_types
 from fastserve.types import arrow_type
@@ -138,11 +138,7 @@ def _fold_shard(task: JoinTask, batches: Sequence[pa.RecordBatch]) -> BlockFile:
 def _rows(task: JoinTask) -> Iterator[pa.RecordBatch]:
     """The rows of the shard that are in the slice, in source order."""
     start, end = task.slice
-    rv, columns = task.asked.rv, task.asked.features
-    if isinstance(rv.view, AggregatedFeatureView):
-        events = event_rows(rv)
-        rv, columns = events.rv, events.columns
-    schema = canonical_schema(rv, columns)
+    schema = canonical_schema(*what_is_read(task.asked.rv, task.asked.features))
     for name, blocks in task.rows:
         for block, batch in zip(blocks, read_blocks(task.asked.work, name, blocks, schema), strict=True):
             if (start is None or block.first_us >= start) and (end is None or block.last_us < end):

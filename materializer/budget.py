@@ -34,7 +34,7 @@ _LABELS: Final = 0.75  # of what is left
 _ALL_LABELS: Final = (
     0.9  # likewise, where that is enough for all: those that are left over read all rows once more
 )
-_A_LABEL: Final = 80  # bytes without its keys and places: code, time, order, best row found either way
+A_LABEL: Final = 80  # bytes without its keys and places: code, time, order, best row found either way
 _PER_KEY: Final = 24  # bytes a label's keys take beside themselves: hashed, counted
 
 
@@ -122,7 +122,7 @@ class Budget:
         if memory is None:
             return cls(threads, max(need.labels, 1), _GROUP_ROWS, None)
         held = resident()
-        per_label = _A_LABEL + 8 * need.views + _PER_KEY + need.key_bytes
+        per_label = A_LABEL + 8 * need.views + _PER_KEY + need.key_bytes
         answering = 3 * RANGE_ROWS * need.row_bytes
         fewest = min(RANGE_ROWS, need.labels)
         least = _READING + _A_ROW * _LEAST_GROUP + answering + _LEAST_FOUND * need.views + fewest * per_label

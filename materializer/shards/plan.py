@@ -10,7 +10,7 @@ from typing import Final
 import numpy as np
 
 from fastserve.offline.pieces import Piece
-from materializer.budget import Need, resident
+from materializer.budget import A_LABEL, Need, resident
 from materializer.shards.blocks import Block
 from materializer.shards.deal import BUFFER_BYTES, MOST_SHARDS
 
@@ -22,7 +22,7 @@ HOT: Final = 4  # times the rows of a shard on average are so many that it is cu
 _SHARD_BYTES: Final = 1 << 30
 _MOST_LABELS: Final = 1 << 21
 _A_ROW: Final = 40  # bytes without its keys and features: two times, layout, and what finding takes
-_A_LABEL: Final = 144
+_A_LABEL: Final = A_LABEL + 64  # and what reading it from its file takes
 _SAMPLES: Final = 16
 
 

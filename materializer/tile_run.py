@@ -16,7 +16,7 @@ import numpy as np
 
 from fastserve.config import Config
 from fastserve.errors import FastserveError, UnknownObjectError
-from fastserve.offline.events import event_rows
+from fastserve.offline.events import EventRows, event_rows
 from fastserve.offline.history import History
 from fastserve.registry import Interval, Registry
 from materializer.select import Chosen
@@ -63,7 +63,7 @@ class TileRun:
         try:
             if not self.online.keeps(view_id):
                 self.online.mark(view_id)
-            self._write(made, window.end_us, about)
+            self._write(made, rows, window.end_us, about)
             done = Interval(view_id, "online", *interval, rows=about.rows_read, run_id=run_id)
             self.registry.finish_run(run_id, [done])
         except BaseException as error:
@@ -71,8 +71,7 @@ class TileRun:
                 self.registry.fail_run(run_id, str(error) or type(error).__name__)
             raise
 
-    def _write(self, made: TileRows, end_us: int, about: ViewSummary) -> None:
-        rows = event_rows(self.chosen.registered)
+    def _write(self, made: TileRows, rows: EventRows, end_us: int, about: ViewSummary) -> None:
         # What training reads too: events that a stream appended are beside those of the batch source.
         history = History(self.config, self.registry, as_of_us=self.now_us)
         seen = np.array([made.after_us, end_us])  # from there on back as far as a label reaches

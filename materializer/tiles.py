@@ -114,6 +114,8 @@ class TileRows:
             StoreError: the store failed; part of it may be written.
         """
         keys, events = self._entities(part)
+        kept = kept_us(reach_us(self._rows))
+        assert kept is not None
         written = 0
         for number, online_id in enumerate(ids):
             encoder = KeyEncoder(online_id, tuple(self._registered.join_keys.values()))
@@ -122,8 +124,6 @@ class TileRows:
                 for start in range(0, len(events.starts) - 1, PUT_ROWS):
                     self._stop.check()
                     batch, newest = self._built(encoder, keys, events, start)
-                    kept = kept_us(reach_us(self._rows))
-                    assert kept is not None
                     await puts.start(batch, newest + (kept - self._now_us))
                 await puts.finish()
             finally:

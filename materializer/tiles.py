@@ -67,7 +67,7 @@ class TileRows:
         A row has the tiles of the windows at its newest event, so that it follows from the events alone, whenever it is
         made: events are read from as far back of this as a window reaches.
         """
-        return self._end_us - reach_us(self._rows)
+        return self._end_us - self._rows.program.reach_us
 
     def parts(self, pieces: Sequence[Piece], told: Callable[[int], None]) -> Iterator[list[pa.RecordBatch]]:
         """The events, all of an entity in one part; those of no entity are left out, and the log says how many."""
@@ -114,7 +114,7 @@ class TileRows:
             StoreError: the store failed; part of it may be written.
         """
         keys, events = self._entities(part)
-        kept = kept_us(reach_us(self._rows))
+        kept = kept_us(self._rows.program.reach_us)
         assert kept is not None
         written = 0
         for number, online_id in enumerate(ids):
@@ -165,8 +165,3 @@ class TileRows:
             created_us=self._now_us,
         )
         return batch, events.times[starts[1:] - 1]
-
-
-def reach_us(rows: EventRows) -> int:
-    """How far back of a moment a window may take events from."""
-    return max(level.span_us + level.hop_us for level in rows.program.levels)

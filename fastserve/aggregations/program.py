@@ -100,3 +100,8 @@ class Program:
     columns: tuple[Column, ...]
     levels: tuple[Level, ...]
     outputs: tuple[Output, ...]
+
+    @property
+    def reach_us(self) -> int:
+        """How far back of a moment a window may take events from."""
+        return max(level.span_us + level.hop_us for level in self.levels)

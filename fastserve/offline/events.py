@@ -93,14 +93,13 @@ def event_rows(rv: RegisteredView) -> EventRows:
     assert isinstance(view, AggregatedFeatureView)
     program, source = compile_program(view), view.events
     condition, types = _condition(view)
-    reach = max(level.span_us + level.hop_us for level in program.levels)
     events = FeatureView(
         view.name,
         entities=view.entities,
         schema=[Field(name, dtype) for name, dtype in types.items()],
         source=source,
         version=view.version,
-        ttl=timedelta(microseconds=reach + (source.lateness_us if source.event_id else 0)),
+        ttl=timedelta(microseconds=program.reach_us + (source.lateness_us if source.event_id else 0)),
     )
     layout = Layout(_LAYOUT_ID, *fields_of(events))
     return EventRows(

@@ -74,7 +74,7 @@ def reclaim_all(
         StoreError: the store failed; what is left is removed the next time.
     """
     removed = Removed()
-    for registered in (rv for rv in snapshot.views.values() if rv.view.is_stored):
+    for registered in snapshot.stored_views:
         try:
             with registry.lock_sets(registered.view_id):
                 reclaim_sets(online, registry, registered, stop, now_us, removed)

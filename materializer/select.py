@@ -53,7 +53,7 @@ def named(snapshot: Snapshot, names: Sequence[str]) -> list[RegisteredView]:
         UnknownObjectError, RequestError: as `choose`.
     """
     if not names:
-        return [snapshot.views[key] for key in sorted(snapshot.views) if snapshot.views[key].view.is_stored]
+        return snapshot.stored_views
     found = (stored_view(snapshot, name) for name in names)
     return list({(r.view.name, r.view.version): r for r in found}.values())
 

@@ -212,11 +212,7 @@ def status_command(repo: str, as_json: bool) -> None:
     """Registry revision, whether the online store answers, and what is materialized."""
     with FeatureStore(repo) as store:
         snapshot = store.snapshot
-        views = {
-            _versioned(rv.view): _ranges(store, rv)
-            for rv in sorted(snapshot.views.values(), key=lambda rv: (rv.view.name, rv.view.version))
-            if rv.view.is_stored
-        }
+        views = {_versioned(rv.view): _ranges(store, rv) for rv in snapshot.stored_views}
         about = {
             "project": store.config.project,
             "registry": {"revision": snapshot.revision, "id": snapshot.registry_id},

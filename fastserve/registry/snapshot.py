@@ -179,6 +179,11 @@ class Snapshot:
             return self
         return replace(self, views=MappingProxyType(views))
 
+    @property
+    def stored_views(self) -> list[RegisteredView]:
+        """The views that have rows, by name and version."""
+        return [rv for _, rv in sorted(self.views.items()) if rv.view.is_stored]
+
     def online_ids(self) -> dict[int, int]:
         """View id -> online id of every view that has rows, as far as is known here."""
         return {rv.view_id: rv.online_id for rv in self.views.values() if rv.view.is_stored}

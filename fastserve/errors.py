@@ -78,6 +78,12 @@ class DefinitionError(FastserveError, ValueError):
         super().__init__("\n".join([head, *(f"- {problem}" for problem in self.problems)]))
 
 
+def guess(name: str, known: Iterable[str]) -> str:
+    """What a hint begins with: ``did you mean 'x'? ``, of the known name that is near; else nothing."""
+    near = get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}? " if near else ""
+
+
 class ConfigError(FastserveError, ValueError):
     """A configuration file, environment variable, URL or option is wrong."""
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from typing import Any, Final, NamedTuple
 
 import numpy as np
@@ -22,7 +21,7 @@ from sqlglot.errors import SqlglotError
 from fastserve.definitions.aggregated_view import AggregatedFeatureView
 from fastserve.definitions.aggregation import NUMBERS, WHOLE_TYPES
 from fastserve.definitions.validate import label
-from fastserve.errors import DefinitionError, Problem
+from fastserve.errors import DefinitionError, Problem, guess
 from fastserve.timeutil import parse_timestamp
 from fastserve.types import Timestamp, arrow_type, parse_dtype
 
@@ -152,9 +151,8 @@ class _Walk:
         if node.table or not isinstance(node.this, exp.Identifier):
             return self.refused(f"{_shown(node)} is no column", "name a column of the source's schema alone")
         if node.name not in self._types:
-            near = get_close_matches(node.name, sorted(self._types), n=1)
-            guess = f"did you mean {near[0]!r}? " if near else ""
-            fix = f"{guess}columns of the source's schema: {', '.join(self._types) or 'none'}"
+            near = guess(node.name, sorted(self._types))
+            fix = f"{near}columns of the source's schema: {', '.join(self._types) or 'none'}"
             return self.refused(f"unknown column {node.name!r}", fix)
         self.columns.add(node.name)
         found, dtype = pc.field(node.name), self._types[node.name]

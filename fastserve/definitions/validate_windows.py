@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from difflib import get_close_matches
 from typing import Any, Final
 
 from fastserve.definitions.aggregated_view import AggregatedFeatureView
 from fastserve.definitions.aggregation import EVERY, FUNCTIONS, Aggregation
 from fastserve.definitions.event_source import EventSource
 from fastserve.definitions.field import RESERVED
-from fastserve.errors import DefinitionError, Problem
+from fastserve.errors import DefinitionError, Problem, guess
 from fastserve.timeutil import DAY_US, format_duration, parse_duration
 from fastserve.types import SCALARS
 
@@ -83,9 +82,8 @@ def _check_column(
 ) -> Iterator[Problem]:
     function, name = aggregation.function, aggregation.column
     if function not in FUNCTIONS:
-        near = get_close_matches(str(function), FUNCTIONS, n=1)
-        guess = f"did you mean {near[0]!r}? " if near else ""
-        yield Problem(where, f"unknown function {function!r}", f"{guess}one of {', '.join(FUNCTIONS)}")
+        fix = f"{guess(str(function), FUNCTIONS)}one of {', '.join(FUNCTIONS)}"
+        yield Problem(where, f"unknown function {function!r}", fix)
     if name == EVERY:
         if function in FUNCTIONS and function != "count":
             yield Problem(where, f"{function} needs a column", "name one; only count takes '*'")
@@ -93,9 +91,8 @@ def _check_column(
     column = source.column(name)
     if column is None:
         known = [c.name for c in source.schema]
-        near = get_close_matches(str(name), known, n=1)
-        guess = f"did you mean {near[0]!r}? " if near else ""
-        fix = f"{guess}the schema of source {source.name!r} lists {', '.join(known) or 'no columns'}"
+        lists = f"the schema of source {source.name!r} lists {', '.join(known) or 'no columns'}"
+        fix = guess(str(name), known) + lists
         yield Problem(where, f"unknown column {name!r}", fix)
     elif function in FUNCTIONS and column.dtype in SCALARS and column.dtype not in FUNCTIONS[function]:
         takes = ", ".join(FUNCTIONS[function])

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from typing import Final
 
@@ -24,7 +23,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fastserve.definitions import batch_source
-from fastserve.errors import InvalidDataError
+from fastserve.errors import InvalidDataError, guess
 from fastserve.offline.cast import cast_column
 from fastserve.offline.frames import one_array
 from fastserve.offline.schema import (
@@ -135,23 +134,21 @@ def _present(name: str, names: Sequence[str], rv: RegisteredView) -> str:
     if name in names:
         return name
     what = "column of event times" if name == EVENT_TS else "column"
-    near = get_close_matches(name, names, n=1)
-    guess = f"did you mean {near[0]!r}? " if near else ""
     raise InvalidDataError(
         f"view {rv.view.name!r} needs a {what} {name!r}, which the rows do not have",
         where=f"column {name!r}",
-        hint=f"{guess}the columns given: {', '.join(names) or 'none'}; a null stands for a value that is missing",
+        hint=f"{guess(name, names)}the columns given: {', '.join(names) or 'none'};"
+        " a null stands for a value that is missing",
     )
 
 
 def _unknown(name: str, views: Sequence[RegisteredView], made: Sequence[_Given]) -> InvalidDataError:
     known = sorted({n for given in made for n in (*given.keys, *given.features)} | {EVENT_TS, CREATED_TS})
-    near = get_close_matches(name, known, n=1)
     shown = ", ".join(repr(rv.view.name) for rv in views)
     return InvalidDataError(
         f"unknown column {name!r}: no join key, feature or time of {shown}",
         where=f"column {name!r}",
-        hint=(f"did you mean {near[0]!r}? " if near else "") + f"columns: {', '.join(known)}",
+        hint=f"{guess(name, known)}columns: {', '.join(known)}",
     )
 
 

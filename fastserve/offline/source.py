@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -18,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fastserve.definitions import BatchSource, EventSource, FileSource, SQLSource
-from fastserve.errors import InvalidDataError
+from fastserve.errors import InvalidDataError, guess
 from fastserve.offline.cast import cast_column
 from fastserve.offline.files import CSV_NULLS, DataFile, Run, open_files, reading
 from fastserve.offline.options import READ, ReadOptions
@@ -223,13 +222,11 @@ class FileScan:
             raise InvalidDataError(f"has {names.count(column)} columns named {column!r}", where=place)
         if column in names or column in self.file.partition:
             return
-        near = get_close_matches(column, names, n=1)
-        guess = f"did you mean {near[0]!r}? " if near else ""
         shown = ", ".join([*names, *self.file.partition])
         raise InvalidDataError(
             f"has no column {column!r}",
             where=place,
-            hint=f"{guess}its columns: {shown}; field_mapping={{column: name}} renames",
+            hint=f"{guess(column, names)}its columns: {shown}; field_mapping={{column: name}} renames",
         )
 
     def canonical(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from functools import partial
 from typing import Final, TypeVar
 
@@ -17,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from fastserve.errors import InvalidDataError
+from fastserve.errors import InvalidDataError, guess
 from fastserve.offline.cast import cast_column
 from fastserve.offline.frames import one_array
 from fastserve.offline.schema import CREATED_TS, EVENT_TS
@@ -82,12 +81,10 @@ def given_events(feeds: Sequence[Feed], table: pa.Table, now_us: int) -> pa.Reco
     table = _renamed(feed, table)
     for name in table.column_names:
         if name not in feed.columns:
-            near = get_close_matches(name, feed.columns, n=1)
-            guess = f"did you mean {near[0]!r}? " if near else ""
             raise InvalidDataError(
                 f"unknown column {name!r}: no join key or column of the events {feed.source.name!r}",
                 where=f"column {name!r}",
-                hint=f"{guess}columns: {', '.join(feed.columns)}",
+                hint=f"{guess(name, feed.columns)}columns: {', '.join(feed.columns)}",
             )
     for name in feed.columns:
         if name not in table.column_names and name != CREATED_TS:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from fastserve.errors import InvalidDataError, InvalidEntityError, RequestError
+from fastserve.errors import InvalidDataError, InvalidEntityError, RequestError, guess
 from fastserve.offline.cast import cast_column
 from fastserve.types import Timestamp
 from materializer.pit.factorize import canonical_key
@@ -151,9 +150,7 @@ def label_keys(table: pa.Table, rv: RegisteredView, join_key_map: Mapping[str, s
 
 
 def _guess(column: str, names: Sequence[str]) -> str:
-    near = get_close_matches(column, names, n=1)
-    guess = f"did you mean {near[0]!r}? " if near else ""
-    return f"{guess}its columns: {', '.join(names) or 'none'}; "
+    return f"{guess(column, names)}its columns: {', '.join(names) or 'none'}; "
 
 
 def _key_hint(kind: pa.DataType, key_type: str) -> str:

@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from fastserve.definitions import FeatureViewProjection, OnDemandFeatureView, RequestSource
 from fastserve.errors import RequestError
-from fastserve.offline.cast import cast_column
+from fastserve.offline.cast import cast_column, cell
 from fastserve.offline.frames import one_array
 from fastserve.offline.schema import feature_types
 from fastserve.on_demand.call import OnDemandFunction
@@ -204,11 +204,7 @@ class OnDemand:
                     where=f"column {name!r}",
                     hint="give what the request would give, as a column of the spine",
                 )
-            place = partial(_place, name)
+            place = partial(cell, name)
             cast = cast_column(one_array(self._table[name]), parse_dtype(dtype), place)
             self._columns[name, dtype] = cast
         return self._columns[name, dtype]
-
-
-def _place(name: str, row: int) -> str:
-    return f"column {name!r}, row {row}"

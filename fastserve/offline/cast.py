@@ -39,6 +39,11 @@ _ZONED: Final = r"[T ]\d\d.*(Z|[+-]\d\d(:?\d\d)?)$"
 _NO_RULE: Final = "there is no exact conversion; declare another type, or cast the column in the source"
 
 
+def cell(column: str, row: int) -> str:
+    """How messages name a value of a table: ``column 'a', row 3``, rows from 0."""
+    return f"column {column!r}, row {row}"
+
+
 def cast_column(values: pa.Array, dtype: DType, where: Where) -> pa.Array:
     """The column as `arrow_type(dtype)`, by the module's table.
 

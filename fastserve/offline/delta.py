@@ -29,7 +29,7 @@ from deltalake import CommitProperties, DeltaTable, Transaction, write_deltalake
 from deltalake.exceptions import CommitFailedError, DeltaError, TableNotFoundError
 
 from fastserve.errors import InvalidDataError, MaterializeError, OfflineStoreError
-from fastserve.offline.cast import cast_column
+from fastserve.offline.cast import cast_column, cell
 from fastserve.offline.latest import timestamps
 from fastserve.offline.parquet import writer_properties
 from fastserve.offline.schema import (
@@ -469,10 +469,6 @@ def conformed(batch: pa.RecordBatch, schema: pa.Schema, rv: RegisteredView) -> p
             continue
         values = batch.column(wanted.name)
         if values.type != wanted.type:
-            values = cast_column(values, types[wanted.name], partial(_place, wanted.name))
+            values = cast_column(values, types[wanted.name], partial(cell, wanted.name))
         arrays.append(values)
     return pa.RecordBatch.from_arrays(arrays, schema=schema)
-
-
-def _place(name: str, i: int) -> str:
-    return f"column {name!r}, row {i}"

@@ -24,7 +24,7 @@ import pyarrow.compute as pc
 
 from fastserve.definitions import batch_source
 from fastserve.errors import InvalidDataError, guess
-from fastserve.offline.cast import cast_column
+from fastserve.offline.cast import cast_column, cell
 from fastserve.offline.frames import one_array
 from fastserve.offline.schema import (
     CREATED_TS,
@@ -152,19 +152,15 @@ def _unknown(name: str, views: Sequence[RegisteredView], made: Sequence[_Given])
     )
 
 
-def _place(name: str, i: int) -> str:
-    return f"column {name!r}, row {i}"
-
-
 def _column(table: pa.Table, name: str, dtype: DType) -> pa.Array:
-    return cast_column(one_array(table[name]), dtype, partial(_place, name))
+    return cast_column(one_array(table[name]), dtype, partial(cell, name))
 
 
 def _check_no_null(values: pa.Array, column: str, what: str) -> None:
     if values.null_count:
         raise InvalidDataError(
             f"the {what} is null",
-            where=_place(column, values.is_null().index(True).as_py()),
+            where=cell(column, values.is_null().index(True).as_py()),
             hint=f"a row without {what} can never be found; leave it out",
         )
 
@@ -175,6 +171,6 @@ def _check_past(values: pa.Array, column: str, now_us: int) -> None:
         i = int((times > now_us).argmax())
         raise InvalidDataError(
             f"{format_timestamp(int(times[i]))} lies in the future; it is {format_timestamp(now_us)} now",
-            where=_place(column, i),
+            where=cell(column, i),
             hint="push a row once its time has come; check the producer's clock and time zone (naive is UTC)",
         )

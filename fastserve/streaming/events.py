@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fastserve.errors import InvalidDataError, guess
-from fastserve.offline.cast import cast_column
+from fastserve.offline.cast import cast_column, cell
 from fastserve.offline.frames import one_array
 from fastserve.offline.schema import CREATED_TS, EVENT_TS
 from fastserve.streaming.feeds import Feed
@@ -51,13 +51,13 @@ def cast_events(feed: Feed, table: pa.Table, needed: Sequence[str]) -> pa.Record
     arrays = []
     for name, dtype in feed.columns.items():
         if name in table.column_names:
-            made = cast_column(one_array(table[name]), dtype, partial(_place, name))
+            made = cast_column(one_array(table[name]), dtype, partial(cell, name))
         else:
             made = pa.nulls(table.num_rows, arrow_type(dtype))
         if made.null_count and name in needed:
             raise InvalidDataError(
                 "is null" if name in table.column_names else "is missing",
-                where=_place(name, made.is_null().index(True).as_py()),
+                where=cell(name, made.is_null().index(True).as_py()),
                 hint=f"every event has {', '.join(needed)}",
             )
         arrays.append(made)
@@ -102,7 +102,7 @@ def given_events(feeds: Sequence[Feed], table: pa.Table, now_us: int) -> pa.Reco
         shown = format_timestamp(int(times_of(batch)[i]))
         raise InvalidDataError(
             f"{shown} lies in the future; it is {format_timestamp(now_us)} now",
-            where=_place(EVENT_TS, i),
+            where=cell(EVENT_TS, i),
             hint="send an event once it has happened; check the producer's clock and time zone (naive is UTC)",
         )
     return known(batch, np.full(batch.num_rows, now_us, np.int64))
@@ -214,7 +214,7 @@ def _check_keys(feeds: Sequence[Feed], batch: pa.RecordBatch) -> None:
         keys = sorted({name for feed in feeds for name in feed.join_keys})
         raise InvalidDataError(
             "the join key is null",
-            where=_place(" and ".join(keys), int((~found).argmax())),
+            where=cell(" and ".join(keys), int((~found).argmax())),
             hint="such an event is of no entity; leave it out",
         )
 
@@ -223,7 +223,3 @@ def _text(error: Exception) -> str:
     if not isinstance(error, InvalidDataError):
         return str(error).partition("\n")[0] or type(error).__name__
     return f"{error.where.partition(', row')[0]}: {error.message}" if error.where else error.message
-
-
-def _place(name: str, i: int) -> str:
-    return f"column {name!r}, row {i}"

@@ -92,8 +92,7 @@ class FeastReads:
         asked = parse_request(request.body)
         plan = self._catalog.plan(asked.service, asked.features, asked.full_feature_names)
         columns = entity_columns(asked.entities, plan, self._catalog.snapshot)
-        needed = (*plan.entity_columns, *plan.request_columns)
-        wanted = {name: columns[name] for name in needed if name in columns}
+        wanted = {name: columns[name] for name in plan.needed if name in columns}
         keys = wire.json_keys(plan, wanted)
         return self._reader.read(
             self._without_ttl(plan) if compat else plan,
@@ -222,7 +221,7 @@ def entity_columns(
 
 
 def _column_of(name: str, plan: ReadPlan, snapshot: Snapshot) -> str | None:
-    if name in plan.entity_columns or name in plan.request_columns:
+    if name in plan.needed:
         return name
     entity = snapshot.entities.get(name)
     if any(name in e.join_keys for e in snapshot.entities.values()):

@@ -18,14 +18,11 @@ def check_columns(plan: ReadPlan, entities: Mapping[str, Sequence[Any]]) -> int:
         InvalidEntityError: a column is missing or columns differ in length.
         UnknownObjectError: a column belongs to none of the features asked for.
     """
-    for name in plan.entity_columns:
-        if name not in entities:
-            raise missing_column(name, plan)
-    for name in plan.request_columns:
+    for name in plan.needed:
         if name not in entities:
             raise missing_column(name, plan)
     for name in entities:
-        if name not in plan.entity_columns and name not in plan.request_columns:
+        if name not in plan.needed:
             raise unknown_column(name, plan)
     lengths = {name: len(column) for name, column in entities.items()}
     n = next(iter(lengths.values()), 1)
@@ -42,16 +39,15 @@ def check_columns(plan: ReadPlan, entities: Mapping[str, Sequence[Any]]) -> int:
 
 def missing_column(name: str, plan: ReadPlan, where: str = "$.entities") -> InvalidEntityError:
     """The error for a column that the features need and the request lacks."""
-    hint = f"these features need {_listed({**plan.entity_columns, **plan.request_columns})}"
+    hint = f"these features need {_listed(plan.needed)}"
     kind = "entity" if name in plan.entity_columns else "request"
     return InvalidEntityError(f"{kind} column {name!r} is missing", where=where, hint=hint)
 
 
 def unknown_column(name: str, plan: ReadPlan, where: str = "$.entities") -> UnknownObjectError:
     """The error for a column that none of the features needs."""
-    known = {**plan.entity_columns, **plan.request_columns}
-    if known:
-        return UnknownObjectError.of("entity column", name, known, where=where)
+    if plan.needed:
+        return UnknownObjectError.of("entity column", name, plan.needed, where=where)
     return UnknownObjectError(
         f"unknown entity column {name!r}",
         where=where,

@@ -73,6 +73,7 @@ class ReadPlan:
         deadline_us: the service's; None without one.
         request_columns: request columns needed as values, by on-demand views -> type.
         derivation: what is made of the rows before they are answered; None where they are answered as they are.
+        needed: both kinds of columns, which is what a request gives, no more and no less -> type.
         max_ages_us: how old a cached row of each read may be; 0 for never cached.
         fingerprint: 16 hex digits that change when a name, type, view version or the order changes.
         parts: what was asked for, with the versions that are read.
@@ -90,12 +91,14 @@ class ReadPlan:
     derivation: Derivation | None = None
     parts: tuple[FeatureViewProjection, ...] = ()
     full_feature_names: bool = False
+    needed: Mapping[str, str] = field(init=False)
     max_ages_us: tuple[int, ...] = field(init=False, default=())
 
     def __post_init__(self) -> None:
         allowed = [read.max_staleness_us for read in self.reads]
         ages = tuple(DEFAULT_MAX_STALENESS_US if age is None else age for age in allowed)
         object.__setattr__(self, "max_ages_us", ages)
+        object.__setattr__(self, "needed", {**self.entity_columns, **self.request_columns})
 
     @property
     def answered(self) -> ReadPlan:

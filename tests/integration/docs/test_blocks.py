@@ -35,7 +35,9 @@ def script(page: Path) -> str:
     parts = ["set -euo pipefail", "trap 'kill $(jobs -p) 2>/dev/null || true; wait' EXIT"]
     for kind, text in blocks(page, "sh", "python"):
         parts.append(text if kind == "sh" else f"python - <<'END_OF_BLOCK'\n{text}END_OF_BLOCK")
-    return "\n".join(parts).replace("6566", str(free_port())).replace("6567", str(free_port()))
+    # In one go: a free port may itself read like one of those that are replaced.
+    ports = {"6566": str(free_port()), "6567": str(free_port())}
+    return re.sub("|".join(ports), lambda found: ports[found[0]], "\n".join(parts))
 
 
 @pytest.fixture(scope="module")

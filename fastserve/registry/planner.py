@@ -54,10 +54,12 @@ def make_plan(current: Snapshot, objects: Sequence[Definition], *, prune: bool =
     kept = {} if prune else {key: o for key, o in old.items() if key not in new}
     if prune:
         _check_pruned(old, new)
+    union = [*kept.values(), *declared]
     breaking = list(_breaking(current, kept | new))
-    if breaking:  # first: a removed feature would otherwise be blamed on the services that name it
+    if breaking:  # before others: a removed feature would otherwise be blamed on the services that name it
+        _check_union(current, union, only_of=tuple(problem.where.split(",")[0] for problem in breaking))
         raise BreakingChangeError(breaking)
-    _check_union(current, [*kept.values(), *declared])
+    _check_union(current, union)
     keys = sorted(old | new, key=lambda k: (_ORDER.index(k[0]), k[1], k[2]))
     changes = tuple(_change(current, key, old.get(key), new.get(key), prune) for key in keys)
     return Plan(current.project, current.revision, changes)
@@ -107,9 +109,17 @@ def _change(
     return Change("update", kind, name, shown, compare(old, new), update_notes, new)
 
 
-def _check_union(current: Snapshot, union: Sequence[Definition]) -> None:
-    """Problems that are registered already, from before a rule was made, are not this apply's fault."""
+def _check_union(
+    current: Snapshot, union: Sequence[Definition], only_of: tuple[str, ...] | None = None
+) -> None:
+    """Problems that are registered already, from before a rule was made, are not this apply's fault.
+
+    With `only_of`, labels of views: what is wrong with these themselves. That a window or a filter is misspelt is told
+    before what the slip would change.
+    """
     problems = list(find_problems(union))
+    if only_of is not None:
+        problems = [problem for problem in problems if problem.where.startswith(only_of)]
     if problems:
         before = set(find_problems(current.definitions()))
         problems = [problem for problem in problems if problem not in before]

@@ -17,7 +17,7 @@ from fastserve import (
     FileSource,
 )
 from fastserve.definitions import Definition
-from fastserve.errors import BreakingChangeError
+from fastserve.errors import BreakingChangeError, DefinitionError
 from fastserve.registry.planner import make_plan
 from tests.unit.registry.snapshots import snapshot_of
 
@@ -147,3 +147,19 @@ def test_the_next_version_and_retirement() -> None:
         "event_source",
         "aggregated_feature_view",
     ]
+
+
+@pytest.mark.parametrize(
+    ("wrong", "where"),
+    [
+        (view(Aggregation("amount", "sum", windows="5x")), f"{ABOUT}, "),
+        (view(Aggregation("amount", "summ", windows="5m")), f"{ABOUT}, "),
+        (view(Aggregation("amont", "sum", windows="5m")), f"{ABOUT}, "),
+        (view(filter="statuss = 'paid'"), f"{ABOUT}, filter"),
+    ],
+    ids=["window", "function", "column", "filter"],
+)
+def test_a_slip_is_told_before_what_it_would_change(wrong: FeatureView, where: str) -> None:
+    with pytest.raises(DefinitionError) as caught:
+        make_plan(snapshot_of([CARD, view()]), [wrong])
+    assert all(problem.where.startswith(where) for problem in caught.value.problems)

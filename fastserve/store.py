@@ -366,8 +366,8 @@ class FeatureStore(Materializing):
         Idempotent: a row counts once by (join keys, event time, created time), and online the newest wins.
 
         Args:
-            df: join keys, features, `event_timestamp` and perhaps `created_timestamp`; pandas, polars, Arrow
-                or a dict of lists.
+            df: join keys, features, `event_timestamp` and perhaps `created_timestamp`; pandas, polars,
+                Arrow, a dict of lists or a list of dicts.
             to: ``online``, ``offline`` or ``online_and_offline``.
 
         Raises:

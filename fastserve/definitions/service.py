@@ -89,7 +89,7 @@ def parse_ref(ref: str) -> FeatureViewProjection:
     if match is None:
         raise RequestError(
             f"{ref!r} is not a feature reference",
-            hint="write view:feature, or view@v2:feature for a version",
+            hint="write view:feature, or view@v2:feature for a version; a service is asked for by service=",
         )
     version = int(match[2]) if match[2] else None
     alias = f"{match[1]}@v{version}" if version is not None else ""

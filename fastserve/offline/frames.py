@@ -6,7 +6,7 @@ write. In lists, numpy arrays, polars and Arrow a NaN is a NaN.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -19,14 +19,17 @@ def arrow_table(data: Any) -> pa.Table:
 
     Args:
         data: a pandas or polars frame, an Arrow Table, RecordBatch or stream, or a mapping of column name to
-            values (list, tuple, numpy array, series, Arrow array).
+            values (list, tuple, numpy array, series, Arrow array), or a list of rows: mappings of column name to
+            value, all with the same names.
 
     Raises:
         InvalidDataError: none of these; a column with values of no one type (names column and row), columns of
-            different length, two of one name.
+            different length, two of one name; rows of different columns.
     """
     if isinstance(data, Mapping):
         return _of_columns(data)
+    if isinstance(data, (list, tuple)) and data and all(isinstance(row, Mapping) for row in data):
+        return _of_columns(_columns_of(data))
     home = type(data).__module__.partition(".")[0]
     if home == "pandas" and hasattr(data, "columns"):
         return _unique([(name, data.iloc[:, i]) for i, name in enumerate(data.columns)])
@@ -38,7 +41,8 @@ def arrow_table(data: Any) -> pa.Table:
         table = pa.table(data)
         return _unique(list(zip(table.column_names, table.columns, strict=True)))
     raise InvalidDataError(
-        f"rows come as a pandas or polars frame, an Arrow table or a dict of lists, not {type(data).__name__}",
+        f"rows come as a pandas or polars frame, an Arrow table, a dict of lists or a list of dicts, not "
+        f"{type(data).__name__}",
         hint='{"user_id": [1, 2], "clicks": [3, 4], "event_timestamp": ["2026-01-01T00:00:00Z", …]}',
     )
 
@@ -51,6 +55,19 @@ def one_array(column: Any) -> pa.Array:
     if isinstance(made, pa.ChunkedArray):
         return made.chunk(0) if made.num_chunks else pa.nulls(0, column.type)
     return made
+
+
+def _columns_of(rows: Sequence[Mapping[Any, Any]]) -> dict[Any, list[Any]]:
+    """What a row leaves out might be meant as null or be a slip: it is not guessed."""
+    names = rows[0].keys()
+    for i, row in enumerate(rows):
+        other = next(iter(row.keys() ^ names), None)
+        if other is not None:
+            which = "has" if other in row else "lacks"
+            raise InvalidDataError(
+                f"{which} {other!r}, unlike row 0", where=f"row {i}", hint="give None where a value is null"
+            )
+    return {name: [row[name] for row in rows] for name in names}
 
 
 def _of_columns(columns: Mapping[Any, Any]) -> pa.Table:

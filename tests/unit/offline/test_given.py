@@ -84,6 +84,7 @@ def test_every_kind_of_table_gives_the_same_rows() -> None:
     view = registered(Field("f", "float64"))
     forms = [
         columns,
+        [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)],
         pl.DataFrame(columns),
         pa.table(columns),
         pa.RecordBatch.from_pydict(columns),
@@ -115,7 +116,10 @@ OK: dict[str, Any] = {"a": [1, 2], "user_id": [1, 2], "event_timestamp": [T, T]}
 BAD: list[tuple[str, Any, str, str]] = [
     ("no table", 7, "", "rows come as"),
     ("text", "rows", "", "rows come as"),
-    ("list of dicts", [{"a": 1}], "", "rows come as"),
+    ("no rows", [], "", "rows come as"),
+    ("list of lists", [[1, 2]], "", "rows come as"),
+    ("rows of different columns", [{"a": 1}, {"a": 2, "b": 3}], "row 1", "has 'b', unlike row 0"),
+    ("a row without a column", [{"a": 1, "b": 3}, {"b": 3}], "row 1", "lacks 'a', unlike row 0"),
     ("nothing", {}, "column 'event_timestamp'", "event times"),
     ("no event time", {"a": [1], "user_id": [1]}, "column 'event_timestamp'", "column of event times"),
     ("no key", {"a": [1], "event_timestamp": [T]}, "column 'user_id'", "needs a column 'user_id'"),

@@ -10,6 +10,7 @@ Redis has core 1; who writes may have both, as a batch job does.
 from __future__ import annotations
 
 import asyncio
+import compileall
 import json
 import resource
 import shutil
@@ -77,6 +78,8 @@ print(json.dumps(FeatureStore(".").get_online_features(names, [{"user_id": i} fo
 
 def main(rounds: int = ROUNDS) -> int:
     """Measure and write bench/results/materialize.json."""
+    for package in ("fastserve", "materializer"):  # as installing does
+        compileall.compile_dir(ROOT / package, quiet=1)
     with tempfile.TemporaryDirectory(prefix="fastserve-bench-") as name, redis(name) as (port, pid):
         folder = Path(name)
         data = write_source(folder / "data")

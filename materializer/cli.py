@@ -10,6 +10,7 @@ import click
 
 from fastserve.config import Config
 from fastserve.errors import ConfigError, DefinitionError, FastserveError, RequestError
+from fastserve.loading import loading
 from materializer.cli_backfill import backfill_command
 from materializer.cli_optimize import optimize_command
 from materializer.cli_sets import reclaim_command, refresh_command, rollback_command
@@ -90,7 +91,8 @@ def run_command(ctx: click.Context, /, repo: str, **options: Any) -> None:
     _check_options(options)
     stop = Stop()
     with stop.on_signals():
-        from materializer.run import Request, run  # noqa: PLC0415  (--help must not wait for Arrow)
+        with loading():
+            from materializer.run import Request, run  # noqa: PLC0415  (--help must not wait for Arrow)
 
         config = Config.from_repo(repo)
         options["views"] = tuple(options["views"])

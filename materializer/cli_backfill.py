@@ -8,6 +8,7 @@ from typing import Any, Final
 import click
 
 from fastserve.config import Config
+from fastserve.loading import loading
 from materializer.options import SIGNAL_BASE, engine_options, time_option
 from materializer.progress import progress_bar
 from materializer.stop import Stop
@@ -58,7 +59,8 @@ def backfill_command(
     running the same command again does the dates that are missing, whose files changed, or whose rows a store has
     lost. Dates are done newest first.
     """
-    from materializer.backfill import BackfillRequest, backfill, make_plan  # noqa: PLC0415  (--help is quick)
+    with loading():
+        from materializer.backfill import BackfillRequest, backfill, make_plan  # noqa: PLC0415  (--help is quick)
 
     if only_plan:
         plan = make_plan(Config.from_repo(repo), BackfillRequest(**options))

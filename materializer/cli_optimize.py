@@ -7,6 +7,7 @@ from typing import Any, Final
 import click
 
 from fastserve.config import Config
+from fastserve.loading import loading
 from materializer.options import SIGNAL_BASE, duration_option, time_option
 from materializer.stop import Stop
 
@@ -55,7 +56,8 @@ def optimize_command(
     """
     stop = Stop()
     with stop.on_signals():
-        from materializer.optimize.run import Request, optimize  # noqa: PLC0415  (--help must not wait for Arrow)
+        with loading():
+            from materializer.optimize.run import Request, optimize  # noqa: PLC0415  (--help must not wait for Arrow)
 
         options["views"] = tuple(options["views"])
         request = Request(keep_datasets=not forget_training_sets, **options)

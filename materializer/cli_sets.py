@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final
 import click
 
 from fastserve.config import Config
+from fastserve.loading import loading
 from materializer.options import SIGNAL_BASE, duration_option, time_option
 from materializer.progress import progress_bar
 from materializer.stop import Stop
@@ -61,7 +62,8 @@ def refresh_command(ctx: click.Context, /, repo: str, **options: Any) -> None:
     VIEW is NAME or NAME@vN. The rows come from the view's offline table, or from its source where there is none. Runs
     and pushes go on meanwhile, into both sets. Every row is read back before the switch. No answer has rows of both.
     """
-    from materializer.refresh import RefreshRequest, refresh  # noqa: PLC0415  (--help must not wait for Arrow)
+    with loading():
+        from materializer.refresh import RefreshRequest, refresh  # noqa: PLC0415  (--help must not wait for Arrow)
 
     def work(stop: Stop) -> SetsSummary:
         with progress_bar() as progress:
@@ -77,7 +79,8 @@ def refresh_command(ctx: click.Context, /, repo: str, **options: Any) -> None:
 @click.pass_context
 def rollback_command(ctx: click.Context, /, repo: str, view: str, keep_us: int) -> None:
     """Serve the rows before a view's last refresh again: they had every push and run since, too."""
-    from materializer.refresh import rollback  # noqa: PLC0415
+    with loading():
+        from materializer.refresh import rollback  # noqa: PLC0415
 
     _run(ctx, lambda stop: rollback(Config.from_repo(repo), view, keep_us=keep_us, stop=stop))
 
@@ -92,7 +95,8 @@ def reclaim_command(ctx: click.Context, /, repo: str, keep_us: int, now_us: int 
 
     `materializer run` does this for the views it fills, but for retired ones.
     """
-    from materializer.refresh import reclaim  # noqa: PLC0415
+    with loading():
+        from materializer.refresh import reclaim  # noqa: PLC0415
 
     _run(ctx, lambda stop: reclaim(Config.from_repo(repo), keep_us=keep_us, now_us=now_us, stop=stop))
 

@@ -16,8 +16,8 @@ from fastserve.config import Config
 from fastserve.errors import MaterializeError, RegistryConflictError
 from fastserve.offline.delta import OfflineTable
 from fastserve.offline.staged import Staged, commit, stage
-from fastserve.registry import RegisteredView, open_registry
-from materializer.digest import rows_digest
+from fastserve.registry import open_registry
+from materializer.digest import rows_digest, salt_of
 from materializer.select import Target, choose
 from materializer.sets import SetsWriter
 from materializer.spill import Rows
@@ -66,11 +66,6 @@ class Written:
     n_bytes: int = 0
     seconds: float = 0.0
     staged: Staged | None = None
-
-
-def salt_of(registered: RegisteredView) -> str:
-    """What else decides the rows that are written, beside those of the source."""
-    return f"layout {registered.layout.layout_id}, ttl {registered.view.ttl_us}"
 
 
 class DateWriter:

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import pyarrow as pa
 
+if TYPE_CHECKING:
+    from fastserve.registry import RegisteredView
+
 PART_ROWS: Final = 16_384
 """Part of the digest: others give others."""
+
+
+def salt_of(registered: RegisteredView) -> str:
+    """What else decides the rows that are written, beside those of the source."""
+    return f"layout {registered.layout.layout_id}, ttl {registered.view.ttl_us}"
 
 
 def rows_digest(batches: Iterable[pa.RecordBatch], salt: str) -> str:

@@ -12,6 +12,7 @@ import click
 
 from fastserve import __version__
 from fastserve.errors import ConfigError, DefinitionError, FastserveError, RegistryError, RequestError
+from fastserve.loading import loading
 
 COMMANDS: Final = {
     "init": ("fastserve.cli.init", "Write a working example repo."),
@@ -40,7 +41,8 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(COMMANDS[cmd_name][0])
+        with loading():
+            module = importlib.import_module(COMMANDS[cmd_name][0])
         command: click.Command = getattr(module, cmd_name.replace("-", "_") + "_command")
         return command
 

@@ -14,6 +14,7 @@ from fastserve.definitions import Definition
 from fastserve.definitions.reach import seal
 from fastserve.definitions.source import BatchSource
 from fastserve.errors import ConfigError
+from fastserve.loading import show_pandas
 
 
 def load_repo(repo: Path) -> tuple[Definition, ...]:
@@ -44,6 +45,7 @@ def load_definitions(repo: Path, *, exclude: tuple[str, ...] = ()) -> tuple[Defi
     Raises:
         ConfigError: a file cannot be imported; names file, line and error.
     """
+    show_pandas()
     repo = Path(repo).resolve()
     files = sorted(
         path

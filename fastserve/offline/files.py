@@ -7,6 +7,7 @@ of the row in its file, is the "position in the source": the last tie-break betw
 from __future__ import annotations
 
 import hashlib
+import sys
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -22,8 +23,6 @@ import pyarrow.dataset as ds
 import pyarrow.fs
 import pyarrow.ipc
 import pyarrow.parquet as pq
-from deltalake import DeltaTable
-from deltalake.exceptions import DeltaError, TableNotFoundError
 
 from fastserve.definitions import BatchSource, FileInput, FileSource
 from fastserve.errors import InvalidDataError
@@ -180,12 +179,20 @@ def reading(source: BatchSource | FileInput, path: str) -> Iterator[None]:
     """Turn what Arrow and the file system raise into InvalidDataError naming source and file."""
     try:
         yield
-    except (pa.ArrowException, OSError, DeltaError) as error:
+    except Exception as error:
+        if not isinstance(error, (pa.ArrowException, OSError)) and not _is_delta(error):
+            raise
         raise InvalidDataError(
             f"cannot be read as {source.format}: {error}",
             where=f"source {source.name!r}, file {path!r}",
             hint=f"check the path and format={source.format!r} of {type(source).__name__}({source.name!r})",
         ) from error
+
+
+def _is_delta(error: Exception) -> bool:
+    """Whether Delta raised it, which is loaded then, and not before."""
+    module = sys.modules.get("deltalake.exceptions")
+    return module is not None and isinstance(error, module.DeltaError)
 
 
 def _list(source: Files, repo: Path) -> tuple[pa.fs.FileSystem, str, list[pa.fs.FileInfo]]:
@@ -368,6 +375,9 @@ def delta_uri(source: Files, repo: Path) -> str:
 
 
 def _delta_files(source: Files, repo: Path, version: int | None) -> Iterator[DataFile]:
+    from deltalake import DeltaTable  # noqa: PLC0415  (few sources are Delta tables, and it takes a while)
+    from deltalake.exceptions import TableNotFoundError  # noqa: PLC0415
+
     root = delta_uri(source, repo)
     try:
         with reading(source, root):

@@ -28,8 +28,6 @@ from fastserve.offline.schema import (
     key_types,
     layouts_without,
 )
-from fastserve.offline.sql.query import open_query
-from fastserve.offline.transform import open_transform
 from fastserve.offline.window import Window
 from fastserve.types import DType, Timestamp
 
@@ -99,8 +97,12 @@ def open_source(
     if isinstance(source, FileSource):
         yield from open_files(source, repo, only=only, version=version)
     elif isinstance(source, SQLSource):
+        from fastserve.offline.sql.query import open_query  # noqa: PLC0415  (files need neither)
+
         yield from open_query(source, repo, window, options)
     else:
+        from fastserve.offline.transform import open_transform  # noqa: PLC0415
+
         yield from open_transform(source, repo, window, options)
 
 

@@ -39,7 +39,8 @@ from materializer.backfill.sizes import lmdb_bytes, redis_bytes
 from materializer.backfill.survey import Survey, date_of, start_of, survey
 from materializer.backfill.values import BackfillRequest, check_request
 from materializer.backfill.work import Task, Worker, options_of
-from materializer.dates import Spec, salt_of
+from materializer.dates import Spec
+from materializer.digest import salt_of
 from materializer.select import Chosen, Target, choose, refuse_aggregated
 from materializer.stop import Stop
 

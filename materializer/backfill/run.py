@@ -27,7 +27,8 @@ from fastserve.timeutil import now_us as wall_clock_us
 from materializer.backfill.survey import Survey, date_of, start_of, survey
 from materializer.backfill.values import BackfillRequest, BackfillSummary, check_request
 from materializer.backfill.work import Task, Worker, do, options_of, tasks_of
-from materializer.dates import Spec, Written, commit_written, salt_of
+from materializer.dates import Spec, Written, commit_written
+from materializer.digest import salt_of
 from materializer.engine import Engine, open_engine, run_tasks
 from materializer.progress import Progress, silent
 from materializer.select import Chosen, Target, choose, refuse_aggregated

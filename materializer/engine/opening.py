@@ -7,7 +7,6 @@ from collections.abc import Collection
 from fastserve.config import Config
 from fastserve.errors import ConfigError, RequestError
 from materializer.engine.base import Engine
-from materializer.engine.processes import Inline, Processes
 from materializer.engine.reach import Use, check_reach
 from materializer.stop import Stop
 
@@ -48,6 +47,8 @@ def open_engine(
     """
     check_engine(engine, master)
     if engine == "local":
+        from materializer.engine.processes import Inline, Processes  # noqa: PLC0415  (a plain run starts none)
+
         return Processes(workers) if workers is not None and workers > 1 else Inline(stop)
     from materializer.engine.spark import SparkEngine  # noqa: PLC0415  (few use it)
 

@@ -4,11 +4,3 @@ base      what both ways have in common
 here      in this process: a spill, then date after date
 spread    by the tasks of an engine: read tasks deal rows out by date into files, write tasks write them (tasks.py)
 """
-
-from __future__ import annotations
-
-from materializer.moves.base import Job, Mover, Wrote
-from materializer.moves.here import Here
-from materializer.moves.spread import Spread
-
-__all__ = ["Here", "Job", "Mover", "Spread", "Wrote"]

@@ -5,22 +5,24 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
-from typing import Protocol, TypeAlias
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 import pyarrow as pa
 
 from fastserve.config import Config
-from fastserve.offline.delta import OfflineTable
 from fastserve.offline.latest import timestamps
 from fastserve.offline.options import ReadOptions
 from fastserve.offline.schema import CREATED_TS
 from fastserve.registry import RegisteredView
 from fastserve.timeutil import MIN_US
-from materializer.dates import salt_of
+from materializer.digest import salt_of
 from materializer.select import Chosen, Target
 from materializer.statistics import Collector
 from materializer.stop import Stop
 from materializer.window import Window
+
+if TYPE_CHECKING:
+    from fastserve.offline.delta import OfflineTable
 
 Finished: TypeAlias = Mapping[tuple[str, str], str]
 """(date, target) -> the digest of its rows, of what a killed run finished."""
@@ -49,6 +51,8 @@ class Job:
     @property
     def table(self) -> OfflineTable:
         """The view's offline table."""
+        from fastserve.offline.delta import OfflineTable  # noqa: PLC0415  (a run of online rows needs no Delta)
+
         return OfflineTable(self.config.offline_store, self.config.project, self.registered)
 
     @property

@@ -9,6 +9,7 @@ import click
 
 from fastserve.config import Config
 from fastserve.errors import RequestError
+from fastserve.loading import loading
 from materializer.options import SIGNAL_BASE, duration_option, time_option
 from materializer.progress import progress_bar
 from materializer.reconcile.request import SAMPLE, Request
@@ -79,7 +80,8 @@ def reconcile_command(
     request = Request(sample=None if everything else SAMPLE if sample is None else sample, **options)
     stop = Stop()
     with stop.on_signals():
-        from materializer.reconcile.run import reconcile  # noqa: PLC0415  (--help must not wait for Arrow)
+        with loading():
+            from materializer.reconcile.run import reconcile  # noqa: PLC0415  (--help must not wait for Arrow)
 
         config = Config.from_repo(repo)
         with progress_bar() as progress:

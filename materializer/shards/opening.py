@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fastserve.config import Config
 from fastserve.errors import RequestError
 from materializer.engine import Engine, check_engine, open_engine
 from materializer.engine.reach import Use
-from materializer.shards.join import Shards
 from materializer.stop import Stop
+
+if TYPE_CHECKING:
+    from materializer.shards.join import Shards
 
 
 @contextmanager
@@ -30,6 +33,8 @@ def open_shards(
         RequestError: there is no such engine, or what another one needs was given.
         ConfigError: pyspark is not installed, or Spark does not start.
     """
+    from materializer.shards.join import Shards  # noqa: PLC0415  (a run without tasks joins nothing)
+
     place = place_of(config, work)
     if isinstance(engine, Engine):
         yield Shards(engine, place)

@@ -16,6 +16,7 @@ import pytest
 from fastserve.codec.rows import read_header
 from fastserve.definitions import FeatureView, Field, FileSource, PushSource
 from fastserve.online import open_store
+from fastserve.store import FeatureStore
 from fastserve.types import Int64
 from materializer.cli import main
 from tests.integration.materializer.repo import DAY, HOUR, ROOT, T0, USER, Repo, stats_view
@@ -258,6 +259,60 @@ def test_the_store_can_be_read_throughout_a_run(repo: Repo) -> None:
         return reads
 
     assert asyncio.run(watch()) > 10
+
+
+def test_a_run_of_files_loads_what_they_need(repo: Repo) -> None:
+    """Cron starts it every few minutes: what queries, events, tasks and history need stays where it is."""
+    repo.write(rows())
+    args = ["run", "--repo", str(repo.path), *ARGS, "--target", "online"]
+    code = f"""
+import sys
+from materializer.cli import main
+try:
+    main({args!r})
+except SystemExit as ended:
+    assert not ended.code
+print(*sys.modules)
+"""
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=env, check=True)
+    summary, loaded = done.stdout.splitlines()
+    assert json.loads(summary)["totals"]["rows_online_written"] == 5
+    parts = {
+        part for name in loaded.split() for part in (name, ".".join(name.split(".")[:2]), name.split(".")[0])
+    }
+    others = {"pandas", "sqlglot", "deltalake", "duckdb", "alembic", "multiprocessing", "redis", "pyspark"}
+    ours = {f"materializer.{name}" for name in ("pit", "windows", "joining", "training", "backfill", "tiles")}
+    assert not parts & (others | ours)
+    assert {"pyarrow.dataset", "sqlalchemy", "lmdb"} <= parts
+
+
+def test_a_transform_may_use_pandas(repo: Repo) -> None:
+    """The command itself does without: what Arrow makes of a Series is what it makes of it anywhere."""
+    repo.write(rows())
+    (repo.path / "features.py").write_text(BY_PANDAS)
+    with FeatureStore(repo.path) as store:
+        store.apply()
+    code, summary, err = repo.cli(*ARGS, "--view", "visits", "--target", "online")
+    assert (code, summary["totals"]["rows_online_written"]) == (0, 2), err
+    found = repo.read_online(["a", "b"], T0 + 20 * DAY, "visits")
+    assert found == [(True, 1.5), (True, None)]
+
+
+BY_PANDAS = """
+import pyarrow as pa
+from fastserve import Entity, FileInput, Field, batch_feature_view
+
+@batch_feature_view(inputs={"rows": FileInput("data/")}, entities=[Entity("user")], schema=[Field("n", "float64")])
+def visits(rows, *, end):
+    import pandas as pd
+
+    day = pd.Series([pd.Timestamp("2013-01-02T00:00:00Z")] * 2)
+    return pa.table({
+        "user": pa.array(pd.Series(["a", "b"])), "event_timestamp": pa.array(day),
+        "n": pa.array(pd.Series([1.5, float("nan")])),
+    })
+"""
 
 
 def test_progress_is_for_terminals_and_goes_to_standard_error(repo: Repo) -> None:

@@ -15,7 +15,7 @@ from fastserve.cli.main import cli
 from fastserve.registry import run_statistics
 from fastserve.statistics import ViewStatistics
 from materializer import run
-from materializer.moves import Here
+from materializer.moves.here import Here
 from materializer.select import Target
 from materializer.statistics import Collector
 from materializer.summary import Summary

@@ -151,16 +151,8 @@ static inline void fs_exact_add_double(fs_exact *x, double value, int squared) {
     fs_exact_put_double(x, value, squared, 1);
 }
 
-static inline void fs_exact_drop_double(fs_exact *x, double value, int squared) {
-    fs_exact_put_double(x, value, squared, -1);
-}
-
 static inline void fs_exact_add_int(fs_exact *x, int64_t value, int squared) {
     fs_exact_put_int(x, value, squared, 1);
-}
-
-static inline void fs_exact_drop_int(fs_exact *x, int64_t value, int squared) {
-    fs_exact_put_int(x, value, squared, -1);
 }
 
 static inline void fs_exact_merge(fs_exact *x, const fs_exact *y) {
@@ -274,10 +266,32 @@ static inline double fs_canonical_nan(void) {
     return out;
 }
 
+/* Likewise of m * 2^e, if that is known to be far from where doubles are subnormal or infinite. */
+static inline int fs_small_round(__int128 m, int64_t e, double *out) {
+    unsigned __int128 u = fs_magnitude(m);
+    int length = fs_bits(m), shift = length - 53;
+    uint64_t kept = (uint64_t)u, scale;
+    double power;
+    if (!m) return *out = 0.0, 1;
+    if (e + length < -900 || e + length > 1000) return 0;
+    if (shift > 0) {
+        unsigned __int128 below = u & (((unsigned __int128)1 << shift) - 1), half = (unsigned __int128)1 << (shift - 1);
+        kept = (uint64_t)(u >> shift);
+        kept += below > half || (below == half && (kept & 1));
+        e += shift;
+    }
+    scale = (uint64_t)(e + 1023) << 52;
+    memcpy(&power, &scale, 8);
+    *out = (m < 0 ? -(double)kept : (double)kept) * power;
+    return 1;
+}
+
 static inline double fs_exact_round(fs_exact *x) {
     fs_big big;
+    double small;
     if (x->nans || (x->plus && x->minus)) return fs_canonical_nan();
     if (x->plus || x->minus) return x->plus ? INFINITY : -INFINITY;
+    if (x->hi < x->lo && fs_small_round(x->m, x->e, &small)) return small;
     fs_exact_big(x, &big);
     return fs_big_round(&big);
 }

@@ -1,31 +1,30 @@
 """Windows at labels' times, from ranges of events; materializer/windows/ranges_py.py is the twin.
 
-Events and labels stand by entity, then by time. An entity's events are gathered once; then for each window
-both ends of its range move forward from label to label:
+Events and labels stand by entity, then by time. An entity's events are gathered once; then from label to
+label both ends of each window's range move forward, and a state is had of a range:
 
-    EVENTS, COUNT, SUM, SQUARES      what enters is added, what leaves is taken away again: sums are exact
-    MIN, MAX                         of what may still become the extreme: a queue that rises, or falls
+    EVENTS, COUNT, MIN, MAX          from what is known of all ranges of the entity, see window_bases.pxd
+    SUM, SQUARES                     likewise; where values are too unlike for that, what enters the range is
+                                     added and what leaves it is taken away again: sums are exact
     FIRST, LAST, LAST_N              from the range's ends inwards
     DISTINCT, QUANTILES              over the whole range again
 """
 
 cimport cython
-from libc.stdint cimport INT64_MIN, int64_t
+from libc.stdint cimport int64_t, uint64_t, uintptr_t
 from libc.stdlib cimport calloc, free, malloc
 
 from arrow cimport Column
 from buffers cimport Buffer, release
-from exact cimport Exact, exact_drop_double, exact_drop_int, exact_init
+from exact cimport Exact, exact_init, exact_put_double, exact_put_int
 from tile_finals cimport Final, finalize
 from tile_program cimport (
-    COUNT, EVENTS, FIRST, MAX, MIN, RANKED, SQUARES, SUM, Level, Output, Program, State, floor_div,
-    free_program, load_program
+    FIRST, MAX, RANKED, SQUARES, SUM, Level, Output, Program, State, floor_div, free_program, load_program
 )
 from tile_states cimport Acc, Ranked, free_accs, new_accs, reset, update
-from tile_values cimport (
-    BOOL, Value, attach_values, is_float, is_heap, load_value, nan_key, number_of, width_of
-)
-from window_values cimport Made, put_final
+from tile_values cimport BOOL, Value, attach_values, is_float, is_heap, load_value, number_of, width_of
+from window_bases cimport Base, close_base, fill_base, open_base, take_range
+from window_values cimport Made, open_made, put_final
 
 import numpy as np
 import pyarrow as pa
@@ -39,17 +38,18 @@ cdef enum:
     AHEAD = 24              # events on their way from memory
 
 
-cdef struct Queue:          # of events of an entity, by number
-    int64_t* items
-    int64_t head
-    int64_t tail
+cdef struct Range:          # of events of an entity, by number: low … high - 1
+    int64_t low
+    int64_t high
 
 cdef struct Window:
     const Level* level
     const State* states     # of the level
     Acc* accs
-    Queue* queues
+    Base** bases            # of each state; NULL where it is not to be had of one
+    Range* added            # SUM, SQUARES: what is in the acc
     int64_t length
+    int64_t low             # of the label at hand
     bint* used              # of the states
     int n_outputs
     int* outputs            # numbers in the call
@@ -72,6 +72,8 @@ cdef class Folding:
     cdef list wanted
     cdef Window* windows
     cdef int n_windows
+    cdef Base* bases            # windows of all levels share them
+    cdef int n_bases
     cdef Made* made
     cdef int n_made
     cdef Output** finals        # of each output of the call
@@ -80,7 +82,10 @@ cdef class Folding:
     cdef Value* values          # of the entity at hand: column c's are values[c * room …]
     cdef const Value** given    # the same, NULL for null
     cdef bint* read             # of each column, whether an output wants it
+    cdef int64_t* times         # of its events
+    cdef int64_t* moments       # of its labels
     cdef int64_t room
+    cdef int64_t shortest       # column's length
 
     def __init__(self, program, outputs):
         cdef int i
@@ -90,11 +95,12 @@ cdef class Folding:
         self.made = <Made*> calloc(self.n_made + 1, sizeof(Made))
         self.finals = <Output**> calloc(self.n_made + 1, sizeof(Output*))
         self.windows = <Window*> calloc(self.n_made + 1, sizeof(Window))
+        self.bases = <Base*> calloc(self.p.n_states + 1, sizeof(Base))
         self.columns = <Column*> calloc(self.p.n_columns + 1, sizeof(Column))
         self.read = <bint*> calloc(self.p.n_columns + 1, sizeof(bint))
         if self.made == NULL or self.finals == NULL or self.windows == NULL or self.columns == NULL:
             raise MemoryError
-        if self.read == NULL:
+        if self.read == NULL or self.bases == NULL:
             raise MemoryError
         if exact_init(&self.work):
             raise MemoryError
@@ -105,12 +111,11 @@ cdef class Folding:
             self.join(i)
 
     def __dealloc__(self):
-        cdef int i, j
+        cdef int i
         for i in range(self.n_windows):
             free_accs(self.windows[i].accs, self.windows[i].level.n_states)
-            for j in range(self.windows[i].level.n_states if self.windows[i].queues != NULL else 0):
-                free(self.windows[i].queues[j].items)
-            free(self.windows[i].queues)
+            free(self.windows[i].bases)
+            free(self.windows[i].added)
             free(self.windows[i].used)
             free(self.windows[i].outputs)
         for i in range(self.n_made if self.made != NULL else 0):
@@ -118,12 +123,17 @@ cdef class Folding:
             release(&self.made[i].data)
             release(&self.made[i].ends)
             release(&self.made[i].item_ends)
+        for i in range(self.n_bases):
+            close_base(&self.bases[i])
         free(self.windows)
+        free(self.bases)
         free(self.made)
         free(self.finals)
         free(self.columns)
         free(self.values)
         free(self.given)
+        free(self.times)
+        free(self.moments)
         free(self.read)
         free(self.work.digits)
         free_program(&self.p)
@@ -134,7 +144,7 @@ cdef class Folding:
         cdef const Level* level = &self.p.levels[output.level]
         cdef int64_t length = level.windows[output.ring]
         cdef Window* window
-        cdef int i
+        cdef int i, s
         for i in range(self.n_windows):
             if self.windows[i].level == level and self.windows[i].length == length:
                 break
@@ -145,10 +155,25 @@ cdef class Folding:
         window.outputs[window.n_outputs] = number
         window.n_outputs += 1
         for i in range(len(self.program.outputs[<int> self.wanted[number]].states)):
-            window.used[output.states[i]] = True
-            if window.states[output.states[i]].column >= 0:
-                self.read[window.states[output.states[i]].column] = True
+            s = output.states[i]
+            window.used[s] = True
+            if window.states[s].kind <= MAX:
+                window.bases[s] = self.base_of(&window.states[s])
+            if window.states[s].column >= 0:
+                self.read[window.states[s].column] = True
         return 0
+
+    cdef Base* base_of(self, const State* state) noexcept:
+        cdef Base* base
+        cdef int i
+        for i in range(self.n_bases):
+            base = &self.bases[i]
+            if base.state.kind == state.kind and base.state.column == state.column:
+                return base
+        base = &self.bases[self.n_bases]
+        base.state = state[0]
+        self.n_bases += 1
+        return base
 
     cdef int open(self, int i, const Level* level, int64_t length) except -1:
         cdef Window* window = &self.windows[i]
@@ -156,88 +181,98 @@ cdef class Folding:
         window.states = &self.p.states[level.first]
         self.n_windows += 1
         window.accs = new_accs(window.states, level.n_states)
-        window.queues = <Queue*> calloc(level.n_states + 1, sizeof(Queue))
+        window.bases = <Base**> calloc(level.n_states + 1, sizeof(Base*))
+        window.added = <Range*> calloc(level.n_states + 1, sizeof(Range))
         window.used = <bint*> calloc(level.n_states + 1, sizeof(bint))
         window.outputs = <int*> calloc(self.n_made + 1, sizeof(int))
-        if window.queues == NULL or window.used == NULL or window.outputs == NULL:
+        if window.bases == NULL or window.added == NULL or window.used == NULL or window.outputs == NULL:
             raise MemoryError
         return 0
 
     def run(self, tuple events, tuple labels):
         """The values."""
-        cdef const int64_t[::1] starts = events[0]
-        cdef const int64_t[::1] order = events[1]
-        cdef const int64_t[::1] times = events[2]
-        cdef const int64_t[::1] label_starts = labels[0]
-        cdef const int64_t[::1] label_times = labels[1]
+        cdef const int64_t[:] starts = events[0]
+        cdef const int64_t[:] order = events[1]
+        cdef const int64_t[:] times = events[2]
+        cdef const int64_t[:] label_starts = labels[0]
+        cdef const int64_t[:] label_times = labels[1]
         check_ranges(events[0], events[1], len(label_starts))
         check_ranges(labels[0], labels[1], len(starts))
         check_ranges(events[0], events[2], len(label_starts))
-        held = self.point_at(events[3], events[1])
-        self.make_room(int(np.max(np.diff(events[0]), initial=0)))
-        if len(label_times):
-            with nogil:
-                self.fold(starts, order, times, label_starts, label_times)
+        held = self.point_at(events[3])
+        self.make_room(most(events[0]), most(labels[0]))
+        for i in range(self.n_made):
+            open_made(&self.made[i], len(label_times))
+        with nogil:
+            self.fold(starts, order, times, label_starts, label_times)
         del held
         return [self.array(i, len(label_times)) for i in range(self.n_made)]
 
     @cython.boundscheck(False)      # starts, order and times fit each other, which run has looked at
     @cython.wraparound(False)
     cdef int fold(
-        self, const int64_t[::1] starts, const int64_t[::1] order, const int64_t[::1] times,
-        const int64_t[::1] label_starts, const int64_t[::1] label_times
+        self, const int64_t[:] starts, const int64_t[:] order, const int64_t[:] times,
+        const int64_t[:] label_starts, const int64_t[:] label_times
     ) except -1 nogil:
         """Every entity that has labels."""
-        cdef Py_ssize_t k, w, n = order.shape[0]
-        cdef const int64_t* at = &times[0] if n else NULL
+        cdef Py_ssize_t k, i, n, m
+        cdef int b
         for k in range(starts.shape[0] - 1):
-            if label_starts[k] < label_starts[k + 1]:
-                if n:
-                    self.gather(&order[0], starts[k], starts[k + 1], n)
-                for w in range(self.n_windows):
-                    self.slide(
-                        &self.windows[w], at + starts[k] if n else NULL, starts[k + 1] - starts[k],
-                        &label_times[label_starts[k]], label_starts[k + 1] - label_starts[k])
+            n, m = starts[k + 1] - starts[k], label_starts[k + 1] - label_starts[k]
+            if not m:
+                continue
+            for i in range(n):
+                self.times[i] = times[starts[k] + i]
+            for i in range(m):
+                self.moments[i] = label_times[label_starts[k] + i]
+            if not self.gather(order, starts[k], starts[k + 1]):
+                raise ValueError("order names places of columns")
+            for b in range(self.n_bases):
+                fill_base(
+                    &self.bases[b], self.given + max(self.bases[b].state.column, 0) * self.room, n)
+            self.label(n, m)
         return 0
 
-    cdef list point_at(self, columns, order):
+    cdef list point_at(self, columns):
         """Point at the columns; what is returned keeps them alive."""
         cdef int c
         cdef list held = []
-        least = int(np.max(order, initial=-1)) + 1
-        if len(order) and np.min(order) < 0:
-            raise ValueError("order names places of columns")
         if len(columns) != self.p.n_columns:
             raise ValueError(f"{len(columns)} columns were given, the program is of {self.p.n_columns}")
         for c, declared in enumerate(self.program.columns):
             column = columns[c]
-            if len(column) < least or column.type != arrow_type(parse_dtype(declared.dtype)):
-                raise ValueError(f"column {declared.name!r} is {column.type}[{len(column)}]")
+            if column.type != arrow_type(parse_dtype(declared.dtype)):
+                raise ValueError(f"column {declared.name!r} is {column.type}")
+            self.shortest = min(self.shortest, len(column)) if c else len(column)
             held.append(attach_values(&self.columns[c], self.p.dtypes[c], column))
         return held
 
-    cdef int make_room(self, int64_t largest) except -1:
-        """For an entity with so many events."""
-        cdef int w, s
-        cdef Window* window
+    cdef int make_room(self, int64_t largest, int64_t labels) except -1:
+        """For an entity with so many events and labels."""
+        cdef int b
+        cdef Base* base
         self.room = largest
         self.values = <Value*> malloc((largest * self.p.n_columns + 1) * sizeof(Value))
         self.given = <const Value**> malloc((largest * self.p.n_columns + 1) * sizeof(Value*))
-        if self.values == NULL or self.given == NULL:
+        self.times = <int64_t*> malloc((largest + 1) * sizeof(int64_t))
+        self.moments = <int64_t*> malloc((labels + 1) * sizeof(int64_t))
+        if self.values == NULL or self.given == NULL or self.times == NULL or self.moments == NULL:
             raise MemoryError
-        for w in range(self.n_windows):
-            window = &self.windows[w]
-            for s in range(window.level.n_states):
-                if window.used[s] and (window.states[s].kind == MIN or window.states[s].kind == MAX):
-                    window.queues[s].items = <int64_t*> malloc((largest + 1) * sizeof(int64_t))
-                    if window.queues[s].items == NULL:
-                        raise MemoryError
+        for b in range(self.n_bases):
+            base = &self.bases[b]
+            open_base(
+                base, base.state.column >= 0 and self.columns[base.state.column].present != NULL, largest)
         return 0
 
-    cdef void gather(self, const int64_t* order, int64_t start, int64_t stop, int64_t n) noexcept nogil:
-        """The values of an entity's events, one after the other; those of the next are fetched meanwhile."""
+    @cython.boundscheck(False)      # start and stop are within order
+    @cython.wraparound(False)
+    cdef bint gather(self, const int64_t[:] order, int64_t start, int64_t stop) noexcept nogil:
+        """The values of an entity's events, one after the other; those of the next are fetched meanwhile.
+
+        False if the order names one that the columns do not have.
+        """
         cdef int c, dtype
-        cdef int64_t j
+        cdef int64_t i, j, place
         cdef Value* value
         cdef const Value** given
         for c in range(self.p.n_columns):
@@ -245,149 +280,129 @@ cdef class Folding:
                 continue
             dtype = self.p.dtypes[c]
             value, given = self.values + c * self.room, self.given + c * self.room
-            for j in range(start, stop):
-                if j + AHEAD < n:
-                    fetch(&self.columns[c], dtype, order[j + AHEAD])
-                given[0] = value if load_value(&self.columns[c], dtype, order[j], value) else NULL
-                value += 1
-                given += 1
+            for i in range(stop - start):
+                j = start + i
+                if j + AHEAD < order.shape[0]:
+                    place = order[j + AHEAD]
+                    if <uint64_t> place < <uint64_t> self.shortest:
+                        fetch(&self.columns[c], dtype, place)
+                place = order[j]
+                if not <uint64_t> place < <uint64_t> self.shortest:
+                    return False
+                given[i] = value + i if load_value(&self.columns[c], dtype, place, value + i) else NULL
+        return True
 
-    cdef int slide(
-        self, Window* window, const int64_t* times, int64_t n, const int64_t* label_times, int64_t m
-    ) except -1 nogil:
-        """One window of one entity, from label to label."""
-        cdef int64_t i, t, after, low = 0, high = 0
-        cdef int o
-        cdef Final value
-        self.empty(window)
+    cdef int label(self, int64_t n, int64_t m) except -1 nogil:
+        """The values of the m labels at hand, from one to the next, of n events."""
+        cdef const int64_t* times = self.times
+        cdef int64_t i, t, after, high = 0
+        cdef int w
+        cdef Window* window
+        for w in range(self.n_windows):
+            self.empty(&self.windows[w])
         for i in range(m):
-            t = label_times[i]
-            after = floor_div(t - window.length, window.level.hop) * window.level.hop
-            while low < high and times[low] <= after:
-                self.leave(window, low)
-                low += 1
-            if low == high:
-                while low < n and times[low] <= after:
-                    low += 1
-                if high:
-                    self.empty(window)
-                high = low
-            while high < n and times[high] <= t:
-                self.enter(window, high)
-                high += 1
-            self.refold(window, times, low, high)
-            for o in range(window.n_outputs):
-                value = finalize(
-                    self.finals[window.outputs[o]], window.states, window.accs, &self.work)
-                put_final(&self.made[window.outputs[o]], &value)
+            t = self.moments[i]
+            high = first_after(times, high, n, t)
+            for w in range(self.n_windows):
+                window = &self.windows[w]
+                after = floor_div(t - window.length, window.level.hop) * window.level.hop
+                window.low = first_after(times, window.low, high, after)
+                self.answer(window, times, window.low, high)
         return 0
 
     cdef void empty(self, Window* window) noexcept nogil:
         cdef int s
+        window.low = 0
         for s in range(window.level.n_states):
-            if window.used[s]:
-                reset(&window.states[s], &window.accs[s])
-                window.queues[s].head = window.queues[s].tail = 0
+            reset(&window.states[s], &window.accs[s])
+            window.added[s].low = window.added[s].high = 0
 
-    cdef int enter(self, Window* window, int64_t j) except -1 nogil:
-        """Event j comes into the range."""
-        cdef int s
-        cdef const State* state
-        cdef const Value* value
+    cdef int answer(self, Window* window, const int64_t* times, int64_t low, int64_t high) except -1 nogil:
+        """The window's values of events low … high - 1."""
+        cdef int s, o
+        cdef Base* base
+        cdef Final value
         for s in range(window.level.n_states):
             if not window.used[s]:
                 continue
-            state, value = &window.states[s], NULL
-            if state.column >= 0:
-                value = self.given[state.column * self.room + j]
-            if state.kind <= SQUARES:
-                update(state, &window.accs[s], 0, value)
-            elif state.kind <= MAX and value != NULL:
-                self.queue(window, s, j, value.key)
+            base = window.bases[s]
+            if base == NULL:
+                self.refold(window, s, times, low, high)
+            elif (base.state.kind == SUM or base.state.kind == SQUARES) and not base.fits:
+                self.slide(window, s, low, high)
+            else:
+                take_range(base, low, high, &window.accs[s])
+        for o in range(window.n_outputs):
+            value = finalize(self.finals[window.outputs[o]], window.states, window.accs, &self.work)
+            put_final(&self.made[window.outputs[o]], &value)
         return 0
 
-    cdef void queue(self, Window* window, int s, int64_t j, int64_t key) noexcept nogil:
-        """Of MIN the queue rises, of MAX it falls: what is behind a better one can never be the extreme."""
-        cdef Queue* queue = &window.queues[s]
+    cdef void slide(self, Window* window, int s, int64_t low, int64_t high) noexcept nogil:
+        """A sum moves on to a range."""
         cdef const State* state = &window.states[s]
-        cdef const Value* values = self.values + state.column * self.room
-        cdef int64_t mine = rank(state, key), last
-        while queue.tail > queue.head:
-            last = rank(state, values[queue.items[queue.tail - 1]].key)
-            if last > mine if state.kind == MAX else last < mine:
-                break
-            queue.tail -= 1
-        queue.items[queue.tail] = j
-        queue.tail += 1
-
-    cdef void leave(self, Window* window, int64_t j) noexcept nogil:
-        """Event j leaves the range, being its first."""
-        cdef int s
-        cdef const State* state
-        cdef const Value* value
-        cdef Queue* queue
-        cdef Acc* a
-        for s in range(window.level.n_states):
-            if not window.used[s]:
-                continue
-            state, a, value = &window.states[s], &window.accs[s], NULL
-            if state.column >= 0:
-                value = self.given[state.column * self.room + j]
-            if state.kind == EVENTS:
-                a.count -= 1
-            elif value == NULL:
-                pass
-            elif state.kind == COUNT:
-                a.count -= 1
-            elif state.kind == SUM or state.kind == SQUARES:
-                if is_float(state.dtype):
-                    exact_drop_double(&a.exact, number_of(state.dtype, value.key), state.kind == SQUARES)
-                else:
-                    exact_drop_int(&a.exact, value.key, state.kind == SQUARES)
-            elif state.kind <= MAX:
-                queue = &window.queues[s]
-                if queue.head < queue.tail and queue.items[queue.head] == j:
-                    queue.head += 1
-
-    cdef int refold(self, Window* window, const int64_t* times, int64_t low, int64_t high) except -1 nogil:
-        """The states that do not slide."""
-        cdef int s
-        cdef int64_t j
-        cdef const State* state
-        cdef const Value** given
-        cdef Acc* a
-        for s in range(window.level.n_states):
-            state, a = &window.states[s], &window.accs[s]
-            if not window.used[s] or state.kind <= SQUARES:
-                continue
-            given = self.given + state.column * self.room
-            if state.kind <= MAX:
-                a.count = window.queues[s].head < window.queues[s].tail
-                if a.count:
-                    a.value = given[window.queues[s].items[window.queues[s].head]].key
-                continue
+        cdef const Value** given = self.given + state.column * self.room
+        cdef Acc* a = &window.accs[s]
+        cdef Range* added = &window.added[s]
+        if low >= added.high:
             reset(state, a)
-            j = from_end(state, times, given, low, high) if state.kind == RANKED else low
-            while j < high:
-                if state.kind == FIRST and a.count and times[j] > (<Ranked*> a.items)[a.start].event:
-                    break
-                update(state, a, times[j], given[j])
-                j += 1
+            added.low = added.high = low
+        while added.low < low:
+            add(state, a, given[added.low], True)
+            added.low += 1
+        while added.high < high:
+            add(state, a, given[added.high], False)
+            added.high += 1
+
+    cdef int refold(
+        self, Window* window, int s, const int64_t* times, int64_t low, int64_t high
+    ) except -1 nogil:
+        """A state over its range again."""
+        cdef int64_t j = low
+        cdef const State* state = &window.states[s]
+        cdef const Value** given = self.given + state.column * self.room
+        cdef Acc* a = &window.accs[s]
+        reset(state, a)
+        if state.kind == RANKED:
+            j = from_end(state, times, given, low, high)
+        while j < high:
+            if state.kind == FIRST and a.count and times[j] > (<Ranked*> a.items)[a.start].event:
+                break
+            update(state, a, times[j], given[j])
+            j += 1
         return 0
 
     # ---- values ----
 
     cdef object array(self, int number, Py_ssize_t m):
-        """What was made of an output."""
+        """What was made of an output; the array's memory is this object's."""
         cdef Made* made = &self.made[number]
         dtype = parse_dtype(self.program.outputs[<int> self.wanted[number]].dtype)
-        present = bits_of(bytes_of(&made.present))
+        given = np.frombuffer(self.memory(&made.present), np.bool_)
+        present = None if given.all() else bits_of(given)
         if not dtype.is_list:
-            return plain(arrow_type(dtype), m, present, made.dtype, &made.ends, &made.data)
+            return self.plain(arrow_type(dtype), m, present, made.dtype, &made.ends, &made.data)
         kind = arrow_type(dtype)
-        items = plain(kind.value_type, made.n_items, None, made.dtype, &made.item_ends, &made.data)
-        ends = pa.py_buffer(b"\0\0\0\0" + bytes_of(&made.ends))
-        return pa.Array.from_buffers(kind, m, [present, ends], children=[items])
+        items = self.plain(kind.value_type, made.n_items, None, made.dtype, &made.item_ends, &made.data)
+        return pa.Array.from_buffers(kind, m, [present, self.from_0(&made.ends)], children=[items])
+
+    cdef object plain(
+        self, kind, Py_ssize_t n, present, int dtype, const Buffer* ends, const Buffer* data
+    ):
+        """An array of scalars."""
+        values = self.memory(data)
+        if is_heap(dtype):
+            return pa.Array.from_buffers(kind, n, [present, self.from_0(ends), values])
+        if dtype == BOOL:
+            values = bits_of(np.frombuffer(values, np.bool_))
+        return pa.Array.from_buffers(kind, n, [present, values])
+
+    cdef object memory(self, const Buffer* buffer):
+        if not buffer.size:
+            return pa.py_buffer(b"")
+        return pa.foreign_buffer(<uintptr_t> buffer.data, buffer.size, self)
+
+    cdef object from_0(self, const Buffer* ends):
+        return pa.py_buffer(b"\0\0\0\0" + self.memory(ends).to_pybytes())
 
 
 cdef void check_ranges(starts, times, Py_ssize_t length) except *:
@@ -397,6 +412,11 @@ cdef void check_ranges(starts, times, Py_ssize_t length) except *:
         raise ValueError("starts rise from 0 to the number of times, of events and labels alike")
 
 
+cdef int64_t most(starts) except -1:
+    """Of any entity."""
+    return int(np.max(np.diff(starts), initial=0))
+
+
 cdef inline void fetch(const Column* column, int dtype, int64_t i) noexcept nogil:
     if is_heap(dtype):
         __builtin_prefetch(column.ends + i, 0, 0)
@@ -404,11 +424,29 @@ cdef inline void fetch(const Column* column, int dtype, int64_t i) noexcept nogi
         __builtin_prefetch(column.data + (column.offset + i) * width_of(dtype), 0, 0)
 
 
-cdef inline int64_t rank(const State* state, int64_t key) noexcept nogil:
-    """Where a value stands for an extreme: NaN before all others of MIN, as it is after them of MAX."""
-    if state.kind == MIN and is_float(state.dtype) and key == nan_key(state.dtype):
-        return INT64_MIN
-    return key
+cdef inline int64_t first_after(const int64_t* times, int64_t low, int64_t high, int64_t t) noexcept nogil:
+    """The first of times[low … high] that is after t, or high; it is looked for from low on."""
+    cdef int64_t left = 8, half
+    while low + left < high and times[low + left - 1] <= t:
+        low += left
+        left *= 2
+    left = min(left, high - low)
+    while left > 0:
+        half = (left + 1) >> 1
+        low += half * (times[low + half - 1] <= t)
+        left -= half
+    return low
+
+
+cdef inline void add(const State* state, Acc* a, const Value* value, bint drop) noexcept nogil:
+    """To a sum, or away from it; NULL for null."""
+    cdef bint squared = state.kind == SQUARES
+    if value == NULL:
+        return
+    if not is_float(state.dtype):
+        exact_put_int(&a.exact, value.key, squared, -1 if drop else 1)
+    else:
+        exact_put_double(&a.exact, number_of(state.dtype, value.key), squared, -1 if drop else 1)
 
 
 cdef inline int64_t from_end(
@@ -424,18 +462,5 @@ cdef inline int64_t from_end(
     return j
 
 
-cdef bytes bytes_of(const Buffer* buffer):
-    return buffer.data[:buffer.size] if buffer.size else b""
-
-
-cdef object bits_of(bytes given):
-    return pa.py_buffer(np.packbits(np.frombuffer(given, np.bool_), bitorder="little").tobytes())
-
-
-cdef object plain(kind, Py_ssize_t n, present, int dtype, const Buffer* ends, const Buffer* data):
-    """An array of scalars."""
-    if is_heap(dtype):
-        firsts = pa.py_buffer(b"\0\0\0\0" + bytes_of(ends))
-        return pa.Array.from_buffers(kind, n, [present, firsts, pa.py_buffer(bytes_of(data))])
-    values = bits_of(bytes_of(data)) if dtype == BOOL else pa.py_buffer(bytes_of(data))
-    return pa.Array.from_buffers(kind, n, [present, values])
+cdef object bits_of(given):
+    return pa.py_buffer(np.packbits(given, bitorder="little"))

@@ -2,7 +2,7 @@
 
 from libc.stdint cimport int32_t, int64_t
 
-from buffers cimport Buffer, put
+from buffers cimport Buffer, put, reserve
 from tile_finals cimport Final
 from tile_values cimport Value, is_heap, width_of, word_of
 
@@ -21,6 +21,14 @@ cdef struct Made:           # the values of an output
     int32_t n_items
 
 
+cdef inline int open_made(Made* made, Py_ssize_t n) except -1:
+    """For so many values; what is larger than that grows."""
+    reserve(&made.present, n)
+    if not made.is_list and not is_heap(made.dtype):
+        reserve(&made.data, n * width_of(made.dtype))
+    return 0
+
+
 cdef inline int put_final(Made* made, const Final* value) except -1 nogil:
     """Append a value."""
     cdef char present = value.present
@@ -34,6 +42,8 @@ cdef inline int put_final(Made* made, const Final* value) except -1 nogil:
         if value.present and value.text != NULL and value.text.size:
             put(&made.data, value.text.data, value.text.size)
         put_end(&made.ends, made.data.size)
+    elif width_of(made.dtype) == 8:             # a size that the compiler knows is no call
+        put(&made.data, <const char*> &value.word, 8)
     else:
         put(&made.data, <const char*> &value.word, width_of(made.dtype))
     return 0

@@ -139,7 +139,7 @@ class TileRows:
         columns = [table[name].combine_chunks() for name in names]
         codes, _ = key_codes(columns, len(table))
         _, first, entities = np.unique(codes, return_index=True, return_inverse=True)
-        events = ordered(table, entities.astype(np.int64), rows, len(first), newest_after_us=self.after_us)
+        events = ordered(table, entities, rows, len(first), newest_after_us=self.after_us)
         present = np.flatnonzero(np.diff(events.starts))
         starts = np.append(events.starts[present], events.starts[-1])
         picked = pa.array(first[present])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -114,3 +115,20 @@ def in_threads(work: Callable[[Job], Made], jobs: Sequence[Job], threads: int) -
         for future in [pool.submit(some) for _ in range(count)]:
             future.result()
     return made
+
+
+def as_they_come(work: Callable[[Job], Made], jobs: Iterator[Job], threads: int) -> list[Made]:
+    """What `work` makes of each job, in their order; whichever of the threads is free asks for the next."""
+    made: dict[int, Made] = {}
+    lock, numbered, none = threading.Lock(), enumerate(jobs), (-1, None)
+
+    def some(_: int) -> None:
+        while True:
+            with lock:  # a generator is nobody's twice
+                i, job = next(numbered, none)
+            if i < 0:
+                return
+            made[i] = work(job)  # type: ignore[arg-type]
+
+    in_threads(some, range(threads), threads)
+    return [made[i] for i in range(len(made))]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
+from typing import Final
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,8 @@ from materializer.pit.chunks import Ints, Labels, in_threads
 from materializer.windows.events import Events, counted_events
 from materializer.windows.keys import coded
 from materializer.windows.ranges import fold_windows, order_by
+
+_CUTS: Final = 4  # a thread, so that one which is held up leaves the rest to others
 
 
 def join_windows(
@@ -37,11 +40,11 @@ def join_windows(
     """
     keys = coded(labels)
     nobody = keys.n_codes  # a key with a null: an entity without events
-    entities = np.where(keys.codes < 0, nobody, keys.codes).astype(np.int64)
+    entities = np.where(keys.codes < 0, nobody, keys.codes)
     asked = np.zeros(nobody + 1, np.bool_)
     asked[entities] = True
-    events = counted_events(batches, rows, keys.find, asked, cutoff=cutoff)
-    starts, order, times = order_by(entities, labels.times, nobody + 1)
+    events = counted_events(batches, rows, keys.find, asked, cutoff=cutoff, threads=threads)
+    starts, order, times = order_by([entities], [labels.times], nobody + 1, threads=threads)
     number = {output.name: i for i, output in enumerate(rows.program.outputs)}
     outputs = [number[name] for name in features]
     back = np.empty(len(order), np.int64)
@@ -54,7 +57,9 @@ def join_windows(
     def put_back(parts: Sequence[pa.Array]) -> pa.Array:
         return pa.chunked_array(parts).combine_chunks().take(taken)
 
-    parts = in_threads(fold, _cuts(events.starts + starts, threads), threads)
+    parts = in_threads(
+        fold, _cuts(events.starts + starts, threads if threads == 1 else _CUTS * threads), threads
+    )
     values = in_threads(put_back, list(zip(*parts, strict=True)), threads)
     return dict(zip(features, values, strict=True))
 

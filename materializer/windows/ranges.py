@@ -9,8 +9,8 @@ if TYPE_CHECKING or os.environ.get("FASTSERVE_NO_EXTENSIONS") == "1":
     from materializer.windows.ranges_py import fold_windows, order_by
 else:
     try:
-        from fastserve._native.window_order import order_by
         from fastserve._native.window_ranges import fold_windows
+        from materializer.windows.order_native import order_by
     except ImportError:
         from materializer.windows.ranges_py import fold_windows, order_by
 

@@ -25,17 +25,21 @@ from fastserve.types import arrow_type, parse_dtype
 Ints = npt.NDArray[np.int64]
 
 
-def order_by(codes: Ints, times: Ints, n_codes: int) -> tuple[Ints, Ints, Ints]:
+def order_by(
+    codes: Sequence[npt.NDArray[np.signedinteger]], times: Sequence[Ints], n_codes: int, *, threads: int = 1
+) -> tuple[Ints, Ints, Ints]:
     """The order by code, then time, then place.
 
     Args:
-        codes, times: int64[n]; codes from 0 to below n_codes.
+        codes, times: in chunks that follow one another, int[m] and int64[m], n together; codes from 0 to below n_codes.
+        threads: at most; the answer does not depend on it.
 
     Returns:
         Where each code begins and the last ends, int64[n_codes + 1]; the order, int64[n]; the times in it.
     """
-    order = np.lexsort((times, codes))
-    return np.searchsorted(codes[order], np.arange(n_codes + 1)), order, times[order]
+    whose, moments = (np.concatenate([np.empty(0, np.int64), *chunks]) for chunks in (codes, times))
+    order = np.lexsort((moments, whose))
+    return np.searchsorted(whose[order], np.arange(n_codes + 1)), order, moments[order]
 
 
 def fold_windows(

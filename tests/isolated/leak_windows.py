@@ -3,8 +3,8 @@
 import numpy as np
 import pyarrow as pa
 
-from fastserve._native.window_order import order_by
 from fastserve._native.window_ranges import fold_windows
+from materializer.windows.order_native import order_by
 from tests.isolated.meter import run
 from tests.unit.aggregations.programs import Asked, program_of
 
@@ -21,7 +21,7 @@ LABELS = (np.array([0, 2, 3]), np.array([20, 90, 55]))
 
 
 def once(i: int) -> None:
-    starts, order, times = order_by(CODES, TIMES, 2)
+    starts, order, times = order_by([CODES], [TIMES], 2)
     events = (starts, order + (i % 4 == 3), times, COLUMNS)
     try:
         made = fold_windows(PROGRAM, OUTPUTS, events, LABELS)

@@ -81,7 +81,7 @@ def online(case: Case, at: int, parts: int) -> tuple[Any, list[list[Any]]]:
 def training(case: Case, at: int) -> list[list[Any]]:
     """The values of a label of each entity."""
     codes, times, columns = case.arrays()
-    ordered = order_by(codes, times, case.m)
+    ordered = order_by([codes], [times], case.m)
     labels = np.arange(case.m + 1), np.full(case.m, at)
     outputs = range(len(case.program.outputs))
     return [bits(column) for column in fold_windows(case.program, outputs, (*ordered, columns), labels)]

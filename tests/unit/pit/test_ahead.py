@@ -1,4 +1,4 @@
-"""`ahead`: the items of an iterator in order, the next one being made while one is used."""
+"""Items of an iterator in order: `ahead`, the next is made while one is used; `as_they_come`, by several threads."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from materializer.pit.chunks import ahead
+from materializer.pit.chunks import ahead, as_they_come
 
 
 def test_items_come_in_order_and_their_error_after_them() -> None:
@@ -47,3 +47,21 @@ def test_who_stops_early_waits_for_what_is_being_made_and_no_more() -> None:
     assert next(items) == 0
     items.close()
     assert made in ([0], [0, 1])
+
+
+def test_jobs_that_come_are_shared_out_and_answers_keep_their_order() -> None:
+    both = threading.Barrier(2)
+
+    def met(i: int) -> int:
+        both.wait(300)  # a job each
+        return i * i
+
+    assert as_they_come(met, iter(range(6)), 2) == [0, 1, 4, 9, 16, 25]
+    assert as_they_come(abs, iter([]), 3) == []
+
+    def some() -> Iterator[int]:
+        yield 1
+        raise ValueError("the second")
+
+    with pytest.raises(ValueError, match="the second"):
+        as_they_come(abs, some(), 2)

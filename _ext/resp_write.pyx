@@ -68,21 +68,33 @@ cdef inline int put_number(Buffer* out, uint64_t number) except -1:
     return put_bulk(out, text + 20 - n, n)
 
 
-cdef int put_message(Buffer* out, const Batch* batch, Py_ssize_t start, Py_ssize_t stop) except -1:
-    """The change message of these keys, as an argument."""
+cdef Py_ssize_t packed_size(const Batch* batch, Py_ssize_t start, Py_ssize_t stop) noexcept:
+    """Of the change message of these keys."""
     cdef Py_ssize_t i, size, total = 0
-    cdef char[2] length
     for i in range(start, stop):
         size = key_size(batch, i)
         if size <= MAX_PACKED:
             total += 2 + size
-    put_head(out, c"$", total)
+    return total
+
+
+cdef int put_packed(Buffer* out, const Batch* batch, Py_ssize_t start, Py_ssize_t stop) except -1:
+    """The change message of these keys."""
+    cdef Py_ssize_t i, size
+    cdef char[2] length
     for i in range(start, stop):
         size = key_size(batch, i)
         if size <= MAX_PACKED:
             length[0], length[1] = <char> (size & 0xFF), <char> (size >> 8)
             put(out, length, 2)
             put(out, key_at(batch, i), size)
+    return 0
+
+
+cdef int put_message(Buffer* out, const Batch* batch, Py_ssize_t start, Py_ssize_t stop) except -1:
+    """The change message of these keys, as an argument."""
+    put_head(out, c"$", packed_size(batch, start, stop))
+    put_packed(out, batch, start, stop)
     return put(out, b"\r\n", 2)
 
 
@@ -178,6 +190,51 @@ def encode_fresh(batch, Py_ssize_t start, Py_ssize_t stop, px, bytes channel):
         put_text(&out, channel)
         put_message(&out, rows, start, stop)
         put(&out, b"*1\r\n$4\r\nEXEC\r\n", 14)
+        return PyBytes_FromStringAndSize(out.data, out.size)
+    finally:
+        release(&out)
+
+
+def encode_command(words, batches, *, bint rows):
+    cdef Buffer out = Buffer(NULL, 0, 0)
+    cdef Batch* batch
+    cdef Py_ssize_t i, n = len(words)
+    for each in batches:
+        batch = batch_of(each)
+        n += batch.n * (1 + rows)
+        if rows:
+            rows_of(each, 0, batch.n)
+    try:
+        put_head(&out, c"*", n)
+        for word in words:
+            put_text(&out, word)
+        for each in batches:
+            batch = batch_of(each)
+            reserve_rows(&out, batch, 0, batch.n)
+            for i in range(batch.n):
+                put_bulk(&out, key_at(batch, i), key_size(batch, i))
+                if rows:
+                    put_bulk(&out, batch.rows[i].data, batch.rows[i].size)
+        return PyBytes_FromStringAndSize(out.data, out.size)
+    finally:
+        release(&out)
+
+
+def encode_publish(bytes channel, batches):
+    cdef Buffer out = Buffer(NULL, 0, 0)
+    cdef Batch* batch
+    cdef Py_ssize_t size = 0
+    for each in batches:
+        batch = batch_of(each)
+        size += packed_size(batch, 0, batch.n)
+    try:
+        put(&out, b"*3\r\n$7\r\nPUBLISH\r\n", 17)
+        put_text(&out, channel)
+        put_head(&out, c"$", size)
+        for each in batches:
+            batch = batch_of(each)
+            put_packed(&out, batch, 0, batch.n)
+        put(&out, b"\r\n", 2)
         return PyBytes_FromStringAndSize(out.data, out.size)
     finally:
         release(&out)

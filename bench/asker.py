@@ -125,10 +125,10 @@ class Connection(asyncio.Protocol):
             self.lost.set_exception(RuntimeError(why))
 
 
-async def connect(port: int) -> Connection:
+async def connect(port: int, accept: str = TENSOR) -> Connection:
     """A connection to a server on this machine."""
     loop = asyncio.get_running_loop()
-    _, connection = await loop.create_connection(lambda: Connection(port), "127.0.0.1", port)
+    _, connection = await loop.create_connection(lambda: Connection(port, accept), "127.0.0.1", port)
     return connection
 
 

@@ -63,6 +63,11 @@ BENCHES: Final = (
         "events into tile rows beside numpy's ufunc.at; windows of 30 days and of an hour read",
         1,
     ),
+    Bench(
+        "streams",
+        "from a stream's log to rows in Redis beside the kernel; from an event to HTTP; a restart",
+        10,
+    ),
     Bench("abuse", "when an abusive client is cut off, and what a good one beside it notices", 12),
     Bench("soak", "ten million requests: resident memory, p99 of the last tenth over the first", 8),
 )

@@ -69,6 +69,34 @@ def encode_fresh(batch: ReadBatch, start: int, stop: int, px: Milliseconds, chan
     return b"".join(map(hiredis.pack_command, commands))
 
 
+def encode_command(words: Sequence[bytes], batches: Sequence[ReadBatch], *, rows: bool) -> bytes:
+    """A command of these words, and of the keys of batches; each with its row, if that is asked for.
+
+    Raises:
+        CodecError: a row is not there.
+    """
+    command: list[Any] = list(words)
+    for batch in batches:
+        if not rows:
+            command += batch.keys()
+            continue
+        for i, (key, row) in enumerate(zip(batch.keys(), batch.rows(), strict=True)):
+            if row is None:
+                raise CodecError(f"row {i} is not there")
+            command += (key, row)
+    packed: Any = tuple(command)
+    data: bytes = hiredis.pack_command(packed)
+    return data
+
+
+def encode_publish(channel: bytes, batches: Sequence[ReadBatch]) -> bytes:
+    """PUBLISH of the change message of the keys of batches."""
+    keys = [key for batch in batches for key in batch.keys()]
+    command: Any = ("PUBLISH", channel, pack_keys(keys))
+    data: bytes = hiredis.pack_command(command)
+    return data
+
+
 class Replies:
     """Replies as they arrive, one command's after the other's. None is larger than a line, or an array of lines."""
 

@@ -11,7 +11,9 @@ from dataclasses import dataclass, replace
 
 import pyarrow as pa
 
+from fastserve.batch import ReadBatch
 from fastserve.streaming.base import Changes
+from fastserve.streaming.entities import entities_of
 from fastserve.streaming.entries import DeadLetter, Decoded, Entry, decode_entries, letter_of
 from fastserve.streaming.feeds import Feed
 from fastserve.streaming.seen import SeenIds
@@ -27,7 +29,7 @@ class Prepared:
     Attributes:
         batch: the events that count.
         touched: of each view.
-        keys: of all views, one after the other.
+        keys: of all views, one after the other; the store fills in their rows.
     """
 
     feed: Feed
@@ -37,10 +39,7 @@ class Prepared:
     batch: pa.RecordBatch
     views: Sequence[ViewTiles]
     touched: list[Touched]
-
-    @property
-    def keys(self) -> list[bytes]:
-        return [key for touched in self.touched for key in touched.keys]
+    keys: ReadBatch
 
     @property
     def n_events(self) -> int:
@@ -53,38 +52,47 @@ def prepare(
 ) -> Prepared:
     """Decode and judge entries, which are those behind the state's offset."""
     decoded = decode_entries(feed, entries)
-    sifted = sift(feed, decoded, state.watermark_us, seen)
-    batch = decoded.batch.take(pa.array(sifted.kept))
-    return Prepared(feed, entries, decoded, sifted, batch, views, [view.touched(batch) for view in views])
+    batch = decoded.batch
+    entities = entities_of(feed, batch)
+    sifted = sift(feed, batch, entities, state.watermark_us, seen)
+    if len(sifted.kept) < batch.num_rows:
+        batch, entities = batch.take(pa.array(sifted.kept)), entities.of_events(sifted.kept)
+    touched, keys = [view.touched(batch, entities) for view in views], ReadBatch()
+    for one in touched:
+        keys.take(one.keys, 0, len(one.keys))
+    return Prepared(feed, entries, decoded, sifted, batch, views, touched, keys)
 
 
-def finish(
-    made: Prepared, state: ShardState, seen: SeenIds, held: Sequence[bytes | None], now_us: int
-) -> tuple[Changes, ShardState]:
-    """What to write, on top of the rows that `made.keys` hold, and the state that is part of it.
+def finish(made: Prepared, state: ShardState, seen: SeenIds, now_us: int) -> tuple[Changes, ShardState]:
+    """What to write, on top of the rows that are filled in at `made.keys`, and the state that is part of it.
 
     No event that counts is later than the watermark.
     """
-    rows: dict[bytes, bytes] = {}
+    rows: list[ReadBatch] = []
     dead = list(made.decoded.dead)
     end_us = made.sifted.watermark_us
     at = 0
     for view, touched in zip(made.views, made.touched, strict=True):
-        own, at = held[at : at + len(touched.keys)], at + len(touched.keys)
+        m = touched.entities.m
         bad = {wrong.i: wrong.reason for wrong in touched.wrong}
-        if touched.keys:
+        if m:
             assert end_us is not None
-            built = view.build(touched, own, end_us=end_us, created_us=now_us)
-            rows.update(zip(built.keys, built.rows, strict=True))
+            held = ReadBatch()
+            held.take(made.keys, at, at + m)
+            built = view.build(touched, held, end_us=end_us, created_us=now_us)
+            rows += built.rows
             bad |= built.unreadable
+        at += m
         dead += [letter_of(made.decoded, int(made.sifted.kept[i]), made.entries, bad[i]) for i in bad]
-    after = _after(made, state, seen, dead)
+    after = _after(made, state, seen, dead, sum(map(len, rows)))
     gone = [bucket for bucket in state.buckets if bucket not in after.buckets]
     ids = {bucket: words for bucket, words in made.sifted.new_ids.items() if bucket in after.buckets}
     return Changes(after.encode(), rows, ids, gone, dead), after
 
 
-def _after(made: Prepared, state: ShardState, seen: SeenIds, dead: Sequence[DeadLetter]) -> ShardState:
+def _after(
+    made: Prepared, state: ShardState, seen: SeenIds, dead: Sequence[DeadLetter], rows: int
+) -> ShardState:
     sifted = made.sifted
     buckets = {*state.buckets, *sifted.new_ids}
     if sifted.watermark_us is not None:
@@ -97,6 +105,7 @@ def _after(made: Prepared, state: ShardState, seen: SeenIds, dead: Sequence[Dead
         "late": sifted.late,
         "duplicates": sifted.duplicates,
         "dead": len(dead),
+        "rows": rows,
     }
     return replace(
         state,

@@ -6,7 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Protocol
 
+from fastserve.batch import ReadBatch
 from fastserve.errors import FastserveError
+from fastserve.hashes.mixing import Words
 from fastserve.streaming.entries import DeadLetter, Entry
 from fastserve.streaming.feeds import Feed
 
@@ -25,15 +27,15 @@ class Changes:
 
     Attributes:
         state: of the shard, encoded.
-        rows: key -> row.
+        rows: keys with their rows, all of them.
         ids: bucket -> words, kept from now on.
         let_go: buckets that are not kept any more.
         dead: for the feed's dead letters.
     """
 
     state: bytes
-    rows: Mapping[bytes, bytes] = field(default_factory=dict)
-    ids: Mapping[int, Sequence[int]] = field(default_factory=dict)
+    rows: Sequence[ReadBatch] = ()
+    ids: Mapping[int, Words] = field(default_factory=dict)
     let_go: Sequence[int] = ()
     dead: Sequence[DeadLetter] = ()
 
@@ -41,7 +43,7 @@ class Changes:
 DEAD_LETTERS: Final = 10_000
 """So many of a feed's are kept, the last ones."""
 
-Work = Callable[[list[bytes | None]], Changes]
+Work = Callable[[], Changes]
 Place = tuple[Feed, int]
 
 
@@ -75,7 +77,7 @@ class FeedStore(Protocol):
         """Replace a shard's state, unless it is not `held`."""
         ...
 
-    def ids(self, feed: Feed, shard: int, buckets: Sequence[int]) -> dict[int, list[int]]:
+    def ids(self, feed: Feed, shard: int, buckets: Sequence[int]) -> dict[int, Words]:
         """The words of buckets."""
         ...
 
@@ -89,15 +91,16 @@ class FeedStore(Protocol):
         shard: int,
         held: bytes,
         guards: Mapping[bytes, bytes | None],
-        keys: Sequence[bytes],
+        keys: ReadBatch,
         work: Work,
     ) -> Changes:
-        """Read the rows of keys, work, and write what comes of it: as if at one instant, or not at all.
+        """Fill in the rows of keys, work, and write what comes of it: as if at one instant, or not at all.
 
         Args:
             held: what the shard's state must be.
             guards: what other keys must hold.
-            work: called with the keys' rows; again when the state or a guard was written to meanwhile.
+            keys: all of their rows are filled in, whichever were.
+            work: called when they are; again when the state or a guard was written to meanwhile.
 
         Raises:
             LostShardError, MovedError: they hold something else.
@@ -127,6 +130,13 @@ class FeedStore(Protocol):
     def close(self) -> None:
         """Give up its connections."""
         ...
+
+
+def fill(keys: ReadBatch, rows: Sequence[bytes | None]) -> None:
+    """Put rows in, also where some are already."""
+    if keys.missing < len(keys):
+        keys.forget(range(len(keys)))
+    keys.fill(rows, 0)
 
 
 def check_held(feed: Feed, shard: int, wanted: Sequence[bytes | None], found: Sequence[bytes | None]) -> None:

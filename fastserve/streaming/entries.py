@@ -84,31 +84,56 @@ def encode_entry(batch: pa.RecordBatch) -> dict[bytes, bytes]:
 
 def decode_entries(feed: Feed, entries: Sequence[Entry]) -> Decoded:
     """The events of entries. Nothing that is in them raises: what cannot be used is a dead letter."""
-    batches, places, rows = [], [], []
-    dead: list[DeadLetter] = []
+    parts, dead = list[_Part](), list[DeadLetter]()
+    tables: list[tuple[int, pa.Table]] = []  # read, and all in the same columns
     for i, entry in enumerate(entries):
         try:
             table = _table(entry)
         except (InvalidDataError, pa.ArrowException, ValueError, OSError) as error:
+            parts += _parts(feed, entries, tables, dead)
+            tables = []
             body = next(iter(entry.fields.values()), b"")
             dead.append(DeadLetter(entry.id, None, f"cannot be read: {_first_line(error)}", body))
             continue
-        if not table.num_rows:
-            continue
-        batch, taken, wrong = taken_events(feed, table)
-        dead += [DeadLetter(entry.id, each.i, each.reason, _json(table, each.i)) for each in wrong]
-        ahead = beyond(batch, np.full(batch.num_rows, entry.stamped_us, np.int64))
-        if ahead.any():
-            reason = "column 'event_timestamp': lies in the future of the log's clock"
-            dead += [
-                DeadLetter(entry.id, int(taken[j]), reason, _json(batch, int(j)))
-                for j in np.flatnonzero(ahead)
-            ]
-            batch, taken = batch.filter(pa.array(~ahead)), taken[~ahead]
-        batches.append(batch)
-        places.append(np.full(batch.num_rows, i, np.int64))
-        rows.append(taken)
-    return Decoded(joined(feed, batches), rows_of(places), rows_of(rows), dead)
+        if tables and tables[0][1].schema != table.schema:
+            parts += _parts(feed, entries, tables, dead)
+            tables = []
+        tables.append((i, table))
+    parts += _parts(feed, entries, tables, dead)
+    batch = joined(feed, [part[0] for part in parts])
+    return Decoded(batch, rows_of([part[1] for part in parts]), rows_of([part[2] for part in parts]), dead)
+
+
+_Part = tuple[pa.RecordBatch, Ints, Ints]  # right events; of each which entry, and which row of that
+
+
+def _parts(
+    feed: Feed, entries: Sequence[Entry], tables: list[tuple[int, pa.Table]], dead: list[DeadLetter]
+) -> list[_Part]:
+    """All at once, if nothing is wrong with them; else one after the other."""
+    tables = [(i, table) for i, table in tables if table.num_rows]
+    if len(tables) > 1:
+        sizes = [table.num_rows for _, table in tables]
+        numbers = np.repeat(np.array([i for i, _ in tables], np.int64), sizes)
+        stamped = np.repeat(np.array([entries[i].stamped_us for i, _ in tables], np.int64), sizes)
+        batch, rows, wrong = taken_events(feed, pa.concat_tables([table for _, table in tables]))
+        if not wrong and not beyond(batch, stamped).any():
+            starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+            return [(batch, numbers, rows - np.repeat(starts, sizes))]
+    return [_part(feed, entries[i], i, table, dead) for i, table in tables]
+
+
+def _part(feed: Feed, entry: Entry, i: int, table: pa.Table, dead: list[DeadLetter]) -> _Part:
+    """Entry i's."""
+    batch, taken, wrong = taken_events(feed, table)
+    dead += [DeadLetter(entry.id, each.i, each.reason, _json(table, each.i)) for each in wrong]
+    ahead = beyond(batch, np.full(batch.num_rows, entry.stamped_us, np.int64))
+    if ahead.any():
+        reason = "column 'event_timestamp': lies in the future of the log's clock"
+        rows = np.flatnonzero(ahead).tolist()
+        dead += [DeadLetter(entry.id, int(taken[j]), reason, _json(batch, j)) for j in rows]
+        batch, taken = batch.filter(pa.array(~ahead)), taken[~ahead]
+    return batch, np.full(batch.num_rows, i, np.int64), taken
 
 
 def letter_of(decoded: Decoded, i: int, entries: Sequence[Entry], reason: str) -> DeadLetter:

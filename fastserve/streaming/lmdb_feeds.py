@@ -22,9 +22,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Final
 
+from fastserve.batch import ReadBatch
+from fastserve.hashes.mixing import Words
 from fastserve.online.lmdb import open_lmdb
 from fastserve.online.lmdb_values import Values
-from fastserve.streaming.base import DEAD_LETTERS, Changes, Place, Work, check_held
+from fastserve.streaming.base import DEAD_LETTERS, Changes, Place, Work, check_held, fill
 from fastserve.streaming.entries import Entry
 from fastserve.streaming.feeds import Feed, workers_key
 from fastserve.streaming.places import earliest, number_of, place_at, place_of, stamped_us
@@ -115,10 +117,10 @@ class LmdbFeeds:
 
         return self._store.transact(work, write=True)
 
-    def ids(self, feed: Feed, shard: int, buckets: Sequence[int]) -> dict[int, list[int]]:
+    def ids(self, feed: Feed, shard: int, buckets: Sequence[int]) -> dict[int, Words]:
         """See FeedStore."""
 
-        def work(values: Values) -> dict[int, list[int]]:
+        def work(values: Values) -> dict[int, Words]:
             parts = {bucket: [value for _, value in _ids(values, feed, shard, bucket)] for bucket in buckets}
             return {bucket: unpacked_words(b"".join(some)) for bucket, some in parts.items() if some}
 
@@ -134,7 +136,7 @@ class LmdbFeeds:
         shard: int,
         held: bytes,
         guards: Mapping[bytes, bytes | None],
-        keys: Sequence[bytes],
+        keys: ReadBatch,
         work: Work,
     ) -> Changes:
         """See FeedStore."""
@@ -142,7 +144,8 @@ class LmdbFeeds:
         def apply(values: Values) -> Changes:
             found = [values.get(key) for key in (feed.key("state", shard), *guards)]
             check_held(feed, shard, [held, *guards.values()], found)
-            changes = work([values.get(key) for key in keys])
+            fill(keys, [values.get(key) for key in keys.keys()])
+            changes = work()
             _write(values, feed, shard, changes)
             return changes
 
@@ -207,7 +210,10 @@ class LmdbFeeds:
 
 def _write(values: Values, feed: Feed, shard: int, changes: Changes) -> None:
     values.put(feed.key("state", shard), changes.state)
-    for key, row in sorted(changes.rows.items()):
+    for key, row in sorted(
+        pair for batch in changes.rows for pair in zip(batch.keys(), batch.rows(), strict=True)
+    ):
+        assert row is not None
         values.put(key, row)
     last, _ = _end(values, feed, shard)
     for bucket, words in changes.ids.items():

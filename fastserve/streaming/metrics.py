@@ -6,6 +6,7 @@ fastserve_stream_lag_seconds{feed,shard}                           age of the ol
 fastserve_stream_watermark_timestamp_seconds{feed,shard}           the newest event time
 fastserve_stream_entries_total{feed,shard}
 fastserve_stream_events_total{feed,shard,outcome}                  applied, late, duplicates, dead
+fastserve_stream_rows_total{feed,shard}                            rows written, each as often as it was
 fastserve_stream_takeovers_total{feed,shard}                       owners that lost it without giving it back
 process_*, python_info                                             of this process
 """
@@ -77,6 +78,9 @@ def _families(statuses: list[ShardStatus]) -> Iterator[Metric]:
     )
     entries = CounterMetricFamily("fastserve_stream_entries", "Entries applied.", labels=labels)
     events = CounterMetricFamily("fastserve_stream_events", "Events by outcome.", labels=(*labels, "outcome"))
+    rows = CounterMetricFamily(
+        "fastserve_stream_rows", "Rows written, each as often as it was.", labels=labels
+    )
     takeovers = CounterMetricFamily("fastserve_stream_takeovers", "Owners that were lost.", labels=labels)
     for one in statuses:
         place, counters = (one.feed, str(one.shard)), one.state.counters
@@ -86,7 +90,8 @@ def _families(statuses: list[ShardStatus]) -> Iterator[Metric]:
         if one.state.watermark_us is not None:
             mark.add_metric(place, one.state.watermark_us / MICROS)
         entries.add_metric(place, counters.get("entries", 0))
+        rows.add_metric(place, counters.get("rows", 0))
         takeovers.add_metric(place, counters.get("takeovers", 0))
         for outcome in _OUTCOMES:
             events.add_metric((*place, outcome), counters.get(outcome, 0))
-    yield from (lag, age, mark, entries, events, takeovers)
+    yield from (lag, age, mark, entries, events, rows, takeovers)

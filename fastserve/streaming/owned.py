@@ -79,9 +79,9 @@ class OwnedShard:
         made = prepare(self.feed, self._views, self.state, self._seen, entries)
         after = self.state
 
-        def work(rows: list[bytes | None]) -> Changes:
+        def work() -> Changes:
             nonlocal after
-            changes, after = finish(made, self.state, self._seen, rows, self._now())
+            changes, after = finish(made, self.state, self._seen, self._now())
             return changes
 
         changes = self._store.apply(self.feed, self.shard, self._held, self._guards, made.keys, work)

@@ -25,10 +25,13 @@ import redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 
+from fastserve.batch import ReadBatch
 from fastserve.errors import ConfigError, StoreError, StoreTimeoutError, StoreUnavailableError
-from fastserve.online.changes import channel_of, pack_keys
+from fastserve.hashes.mixing import Words
+from fastserve.online.changes import channel_of
 from fastserve.online.redis import check_url
-from fastserve.streaming.base import DEAD_LETTERS, Changes, Place, Work, check_held
+from fastserve.online.resp_write import encode_command, encode_publish
+from fastserve.streaming.base import DEAD_LETTERS, Changes, Place, Work, check_held, fill
 from fastserve.streaming.entries import DeadLetter, Entry
 from fastserve.streaming.feeds import Feed, workers_key
 from fastserve.streaming.places import earliest, place_at, stamped_us
@@ -36,6 +39,8 @@ from fastserve.streaming.seen import packed_words, unpacked_words
 from fastserve.streaming.state import START
 
 _TIMEOUT_S: Final = 10.0
+_MULTI: Final = b"*1\r\n$5\r\nMULTI\r\n"
+_EXEC: Final = b"*1\r\n$4\r\nEXEC\r\n"
 _BEAT: Final = """
 local now = redis.call('TIME')
 now = now[1] * 1000 + math.floor(now[2] / 1000)
@@ -115,7 +120,7 @@ class RedisFeeds:
                 return False
         return True
 
-    def ids(self, feed: Feed, shard: int, buckets: Sequence[int]) -> dict[int, list[int]]:
+    def ids(self, feed: Feed, shard: int, buckets: Sequence[int]) -> dict[int, Words]:
         """See FeedStore."""
         held = self.values([_ids_key(feed, shard, bucket) for bucket in buckets])
         return {
@@ -136,36 +141,50 @@ class RedisFeeds:
         shard: int,
         held: bytes,
         guards: Mapping[bytes, bytes | None],
-        keys: Sequence[bytes],
+        keys: ReadBatch,
         work: Work,
     ) -> Changes:
         """See FeedStore."""
-        state = feed.key("state", shard)
+        looked = [feed.key("state", shard), *guards]
         wanted = [held, *guards.values()]
-        with self._translated(), self._client.pipeline() as pipe:
+        with self._translated(), self._line() as line:
             while True:
-                pipe.watch(state, *guards)  # type: ignore[no-untyped-call]
-                found: list[Any] = pipe.mget(state, *guards, *keys)
+                watch = encode_command([b"WATCH", *looked], [], rows=False)
+                found = line.ask([watch, encode_command([b"MGET", *looked], [keys], rows=False)], 2)[1]
                 check_held(feed, shard, wanted, found[: len(wanted)])
-                changes = work(found[len(wanted) :])
-                pipe.multi()
-                self._write(pipe, feed, shard, changes)
-                try:
-                    pipe.execute()
-                except redis.WatchError:  # who came between? look again
-                    continue
-                return changes
+                fill(keys, found[len(wanted) :])
+                changes = work()
+                commands = self._writes(feed, shard, changes)
+                if line.ask(commands, len(commands))[-1] is not None:
+                    return changes  # else somebody came between: who? look again
 
-    def _write(self, pipe: Any, feed: Feed, shard: int, changes: Changes) -> None:
-        pipe.mset({feed.key("state", shard): changes.state, **changes.rows})
+    def _writes(self, feed: Feed, shard: int, changes: Changes) -> list[bytes]:
+        """The transaction's commands."""
+        state = [b"MSET", feed.key("state", shard), changes.state]
+        found = [_MULTI, encode_command(state, changes.rows, rows=True)]
         for bucket, words in changes.ids.items():
-            pipe.append(_ids_key(feed, shard, bucket), packed_words(words))
+            found.append(_packed(b"APPEND", _ids_key(feed, shard, bucket), packed_words(words)))
         if changes.let_go:
-            pipe.unlink(*(_ids_key(feed, shard, bucket) for bucket in changes.let_go))
+            found.append(_packed(b"UNLINK", *(_ids_key(feed, shard, bucket) for bucket in changes.let_go)))
+        most = (b"MAXLEN", b"~", b"%d" % DEAD_LETTERS, b"*")
         for letter in changes.dead:
-            pipe.xadd(feed.key("dead"), _fields(shard, letter), maxlen=DEAD_LETTERS, approximate=True)
+            found.append(_packed(b"XADD", feed.key("dead"), *most, *_fields(shard, letter)))
         if changes.rows:
-            pipe.publish(self._channel, pack_keys(changes.rows))
+            found.append(encode_publish(self._channel, changes.rows))
+        return [*found, _EXEC]
+
+    @contextmanager
+    def _line(self) -> Iterator[_Line]:
+        """A connection for one transaction; it is given up where that ends half-way, and with it what it watches."""
+        pool = self._client.connection_pool
+        connection = pool.get_connection()
+        try:
+            yield _Line(connection)
+        except BaseException:
+            connection.disconnect()  # type: ignore[no-untyped-call]
+            raise
+        finally:
+            pool.release(connection)
 
     def beat(self, project: str, worker: str, alive_s: float) -> list[str]:
         """See FeedStore."""
@@ -226,6 +245,23 @@ def _ids_key(feed: Feed, shard: int, bucket: int) -> bytes:
     return feed.key("ids", shard) + b":%d" % bucket
 
 
-def _fields(shard: int, letter: DeadLetter) -> dict[Any, Any]:
-    row = "" if letter.row is None else letter.row
-    return {"shard": shard, "entry": letter.entry, "row": row, "reason": letter.reason, "body": letter.body}
+def _fields(shard: int, letter: DeadLetter) -> tuple[bytes, ...]:
+    row = b"" if letter.row is None else b"%d" % letter.row
+    return (b"shard", b"%d" % shard, b"entry", letter.entry.encode(), b"row", row,
+            b"reason", letter.reason.encode(), b"body", letter.body)  # fmt: skip
+
+
+def _packed(*words: bytes) -> bytes:
+    return encode_command(words, [], rows=False)
+
+
+class _Line:
+    """A connection on which several commands are sent at once."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+
+    def ask(self, commands: list[bytes], n: int) -> list[Any]:
+        """The n replies. Raises redis-py's error for the first that is one."""
+        self._connection.send_packed_command(commands)
+        return [self._connection.read_response() for _ in range(n)]

@@ -9,8 +9,7 @@ anyhow. With n ids kept, an event is taken for another by mistake with odds of n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from hashlib import blake2b
+from collections.abc import Mapping
 from typing import Final
 
 import numpy as np
@@ -18,6 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from pyarrow import types as is_
 
+from fastserve.hashes.mixing import Words, mixed
+from fastserve.streaming.event_ids import IdTable, id_hashes
 from fastserve.timeutil import MICROS
 
 _BUCKETS: Final = 16
@@ -25,34 +26,27 @@ _BUCKETS: Final = 16
 Ints = npt.NDArray[np.int64]
 
 
-def id_words(keys: Sequence[bytes], ids: pa.Array) -> list[int | None]:
-    """The word of each event, fixed for ever, for stores keep it; None where the id is null.
-
-    Not text_hashes: that deals out well, but of short texts some share a hash ("p1" and "p10").
+def id_words(entities: Words, ids: pa.Array) -> Words:
+    """The word of each event, uint64[n], fixed for ever, for stores keep it; of a null it is anything.
 
     Args:
-        keys: of the entities, as KeyEncoder writes them: no byte of them is 0.
+        entities: uint64[n], a hash of each event's entity.
         ids: string, binary, or another scalar type.
     """
     if not is_.is_binary(ids.type):
-        ids = ids.cast(pa.string()).cast(pa.binary())
-    return [
-        None
-        if name is None
-        else int.from_bytes(blake2b(key + b"\0" + name, digest_size=8).digest(), "little")
-        for key, name in zip(keys, ids.to_pylist(), strict=True)
-    ]
-
-
-def packed_words(words: Sequence[int]) -> bytes:
-    """Words as stores keep them: 8 bytes little-endian each."""
-    return np.array(words, "<u8").tobytes()
-
-
-def unpacked_words(data: bytes) -> list[int]:
-    """The words again, also of several pieces joined."""
-    found: list[int] = np.frombuffer(data, "<u8").tolist()
+        ids = ids.cast(pa.string())
+    found: Words = mixed(mixed(entities) ^ id_hashes(ids.cast(pa.large_binary())))
     return found
+
+
+def packed_words(words: Words) -> bytes:
+    """Words as stores keep them: 8 bytes little-endian each."""
+    return words.astype("<u8").tobytes()
+
+
+def unpacked_words(data: bytes) -> Words:
+    """The words again, also of several pieces joined."""
+    return np.frombuffer(data, "<u8").astype(np.uint64)
 
 
 def bucket_width(lateness_us: int) -> int:
@@ -65,19 +59,18 @@ class SeenIds:
 
     Args:
         lateness_us: the source's.
-        kept: bucket -> words, as `take` gave them.
+        kept: bucket -> words, as `add` takes them.
     """
 
-    def __init__(self, lateness_us: int, kept: Mapping[int, Iterable[int]] | None = None) -> None:
+    def __init__(self, lateness_us: int, kept: Mapping[int, Words] | None = None) -> None:
         self.width = bucket_width(lateness_us)
         self._lateness_us = lateness_us
-        self._bucket_of: dict[int, int] = {}
-        self._words: dict[int, list[int]] = {}
+        self._table = IdTable()
         for bucket, words in (kept or {}).items():
             self.add(bucket, words)
 
     def __len__(self) -> int:
-        return len(self._bucket_of)
+        return len(self._table)
 
     def first(self, watermark_us: int) -> int:
         """The oldest bucket that counts: none of before it does, whether it was let go or not."""
@@ -87,27 +80,16 @@ class SeenIds:
         """`first` of each."""
         return (watermarks_us - self._lateness_us) // self.width
 
-    def has_none_of(self, words: Iterable[int]) -> bool:
-        """Whether all of these are new for sure."""
-        return self._bucket_of.keys().isdisjoint(words)
+    def first_of_each(
+        self, words: Words, buckets: Ints, firsts: Ints, given: npt.NDArray[np.bool_]
+    ) -> npt.NDArray[np.bool_]:
+        """Of events in their order those whose word is new; see IdTable."""
+        return self._table.first_of_each(words, buckets, firsts, given.view(np.uint8))
 
-    def bucket(self, word: int, otherwise: int) -> int:
-        """Where an id is kept."""
-        return self._bucket_of.get(word, otherwise)
-
-    def add(self, bucket: int, words: Iterable[int]) -> None:
-        """Keep ids; of one that is kept already the newest bucket holds."""
-        words = list(words)
-        if self.has_none_of(words):
-            self._bucket_of.update(dict.fromkeys(words, bucket))
-        else:
-            for word in words:
-                self._bucket_of[word] = max(bucket, self._bucket_of.get(word, bucket))
-        self._words.setdefault(bucket, []).extend(words)
+    def add(self, bucket: int, words: Words) -> None:
+        """Keep words; of one that is kept already the newest bucket holds."""
+        self._table.add(bucket, words)
 
     def let_go(self, first: int) -> None:
         """Forget what is in buckets before this one."""
-        for bucket in [bucket for bucket in self._words if bucket < first]:
-            for word in self._words.pop(bucket):
-                if self._bucket_of.get(word) == bucket:
-                    del self._bucket_of[word]
+        self._table.let_go(first)

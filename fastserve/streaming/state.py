@@ -1,7 +1,8 @@
 """What is known of a shard: one small value in the store, which moves with everything that follows from it.
 
     {"epoch": 3, "owner": "host-17-a1", "offset": "1700000000000-4", "watermark_us": …, "buckets": [9, 10],
-     "counters": {"entries": …, "events": …, "applied": …, "late": …, "duplicates": …, "dead": …, "takeovers": …}}
+     "counters": {"entries": …, "events": …, "applied": …, "late": …, "duplicates": …, "dead": …, "rows": …,
+                  "takeovers": …}}
 
 An owner that finds other bytes there than those it wrote last has lost the shard.
 """
@@ -16,7 +17,7 @@ from typing import Final
 from fastserve.errors import StoreError
 
 START: Final = "0-0"
-COUNTERS: Final = ("entries", "events", "applied", "late", "duplicates", "dead", "takeovers")
+COUNTERS: Final = ("entries", "events", "applied", "late", "duplicates", "dead", "rows", "takeovers")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +31,7 @@ class ShardState:
         watermark_us: the newest event time so far; None before the first event.
         buckets: of event ids that are kept, see seen.py.
         counters: since the beginning: entries and events read, of these those that were applied, came too late, were
-            there already, or were of no use, and how often the owner changed.
+            there already, or were of no use; rows written, each as often as it was; how often the owner changed.
     """
 
     epoch: int = 0

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from fastserve.definitions import AggregatedFeatureView
 from fastserve.definitions.filters import passing, view_filter
 from fastserve.errors import CodecError
 from fastserve.registry import RegisteredView
+from fastserve.streaming.entities import Entities
 from fastserve.streaming.events import Ints, Wrong, by_halves, rows_of, times_of
 
 
@@ -23,15 +24,15 @@ class Touched:
     """What events change of a view.
 
     Attributes:
-        keys: of the entities, each once.
-        codes: int64[n], of each event that counts the index of its key.
+        entities: of the events that count.
+        keys: theirs, by code; no row is known.
         rows: int64[n], which events of the batch these are.
         events: these events.
         wrong: events that the view's filter cannot be asked about.
     """
 
-    keys: list[bytes]
-    codes: Ints
+    entities: Entities
+    keys: ReadBatch
     rows: Ints
     events: pa.RecordBatch
     wrong: list[Wrong]
@@ -39,10 +40,9 @@ class Touched:
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """Rows to be written, and the keys whose rows could not be read; their events are lost to the view."""
+    """Rows to be written, and the events of keys whose rows could not be read: they are lost to the view."""
 
-    keys: list[bytes]
-    rows: list[bytes]
+    rows: list[ReadBatch]
     unreadable: dict[int, str]
 
 
@@ -62,51 +62,49 @@ class ViewTiles:
         self._encoder = KeyEncoder(rv.online_id, tuple(rv.join_keys.values()))
         self._builder = TileBuilder(self.program, rv.layout.layout_id)
 
-    def touched(self, batch: pa.RecordBatch) -> Touched:
+    def touched(self, batch: pa.RecordBatch, entities: Entities) -> Touched:
         """What these events, all of which count in the feed, change."""
         rows, wrong = self._passing(batch)
-        events = batch if len(rows) == batch.num_rows else batch.take(pa.array(rows))
-        keys = self._encoder.encode([events[name] for name in self.rv.join_keys], events.num_rows)
-        coded = pa.array(keys, pa.binary()).dictionary_encode()
-        codes: Ints = coded.indices.to_numpy().astype(np.int64)
-        return Touched(coded.dictionary.to_pylist(), codes, rows, events, wrong)
+        if len(rows) < batch.num_rows:
+            batch, entities = batch.take(pa.array(rows)), entities.of_events(rows)
+        keys = ReadBatch()
+        self._encoder.encode_into(keys, entities.columns, entities.m)
+        return Touched(entities, keys, rows, batch, wrong)
 
-    def build(self, touched: Touched, held: Sequence[bytes | None], *, end_us: int, created_us: int) -> Built:
+    def build(self, touched: Touched, held: ReadBatch, *, end_us: int, created_us: int) -> Built:
         """The rows of the keys touched, on top of those they hold; see TileBuilder.build_into."""
+        stamps = {"end_us": end_us, "created_us": created_us}
         try:
-            return Built(touched.keys, self._rows(touched, held, end_us, created_us), {})
+            codes = touched.entities.codes
+            return Built([self._rows(touched.keys, codes, touched.events, held, **stamps)], {})
         except CodecError:
-            return self._build_readable(touched, held, end_us, created_us)
+            return self._build_readable(touched, held, stamps)
 
     def _rows(
-        self, touched: Touched, held: Sequence[bytes | None], end_us: int, created_us: int
-    ) -> list[bytes]:
-        out, base = ReadBatch(touched.keys), ReadBatch(touched.keys)
-        base.fill(list(held), 0)
-        events = touched.events
+        self, keys: ReadBatch, codes: Ints, events: pa.RecordBatch, held: ReadBatch, **stamps: int
+    ) -> ReadBatch:
+        """Each of the keys, which are those of `held`, has an event."""
+        out = ReadBatch()
+        out.take(keys, 0, len(keys))
         columns = [events[column.name] for column in self.program.columns]
-        self._builder.build_into(
-            out, touched.codes, times_of(events), columns, end_us=end_us, created_us=created_us, base=base
-        )
-        rows = [row for row in out.rows() if row is not None]
-        assert len(rows) == len(touched.keys)  # each has an event
-        return rows
+        self._builder.build_into(out, codes, times_of(events), columns, base=held, **stamps)
+        return out
 
-    def _build_readable(
-        self, touched: Touched, held: Sequence[bytes | None], end_us: int, created_us: int
-    ) -> Built:
+    def _build_readable(self, touched: Touched, held: ReadBatch, stamps: Mapping[str, int]) -> Built:
         """Key by key: one row that cannot be read must not hold up the others."""
-        keys, made, unreadable = [], [], dict[int, str]()
-        for code, (key, row) in enumerate(zip(touched.keys, held, strict=True)):
-            own = np.flatnonzero(touched.codes == code)
-            rows, events = touched.rows[own], touched.events.take(pa.array(own))
-            one = Touched([key], np.zeros(len(own), np.int64), rows, events, [])
+        made, unreadable = [], dict[int, str]()
+        for code in range(len(held)):
+            own = np.flatnonzero(touched.entities.codes == code)
+            events, codes = touched.events.take(pa.array(own)), np.zeros(len(own), np.int64)
+            key, one = ReadBatch(), ReadBatch()
+            key.take(touched.keys, code, code + 1)
+            one.take(held, code, code + 1)
             try:
-                made += self._rows(one, [row], end_us, created_us)
-                keys.append(key)
+                made.append(self._rows(key, codes, events, one, **stamps))
             except CodecError as error:
-                unreadable |= dict.fromkeys(rows.tolist(), f"{error.where}: {error.message}")
-        return Built(keys, made, unreadable)
+                rows = touched.rows[own].tolist()
+                unreadable |= dict.fromkeys(rows, f"{error.where}: {error.message}")
+        return Built(made, unreadable)
 
     def _passing(self, batch: pa.RecordBatch) -> tuple[Ints, list[Wrong]]:
         """The rows that the filter keeps, and those it fails on (an overflow, say)."""

@@ -5,7 +5,14 @@ import pyarrow as pa
 
 from fastserve._native.batch import ReadBatch
 from fastserve._native.key_set import KeySet
-from fastserve._native.resp_write import Replies, encode_fresh, encode_script, rows_end
+from fastserve._native.resp_write import (
+    Replies,
+    encode_command,
+    encode_fresh,
+    encode_publish,
+    encode_script,
+    rows_end,
+)
 from fastserve._native.row_encoder import RowEncoder
 from fastserve.codec.layout import Layout
 from fastserve.errors import CodecError, InvalidDataError
@@ -41,6 +48,11 @@ def once(i: int) -> None:
     px = PX if i % 2 else None
     assert rows_end(batch, 0, 5, 1 << 20) == 5
     assert encode_script((b"EVALSHA", b"x"), batch, 0, N, px, b"!") and encode_fresh(batch, 2, N, px, b"!")
+    assert encode_command([b"MSET"], [batch, batch], rows=i % 2) and encode_publish(b"!", [batch])
+    try:
+        encode_command([b"MSET"], [ReadBatch([b"7:0"])], rows=True)
+    except CodecError:
+        pass
     try:
         encode_fresh(ReadBatch([b"7:0"]), 0, 1, None, b"!")
     except CodecError:

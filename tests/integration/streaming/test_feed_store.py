@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import threading
 import time
+from typing import Any
 
+import numpy as np
 import pytest
 
+from fastserve.batch import ReadBatch
 from fastserve.config import Config
 from fastserve.streaming.base import Changes, FeedStore, LostShardError, MovedError
 from fastserve.streaming.entries import DeadLetter
 from fastserve.streaming.places import number_of, place_of
+from fastserve.streaming.redis_feeds import RedisFeeds
 from fastserve.streaming.stores import open_own
 from fastserve.timeutil import MICROS, now_us
 from tests.integration.streaming.conftest import Kept
@@ -80,40 +84,75 @@ def test_a_state_is_swapped_by_who_knows_it(store: FeedStore) -> None:
 
 def test_a_transaction_is_all_or_nothing(store: FeedStore) -> None:
     store.swap(FEED, 0, None, b"a")
-    seen = []
+    keys, seen = ReadBatch([b"7:1", b"7:2"]), []
 
-    def work(rows: list[bytes | None]) -> Changes:
-        seen.append(rows)
-        return Changes(b"b", {b"7:1": b"row", b"7:2": b"row2"}, {5: [1, 2**64 - 1], 6: [3]})
+    def work() -> Changes:
+        seen.append(keys.rows())
+        rows = [batch_of({b"7:1": b"row"}), batch_of({b"7:2": b"row2"})]
+        return Changes(b"b", rows, {5: words(1, 2**64 - 1), 6: words(3)})
 
-    changes = store.apply(FEED, 0, b"a", {b"!live:7": None}, [b"7:1", b"7:2"], work)
+    changes = store.apply(FEED, 0, b"a", {b"!live:7": None}, keys, work)
     assert (changes.state, seen) == (b"b", [[None, None]])
     assert store.values([b"7:1", b"7:2", b"7:3"]) == [b"row", b"row2", None]
-    assert store.ids(FEED, 0, [4, 5, 6]) == {5: [1, 2**64 - 1], 6: [3]}
+    assert ids_of(store, [4, 5, 6]) == {5: [1, 2**64 - 1], 6: [3]}
 
-    def more(rows: list[bytes | None]) -> Changes:
-        return Changes(b"c", {b"7:1": (rows[0] or b"") + b"!"}, {6: [4]}, [5])
+    def more() -> Changes:
+        return Changes(b"c", [batch_of({b"7:1": (keys.rows()[0] or b"") + b"!"})], {6: words(4)}, [5])
 
-    store.apply(FEED, 0, b"b", {}, [b"7:1"], more)
+    store.apply(FEED, 0, b"b", {}, keys, more)  # whose rows are known already, as of before
     assert store.values([b"7:1"]) == [b"row!"]
-    assert store.ids(FEED, 0, [5, 6]) == {6: [3, 4]}
+    assert ids_of(store, [5, 6]) == {6: [3, 4]}
+    none = ReadBatch()
     for held, guards, error in ((b"b", {}, LostShardError), (b"c", {b"7:1": None}, MovedError)):
         with pytest.raises(error):
-            store.apply(FEED, 0, held, guards, [], lambda rows: Changes(b"d"))
+            store.apply(FEED, 0, held, guards, none, lambda: Changes(b"d"))
 
-    def fail(rows: list[bytes | None]) -> Changes:
+    def fail() -> Changes:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        store.apply(FEED, 0, b"c", {}, [], fail)
+        store.apply(FEED, 0, b"c", {}, none, fail)
     assert store.states([(FEED, 0)]) == [b"c"]
+
+
+def batch_of(rows: dict[bytes, bytes]) -> ReadBatch:
+    made = ReadBatch(rows)
+    made.fill(list(rows.values()), 0)
+    return made
+
+
+def words(*numbers: int) -> Any:
+    return np.array(numbers, np.uint64)
+
+
+def ids_of(store: FeedStore, buckets: list[int]) -> dict[int, list[int]]:
+    return {bucket: found.tolist() for bucket, found in store.ids(FEED, 0, buckets).items()}
+
+
+def test_who_comes_between_is_noticed(kept: Kept, store: FeedStore) -> None:
+    """A guard that changes while rows are made: nothing is written, and it is told."""
+    store.swap(FEED, 0, None, b"a")
+    other = open_own(url_of(kept))
+    if not isinstance(other, RedisFeeds):
+        pytest.skip("writers take turns there: nobody comes between")
+    keys = ReadBatch([b"7:1"])
+
+    def work() -> Changes:
+        kept.client.set("!live:7", b"moved")
+        return Changes(b"b", [batch_of({b"7:1": b"row"})])
+
+    with pytest.raises(MovedError):
+        store.apply(FEED, 0, b"a", {b"!live:7": None}, keys, work)
+    assert store.values([b"7:1"]) == [None]
+    assert store.states([(FEED, 0)]) == [b"a"]
+    other.close()
 
 
 def test_dead_letters_are_kept(kept: Kept) -> None:
     store = kept.feeds
     store.swap(FEED, 1, None, b"a")
     letters = [DeadLetter("5-0", None, "cut", b"x"), DeadLetter("5-1", 3, "bad", b"{}")]
-    store.apply(FEED, 1, b"a", {}, [], lambda rows: Changes(b"b", dead=letters))
+    store.apply(FEED, 1, b"a", {}, ReadBatch(), lambda: Changes(b"b", dead=letters))
     found = [fields for _, fields in kept.client.xrange(FEED.key("dead"))]
     assert [(f[b"shard"], f[b"entry"], f[b"reason"], f[b"body"]) for f in found] == [
         (b"1", b"5-0", b"cut", b"x"),

@@ -91,6 +91,29 @@ def test_a_fresh_transaction(impl, pairs, lives, data):
     assert sent == [[b"MULTI"], *middle, publish, [b"EXEC"]]
 
 
+@given(pairs=PAIRS, more=PAIRS, rows=st.booleans())
+def test_a_command_of_batches(impl, pairs, more, rows):
+    sent = commands(
+        impl[0].encode_command([b"MSET", b"x"], [batch_of(impl, pairs), batch_of(impl, more)], rows=rows)
+    )
+    both = [*pairs, *more]
+    assert sent == [
+        [b"MSET", b"x", *((part for pair in both for part in pair) if rows else (k for k, _ in both))]
+    ]
+    published = commands(impl[0].encode_publish(CHANNEL, [batch_of(impl, pairs), batch_of(impl, more)]))
+    assert published == [[b"PUBLISH", CHANNEL, message([k for k, _ in both])]]
+
+
+def test_a_command_without_batches(impl):
+    assert commands(impl[0].encode_command([b"MULTI"], [], rows=True)) == [[b"MULTI"]]
+    assert commands(impl[0].encode_publish(CHANNEL, [])) == [[b"PUBLISH", CHANNEL, b""]]
+
+
+def test_a_row_that_is_not_there_is_not_written(impl):
+    with pytest.raises(CodecError, match="row 0 is not there"):
+        impl[0].encode_command([b"MSET"], [impl[1]([b"a"])], rows=True)
+
+
 def test_a_key_too_long_for_a_message_is_left_out_of_it(impl):
     keys = [b"a", b"b" * 65_535, b"c" * 65_536]
     batch = batch_of(impl, [(key, b"row") for key in keys])

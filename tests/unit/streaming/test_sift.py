@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fastserve.streaming.entries import Decoded
+from fastserve.streaming.entities import entities_of
+from fastserve.streaming.event_ids import id_hashes
 from fastserve.streaming.events import cast_events
 from fastserve.streaming.seen import SeenIds, bucket_width, id_words
 from fastserve.streaming.sift import Sifted, sift
@@ -19,16 +20,20 @@ from tests.oracles.streams import counted
 from tests.unit.streaming.feeds import T0, feed_of, payments
 
 LATENESS = 60 * MICROS
+FEED = feed_of(payments(lateness="60s"))
 
 
-def decoded(feed, events):
+def batch_of(feed, events):
     table = pa.table({
         "card_id": [1] * len(events),
         "event_timestamp": pa.array([ts for _, ts in events], pa.timestamp("us", "UTC")),
         "payment_id": pa.array([name for name, _ in events], pa.string()),
     })  # fmt: skip
-    rows = np.arange(len(events))
-    return Decoded(cast_events(feed, table, ["card_id"]), np.zeros(len(events), np.int64), rows, [])
+    return cast_events(feed, table, ["card_id"])
+
+
+def sifted(feed, batch, watermark, seen) -> Sifted:
+    return sift(feed, batch, entities_of(feed, batch), watermark, seen)
 
 
 @given(
@@ -45,7 +50,7 @@ def test_as_the_oracle_says_however_it_is_cut(ids, steps, cuts, data) -> None:
     seen, watermark, kept, late, duplicates = SeenIds(LATENESS), None, [], 0, 0
     edges = sorted({0, *(cut for cut in cuts if cut < len(events)), len(events)})
     for start, stop in pairwise(edges):
-        made: Sifted = sift(feed, decoded(feed, events[start:stop]), watermark, seen)
+        made = sifted(feed, batch_of(feed, events[start:stop]), watermark, seen)
         watermark = made.watermark_us
         kept += [start + int(i) for i in made.kept]
         late, duplicates = late + made.late, duplicates + made.duplicates
@@ -63,37 +68,48 @@ def test_without_ids_every_event_counts() -> None:
     feed = feed_of(payments(event_id="", lateness="60s"))
     table = pa.table({"card_id": [1, 1], "event_timestamp": pa.array([T0, T0], pa.timestamp("us", "UTC"))})
     batch = cast_events(feed, table, ["card_id"])
-    made = sift(feed, Decoded(batch, np.zeros(2, np.int64), np.arange(2), []), None, SeenIds(LATENESS))
+    made = sifted(feed, batch, None, SeenIds(LATENESS))
     assert (made.kept.tolist(), made.new_ids) == ([0, 1], {})
+
+
+def words(*numbers):
+    return np.array(numbers, np.uint64)
 
 
 def test_ids_are_let_go_with_their_time() -> None:
     seen = SeenIds(LATENESS)
-    width = bucket_width(LATENESS)
-    first = T0 // width
+    first = T0 // bucket_width(LATENESS)
     for bucket in range(first, first + 40):
-        seen.add(bucket, [bucket, 7])
+        seen.add(bucket, words(bucket, 7))
     seen.let_go(first + 30)
     assert len(seen) == 10 + 1
-    assert seen.bucket(7, -1) == first + 39
-    assert seen.bucket(first + 3, -1) == -1
+
+    def is_new(word, since):
+        asked = words(word), np.array([first + 50]), np.array([since]), np.array([True])
+        return seen.first_of_each(*asked).tolist() == [True]
+
+    assert not is_new(7, first + 39) and is_new(7, first + 40)
+    assert is_new(first + 3, first)
 
 
-@pytest.mark.parametrize(
-    ("ids", "words"),
-    [
-        (pa.array(["p1", "", None]), [13488554065616051604, 14469690684433171942, None]),
-        (pa.array([b"p1", b"", None]), [13488554065616051604, 14469690684433171942, None]),
-        (pa.array([1, -1]), [13159321584365592366, 404912569933022117]),
-    ],
-)
-def test_words_never_change(ids, words) -> None:
+@pytest.mark.parametrize("ids", [pa.array(["p1", "", "x" * 40]), pa.array([b"p1", b"", b"x" * 40])])
+def test_words_never_change(ids) -> None:
     """Stores keep them."""
-    assert id_words([b"0:7"] * len(ids), ids) == words
+    entities = entities_of(FEED, batch_of(FEED, [("", T0)] * 3))
+    assert id_words(entities.hashes(), ids).tolist() == [
+        5134421298778091863,
+        4098765304206115731,
+        14139727016746415685,
+    ]
+    assert id_words(entities.hashes()[:2], pa.array([1, -1])).tolist() == [
+        1332764565782508602,
+        12099780986187325107,
+    ]
 
 
-def test_short_ids_have_words_of_their_own() -> None:
+def test_short_ids_of_two_cards_have_words_of_their_own() -> None:
     n = 20_000
     ids = pa.array([f"p{i}" for i in range(n)])
-    words = id_words([b"0:7"] * n, ids) + id_words([b"0:8"] * n, ids)
-    assert len(set(words)) == 2 * n
+    hashes = id_hashes(pa.array([b"0:7", b"0:8"], pa.large_binary()))
+    found = [id_words(np.repeat(one, n), ids) for one in hashes]
+    assert len(np.unique(np.concatenate(found))) == 2 * n

@@ -9,6 +9,7 @@ import pyarrow as pa
 
 from fastserve.definitions import Aggregation, EventSource, Field
 from fastserve.definitions.aggregated_view import AggregatedFeatureView
+from fastserve.streaming.entities import entities_of
 from fastserve.streaming.events import taken_events
 from fastserve.streaming.tiles import Touched, ViewTiles
 from tests.unit.streaming.feeds import CARD, T0, feed_of
@@ -27,7 +28,7 @@ def touched(column: str, values: Sequence[int], filter: str) -> Touched:
     rows = {"card_id": np.arange(n) % 2, "event_timestamp": times, column: values}
     batch, _, wrong = taken_events(feed, pa.table(rows))
     assert not wrong
-    return ViewTiles(feed.views[0]).touched(batch)
+    return ViewTiles(feed.views[0]).touched(batch, entities_of(feed, batch))
 
 
 def test_a_filter_may_read_a_column_of_any_name() -> None:

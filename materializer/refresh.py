@@ -338,7 +338,7 @@ class _Refresh:
             writer = ViewWriter(target, self._now_us, self._stop)
             days = spill.dates()
             for done, day in enumerate(days, 1):
-                self._online.write(writer, spill.chunks(day, last_first=True))
+                self._online.write(writer, [spill.chunks(day, last_first=True)])
                 self._progress(self._about.view, "write", done, len(days))
             self._carry(target, live)
             for day in days:

@@ -64,7 +64,7 @@ class SetsWriter:
         while missing := [online_id for online_id in sets.ids if online_id not in written]:
             for online_id in missing:
                 writer = self._writer(online_id)
-                written[online_id] = sum(self._online.write(writer, chunks(day)) for day in days)
+                written[online_id] = self._online.write(writer, (chunks(day) for day in days))
             sets = self._look()
         given_up = written.keys() - set(sets.ids)
         if given_up and sets.number > first.number:

@@ -8,8 +8,9 @@ are a date's, in source order:
     index  01-01: messages 1, 3   01-02: message 0   01-03: message 2
 
 Rows are held up to `buffer_bytes` before they are written, so that a source in random order too gives few and
-large messages; a thread writes them while the next are read. The file lies in the directory for temporary files
-(TMPDIR) and takes about as many bytes as the rows take in Arrow.
+large messages; a thread writes them while the next are read, column by column from where Arrow has them. A message's
+hash is taken once it is read back, which is when the stores are slower than we are. The file lies in the directory for
+temporary files (TMPDIR) and takes about as many bytes as the rows take in Arrow.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ from fastserve.timeutil import DAY_US
 from materializer.aside import Aside
 
 BUFFER_BYTES: Final = 16 << 20  # held, and as much again while the thread writes it
+WRITE_BYTES: Final = 64 << 10  # smaller pieces are written together
 MESSAGE_BYTES: Final = 1 << 20
 CHUNK_BYTES: Final = 16 << 20
-GROUP_ROWS: Final = 100_000
+GROUP_ROWS: Final = 500_000
 GROUP_DATES: Final = 64
 _EPOCH: Final = date(1970, 1, 1)
 
@@ -53,12 +55,13 @@ class Rows(Protocol):
         """A date's canonical rows; within a chunk in source order, and so the chunks, or their last first."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class _Message:
-    """Where one record-batch message lies in the file."""
+    """Where one record-batch message lies in the file. `digest`: of its bytes; empty while nobody has read them."""
 
     offset: int
     nbytes: int
+    digest: bytes = b""
 
 
 @dataclass(slots=True)
@@ -67,7 +70,6 @@ class _Partition:
 
     messages: list[_Message] = field(default_factory=list)
     n_rows: int = 0
-    hash: hashlib.blake2b = field(default_factory=lambda: hashlib.blake2b(digest_size=16))
 
 
 class Spill:
@@ -90,9 +92,10 @@ class Spill:
         self._partitions: dict[date, _Partition] = {}
         self._held: dict[int, list[pa.RecordBatch]] = {}
         self._held_bytes = 0
-        self._size = 0
         self._writing = Aside()
-        self._file: IO[bytes] = tempfile.TemporaryFile(prefix="fastserve-spill-")
+        self._file: IO[bytes] = tempfile.TemporaryFile(buffering=WRITE_BYTES, prefix="fastserve-spill-")
+        self._stream = pa.ipc.new_stream(pa.PythonFile(self._file, "w"), schema)
+        self._stream.write_batch(pa.RecordBatch.from_pylist([], schema))  # the schema goes before the first
 
     def __enter__(self) -> Spill:
         return self
@@ -138,7 +141,12 @@ class Spill:
 
     def digest(self, day: date) -> str:
         """Hex digest of a date's rows. Equal digests mean equal rows in equal order; the reverse need not hold."""
-        return self._partitions[day].hash.hexdigest()
+        digest = hashlib.blake2b(self._salt, digest_size=16)
+        for message in self._partitions[day].messages:
+            if not message.digest:
+                self._bytes(message)
+            digest.update(message.digest)
+        return digest.hexdigest()
 
     def rows_of(self, day: date) -> int:
         """How many rows a date has."""
@@ -165,20 +173,20 @@ class Spill:
                 self._append(_EPOCH + timedelta(days=day), _joined(group))
 
     def _append(self, day: date, batch: pa.RecordBatch) -> None:
-        data = batch.serialize()
-        partition = self._partitions.get(day)
-        if partition is None:
-            partition = self._partitions[day] = _Partition()
-            partition.hash.update(self._salt)
-        partition.hash.update(data)
-        partition.messages.append(_Message(self._size, data.size))
+        start = self._file.tell()
+        self._stream.write_batch(batch)
+        partition = self._partitions.setdefault(day, _Partition())
+        partition.messages.append(_Message(start, self._file.tell() - start))
         partition.n_rows += batch.num_rows
-        self._file.write(data)
-        self._size += data.size
 
     def _read(self, message: _Message) -> pa.RecordBatch:
+        return pa.ipc.read_record_batch(pa.py_buffer(self._bytes(message)), self._schema)
+
+    def _bytes(self, message: _Message) -> bytes:
         data = os.pread(self._file.fileno(), message.nbytes, message.offset)
-        return pa.ipc.read_record_batch(pa.py_buffer(data), self._schema)
+        if not message.digest:
+            message.digest = hashlib.sha1(data, usedforsecurity=False).digest()
+        return data
 
 
 def grouped(rows: Rows, most: int | None = None) -> Iterator[list[date]]:

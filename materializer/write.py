@@ -5,21 +5,23 @@ newer date already wrote need not be sent at all. Within a date the last chunk o
 rows of equal order the first one written stays, and that has to be the one at the last position.
 
 While the store takes one batch the next is encoded, and no more than two are on their way: a slow store slows the run
-down, and memory stays where it is. While it takes one chunk, a thread reads the next and finds its latest rows.
+down, and memory stays where it is. While it takes one chunk, a thread reads the next, of the same date or another, and
+finds its latest rows: the store, which is the slower of the two, always has something to do.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterable
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final, TypeAlias, TypeVar
 
 import numpy as np
 import pyarrow as pa
 
 from fastserve.batch import KeySet, ReadBatch
-from fastserve.offline.online_rows import Lifetimes, OnlineRows, Survivors
+from fastserve.offline.online_rows import Lifetimes, OnlineRows
 from fastserve.online import OnlineStore, open_store
 from fastserve.online.claim import claim, keeps_view, mark_view
 from fastserve.online.live import RowSets, look, move
@@ -27,6 +29,8 @@ from fastserve.registry import RegisteredView
 from materializer.stop import Stop
 
 T = TypeVar("T")
+
+Dates: TypeAlias = Iterable[Iterable[pa.RecordBatch]]
 
 PUT_ROWS: Final = 4_096
 PUTS: Final = 2
@@ -94,9 +98,9 @@ class OnlineSink:
         """Drop rows that outlived their lifetime."""
         self._run(self._opened().sweep())
 
-    def write(self, writer: ViewWriter, chunks: Iterable[pa.RecordBatch]) -> int:
-        """Write one date of a view; see ViewWriter.write."""
-        return self._run(writer.write(self._opened(), chunks))
+    def write(self, writer: ViewWriter, dates: Dates) -> int:
+        """Write dates of a view; see ViewWriter.write."""
+        return self._run(writer.write(self._opened(), dates))
 
     def _opened(self) -> OnlineStore:
         self.claim()
@@ -107,6 +111,15 @@ class OnlineSink:
         if self._runner is None:
             self._runner = asyncio.Runner(loop_factory=new_event_loop)
         return self._runner.run(work)
+
+
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """The rows of a chunk that are worth writing. `is_new_date`: the first of a date, after another one."""
+
+    rows: pa.RecordBatch
+    lifetimes: Lifetimes
+    is_new_date: bool
 
 
 class ViewWriter:
@@ -124,37 +137,31 @@ class ViewWriter:
         self._stop = stop
         self._seen = KeySet(SEEN_KEYS)
 
-    async def write(self, store: OnlineStore, chunks: Iterable[pa.RecordBatch]) -> int:
-        """Write one date.
+    async def write(self, store: OnlineStore, dates: Dates) -> int:
+        """Write some dates.
 
         Args:
-            chunks: its canonical rows; the last chunk of the source first, each in source order.
+            dates: the canonical rows of each, newest date first; of a date the last chunk of the source first, each in
+                source order.
 
         Returns:
             How many keys got a newer row.
 
         Raises:
             Stopped: between two batches.
-            StoreError: the store failed; part of the date may be written.
+            StoreError: the store failed; some of the rows may be written.
         """
         puts, loop = Puts(store), asyncio.get_running_loop()
-        survivors = (self._rows.survivors(chunk, self._now_us) for chunk in chunks)
-        ahead: asyncio.Future[Survivors | None] | None = None
+        found = self._found(dates)
+        ahead: asyncio.Future[_Found | None] | None = None
         try:
-            found = next(survivors, None)
-            while found is not None:
+            now = next(found, None)
+            while now is not None:
                 self._stop.check()
-                rows, lifetimes = found
-                if rows.num_rows > PUT_ROWS:
-                    ahead = loop.run_in_executor(None, next, survivors, None)
-                # Batches on their way may land in either order, and a key may come again in a row of equal order;
-                # within a chunk it does not.
-                await puts.finish()
-                for start in range(0, rows.num_rows, PUT_ROWS):
-                    self._stop.check()
-                    part = rows.slice(start, PUT_ROWS)
-                    await self._put(puts, part, None if lifetimes is None else lifetimes[start:][:PUT_ROWS])
-                found = await ahead if ahead is not None else next(survivors, None)
+                if now.rows.num_rows > PUT_ROWS:
+                    ahead = loop.run_in_executor(None, next, found, None)
+                await self._write(puts, now)
+                now = await ahead if ahead is not None else next(found, None)
                 ahead = None
             await puts.finish()
         finally:
@@ -164,8 +171,36 @@ class ViewWriter:
         self._seen.next_round()
         return puts.written
 
-    async def _put(self, puts: Puts, rows: pa.RecordBatch, lifetimes: Lifetimes) -> None:
-        """Send the rows, but those of keys that a newer date has."""
+    def _found(self, dates: Dates) -> Iterator[_Found]:
+        """The chunks of all dates, one after the other: while the last of a date is taken, the next date is read."""
+        for number, chunks in enumerate(dates):
+            is_new = number > 0
+            for chunk in chunks:
+                rows, lifetimes = self._rows.survivors(chunk, self._now_us)
+                yield _Found(rows, lifetimes, is_new)
+                is_new = False
+
+    async def _write(self, puts: Puts, found: _Found) -> None:
+        """Send the rows of a chunk, but those of keys that a newer date has.
+
+        Batches on their way may land in either order. What is on its way is waited for, as late as can be, where a key
+        of it may come again in a row of equal order, which within a chunk it does not, nor on another date; or where
+        two rows of a key would both count, which they do not while all keys are remembered.
+        """
+        if found.is_new_date:
+            self._seen.next_round()
+        apart = found.is_new_date and len(self._seen) < SEEN_KEYS
+        for start in range(0, found.rows.num_rows, PUT_ROWS):
+            self._stop.check()
+            lifetimes = None if found.lifetimes is None else found.lifetimes[start:][:PUT_ROWS]
+            keys, lifetimes = self._encoded(found.rows.slice(start, PUT_ROWS), lifetimes)
+            if not start and not apart:
+                await puts.finish()
+            if len(keys):
+                await puts.start(keys, lifetimes)
+
+    def _encoded(self, rows: pa.RecordBatch, lifetimes: Lifetimes) -> tuple[ReadBatch, Lifetimes]:
+        """The rows but those of keys that a newer date has."""
         keys = self._rows.keys(rows)
         superseded = self._seen.mark(keys)
         if superseded.any():
@@ -175,7 +210,7 @@ class ViewWriter:
             keys = self._rows.keys(rows)
         if len(keys):
             self._rows.encode(keys, rows)
-            await puts.start(keys, lifetimes)
+        return keys, lifetimes
 
 
 class Puts:

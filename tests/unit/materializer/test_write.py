@@ -57,7 +57,7 @@ def chunk(*rows: tuple[int, int, int]) -> pa.RecordBatch:
 
 async def test_the_latest_row_of_each_key_is_sent_once() -> None:
     store = Watched()
-    assert await writer_of().write(store, [chunk((1, 5, 0), (2, 5, 0), (1, 9, 0))]) == 2
+    assert await writer_of().write(store, [[chunk((1, 5, 0), (2, 5, 0), (1, 9, 0))]]) == 2
     assert sorted(store.puts[0][0]) == [b"7:1", b"7:2"]
     [row] = store.get_many([b"7:1"])
     assert row is not None and read_header(row) == (1, 9, 9)
@@ -66,7 +66,7 @@ async def test_the_latest_row_of_each_key_is_sent_once() -> None:
 async def test_batches_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("materializer.write.PUT_ROWS", 2)
     store = Watched()
-    await writer_of().write(store, [chunk(*((n, 5, 0) for n in range(5)))])
+    await writer_of().write(store, [[chunk(*((n, 5, 0) for n in range(5)))]])
     assert [len(keys) for keys, _ in store.puts] == [2, 2, 1]
 
 
@@ -74,33 +74,33 @@ async def test_keys_of_a_newer_date_are_not_sent_again_while_there_is_room(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     store, writer = Watched(), writer_of()
-    await writer.write(store, [chunk((1, 2 * DAY_US, 0)), chunk((1, 2 * DAY_US + 1, 0))])
-    await writer.write(store, [chunk((1, DAY_US, 0), (2, DAY_US, 0))])
+    await writer.write(store, [[chunk((1, 2 * DAY_US, 0)), chunk((1, 2 * DAY_US + 1, 0))]])
+    await writer.write(store, [[chunk((1, DAY_US, 0), (2, DAY_US, 0))]])
     # Within a date nothing is left out: its chunks are in no order of time.
     assert [keys for keys, _ in store.puts] == [[b"7:1"], [b"7:1"], [b"7:2"]]
     monkeypatch.setattr("materializer.write.SEEN_KEYS", 0)
     writer = writer_of()
-    await writer.write(store, [chunk((3, 0, 0))])
-    await writer.write(store, [chunk((3, -1, 0))])
+    await writer.write(store, [[chunk((3, 0, 0))]])
+    await writer.write(store, [[chunk((3, -1, 0))]])
     assert [keys for keys, _ in store.puts[3:]] == [[b"7:3"], [b"7:3"]]
 
 
 async def test_without_ttl_rows_stay_for_ever() -> None:
     store = Watched()
-    await writer_of().write(store, [chunk((1, -DAY_US, 0))])
+    await writer_of().write(store, [[chunk((1, -DAY_US, 0))]])
     assert store.puts[0][1] is None
 
 
 async def test_with_ttl_rows_live_for_two_of_it_and_a_day() -> None:
     store = Watched()
     oldest = NOW - 2 * DAY_US - DAY_US  # ttl 1d
-    await writer_of("1d").write(store, [chunk((1, NOW, 0), (2, oldest + 1, 0), (3, oldest, 0))])
+    await writer_of("1d").write(store, [[chunk((1, NOW, 0), (2, oldest + 1, 0), (3, oldest, 0))]])
     assert store.puts == [([b"7:1", b"7:2"], [3 * DAY_US, 1])]
 
 
 async def test_a_ttl_longer_than_time_itself_is_as_good_as_none() -> None:
     store = Watched()
-    await writer_of("99999999d").write(store, [chunk((1, NOW, 0))])
+    await writer_of("99999999d").write(store, [[chunk((1, NOW, 0))]])
     assert store.get_many([b"7:1"]) != [None]
 
 
@@ -108,7 +108,7 @@ async def test_stop_is_looked_at_before_every_batch() -> None:
     store, stop = Watched(), Stop()
     stop.signum = 15
     with pytest.raises(Stopped):
-        await writer_of(stop=stop).write(store, [chunk((1, 5, 0))])
+        await writer_of(stop=stop).write(store, [[chunk((1, 5, 0))]])
     assert store.puts == []
 
 
@@ -127,7 +127,7 @@ async def test_the_next_chunk_is_read_while_one_is_taken(monkeypatch: pytest.Mon
         yield chunk((3, 5, 0))
 
     store = Slow()
-    assert await writer_of().write(store, chunks()) == 3
+    assert await writer_of().write(store, [chunks()]) == 3
     assert [keys for keys, _ in store.puts] == [[b"7:1"], [b"7:2"], [b"7:3"]]
 
 
@@ -149,5 +149,50 @@ async def test_it_is_not_left_before_what_it_reads_is_read(monkeypatch: pytest.M
         yield chunk((3, 5, 0))
 
     with pytest.raises(StoreUnavailableError):
-        await writer_of().write(Down(), chunks())
+        await writer_of().write(Down(), [chunks()])
     assert read == ["second"]
+
+
+async def test_the_next_date_is_read_while_one_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("materializer.write.PUT_ROWS", 1)
+    second_is_read = threading.Event()
+
+    class Slow(Watched):
+        async def put_many(self, keys: Any, rows: Any, lifetimes_us: Lifetimes = None) -> int:
+            assert await asyncio.to_thread(second_is_read.wait, 10), "it waits for the date's end"
+            return await super().put_many(keys, rows, lifetimes_us)
+
+    def older() -> Iterator[pa.RecordBatch]:
+        second_is_read.set()
+        yield chunk((1, 5, 0), (3, 5, 0))
+
+    store = Slow()
+    newer = [chunk((1, DAY_US, 0), (2, DAY_US, 0))]
+    assert await writer_of().write(store, [newer, older()]) == 3
+    assert [keys for keys, _ in store.puts] == [[b"7:1"], [b"7:2"], [b"7:3"]]
+
+
+@pytest.mark.parametrize("seen_keys", [10, 1])
+async def test_batches_are_waited_for_where_their_order_counts(
+    monkeypatch: pytest.MonkeyPatch, seen_keys: int
+) -> None:
+    """Between two chunks of a date; between dates once keys are not remembered any more."""
+    monkeypatch.setattr("materializer.write.SEEN_KEYS", seen_keys)
+
+    class Noting(Watched):
+        said = ""
+
+        async def put_many(self, keys: Any, rows: Any, lifetimes_us: Lifetimes = None) -> int:
+            Noting.said += "("
+            for _ in range(20):
+                await asyncio.sleep(0)
+            Noting.said += ")"
+            return await super().put_many(keys, rows, lifetimes_us)
+
+    dates = [
+        [chunk((1, 2 * DAY_US, 0))],
+        [chunk((2, DAY_US, 0)), chunk((3, DAY_US, 0))],
+        [chunk((4, 0, 0))],
+    ]
+    assert await writer_of().write(Noting(), dates) == 4
+    assert Noting.said == ("(())(())" if seen_keys == 10 else "()()()()")

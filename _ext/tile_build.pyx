@@ -6,24 +6,23 @@
 """
 
 cimport cython
-from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint64_t
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memcmp, memcpy, memset
+from libc.string cimport memset
 
 from arrow cimport Column
-from buffers cimport Buffer, load_stamp, put, release, reserve, store32, store_stamp
-from crc32c cimport fs_crc32c_choose, row_crc
+from buffers cimport Buffer, load_stamp, put, release, reserve
+from crc32c cimport fs_crc32c_choose
 from event_order cimport Event, by_time
-from read_batch cimport (
-    FOUND, Batch, Row, batch_key, batch_of, batch_row, key_at, key_size, owned_bytes, set_row
-)
+from read_batch cimport FOUND, Batch, Row, batch_key, batch_of, batch_row, set_row
 from row_check cimport HEADER
-from tile_bytes cimport FITS, put_state, take_index, take_tile
-from tile_check cimport TILE_VERSION, is_tile_row, newest_fits
+from tile_bytes cimport FITS, put_state, take_tile
+from tile_check cimport is_tile_row, newest_fits
 from tile_program cimport EVENTS, Level, Program, State, first_tile, free_program, load_program, tile_of
 from tile_states cimport Acc, free_accs, new_accs, reset, update
 from tile_values cimport Value, attach_values, load_value, width_of
-from varint cimport Reader, put_signed, put_unsigned, take_unsigned
+from tile_walk cimport Made, Walk, advance, begin, begin_row, put_index, same_keys, set_tile_row
+from varint cimport put_unsigned
 
 from fastserve.aggregations.build_py import check_base, check_events
 from fastserve.aggregations.tile_rows_py import TileCodec
@@ -41,18 +40,6 @@ cdef enum:
 
 cdef extern from * nogil:
     void __builtin_prefetch(const void* at)
-
-
-# The tiles of a level of a base row, one at a time.
-cdef struct Walk:
-    Reader data
-    uint64_t left       # tiles that are not read yet, with the one at hand
-    int64_t index       # of the tile at hand
-
-# The tiles of a level that is made, so far.
-cdef struct Made:
-    uint64_t count
-    int64_t last
 
 
 @cython.final
@@ -110,7 +97,7 @@ cdef class TileBuilder:
         check_events(self.program, to.n, codes, event_us, columns, end_us)
         if base is not None:
             old = batch_of(base)
-            check_keys(to, old)
+            check_base(same_keys(to, old))
         self.end_us, self.created_us = end_us, created_us
         _held = self.point_at(columns)
         try:
@@ -199,19 +186,9 @@ cdef class TileBuilder:
 
     cdef int finish(self, Batch* to, Py_ssize_t i) except -1:
         """The head, and into the batch."""
-        cdef char* row
-        cdef Py_ssize_t size = self.row.size
-        if size > U32_MAX:
+        if self.row.size > U32_MAX:
             raise TooLargeError("a row is more than 4 GiB", where=f"key {batch_key(to, i)!r}")
-        row = owned_bytes(to, size)
-        memcpy(row, self.row.data, size)
-        row[0] = TILE_VERSION
-        memcpy(row + 2, &self.layout_id, 2)
-        store_stamp(row + 8, self.newest)
-        store_stamp(row + 16, self.created_us)
-        store32(row + 4, row_crc(key_at(to, i), key_size(to, i), row, size))
-        set_row(to, i, row, size, 0, 0)
-        return 0
+        return set_tile_row(to, i, &self.row, self.layout_id, self.newest, self.created_us)
 
     # ---- its tiles ----
 
@@ -220,13 +197,9 @@ cdef class TileBuilder:
         cdef Walk walk
         cdef Made made
         cdef int level
-        walk.data.at = walk.data.end = NULL
-        walk.left, walk.index = 0, 0
-        if base != NULL:
-            walk.data.at = <const uint8_t*> base.data + HEADER
-            walk.data.end = <const uint8_t*> base.data + base.size
-            if not newest_fits(base.data):
-                return 0
+        begin_row(&walk, base)
+        if base != NULL and not newest_fits(base.data):
+            return 0
         for level in range(self.p.n_levels):
             if base != NULL and not begin(&walk, &self.p.levels[level]):
                 return 0
@@ -257,7 +230,7 @@ cdef class TileBuilder:
                     return 0
                 continue
             both = walk.left and walk.index == index
-            self.put_index(made, index)
+            put_index(&self.tiles, made, index)
             self.begin_tile(level)
             if both and not self.read(level, walk, &self.accs[level.first]):
                 return 0
@@ -274,7 +247,7 @@ cdef class TileBuilder:
         """The base's tiles below an index as they are; but for the first one's index, bytes and all."""
         cdef const uint8_t* start = walk.data.at
         cdef const uint8_t* end
-        self.put_index(made, walk.index)
+        put_index(&self.tiles, made, walk.index)
         made.count -= 1
         while True:
             if not self.read(level, walk, NULL):
@@ -288,17 +261,6 @@ cdef class TileBuilder:
                 break
         put(&self.tiles, <const char*> start, end - start)
         return 1
-
-    cdef int put_index(self, Made* made, int64_t index) except -1:
-        """A tile begins."""
-        reserve(&self.tiles, 10)
-        if made.count:
-            put_unsigned(&self.tiles, index - made.last)
-        else:
-            put_signed(&self.tiles, index)
-        made.count += 1
-        made.last = index
-        return 0
 
     cdef void begin_tile(self, const Level* level) noexcept:
         cdef int s
@@ -328,30 +290,6 @@ cdef class TileBuilder:
                         update(state, &self.accs[s], events[j].at, given[j])
             put_state(&self.tiles, state, &self.accs[s], since)
         return 0
-
-
-# ---- a base's tiles ----
-
-cdef inline bint begin(Walk* walk, const Level* level) noexcept:
-    """At the first tile of a level; whether the bytes go on so."""
-    if not take_unsigned(&walk.data, &walk.left, 0):
-        return False
-    return not walk.left or take_index(&walk.data, level, True, &walk.index)
-
-
-cdef inline bint advance(Walk* walk, const Level* level) noexcept:
-    """The tile at hand was read: on to the next one, if there is one."""
-    walk.left -= 1
-    return not walk.left or take_index(&walk.data, level, False, &walk.index)
-
-
-cdef int check_keys(const Batch* to, const Batch* old) except -1:
-    cdef bint same = to.n == old.n and to.text.size == old.text.size
-    cdef Py_ssize_t i
-    for i in range(to.n if same else 0):
-        same = same and to.keys[i].end == old.keys[i].end
-    check_base(same and (to.text.size == 0 or memcmp(to.text.data, old.text.data, to.text.size) == 0))
-    return 0
 
 
 # ---- events in order ----

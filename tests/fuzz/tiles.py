@@ -1,4 +1,4 @@
-"""Tile rows, folded and built upon: [how] [event time, created time] [tiles], the header and checksum made right.
+"""Tile rows, folded, built upon, spliced: [how] [event time, created time] [tiles]; header and checksum made right.
 
 A checksum of one's own would keep nearly all inputs out; those of rows are fuzzed by rows.py.
 """
@@ -15,8 +15,10 @@ from fastserve._native.batch import ReadBatch
 from fastserve._native.rows import crc32c
 from fastserve._native.tile_build import TileBuilder
 from fastserve._native.tile_fold import Folder
+from fastserve._native.tile_splice import TileSplicer
 from fastserve.aggregations.build_py import TileBuilder as PyTileBuilder
 from fastserve.aggregations.fold_py import Folder as PyFolder
+from fastserve.aggregations.splice_py import TileSplicer as PyTileSplicer
 from fastserve.batch.batch_py import ReadBatch as PyReadBatch
 from fastserve.errors import CodecError
 from fastserve.types import arrow_type, parse_dtype
@@ -39,13 +41,23 @@ def parts(dtypes: tuple[str, ...]) -> Any:
     return SimpleNamespace(
         program=program,
         columns=[pa.array([VALUES.get(dtype, 7)], arrow_type(parse_dtype(dtype))) for dtype in dtypes],
-        native=side(ReadBatch, Folder(program, layout), TileBuilder(program, LAYOUT_ID)),
-        twin=side(PyReadBatch, PyFolder(program, layout), PyTileBuilder(program, LAYOUT_ID)),
+        native=side(
+            ReadBatch,
+            Folder(program, layout),
+            TileBuilder(program, LAYOUT_ID),
+            TileSplicer(program, LAYOUT_ID),
+        ),
+        twin=side(
+            PyReadBatch,
+            PyFolder(program, layout),
+            PyTileBuilder(program, LAYOUT_ID),
+            PyTileSplicer(program, LAYOUT_ID),
+        ),
     )
 
 
-def side(batch: Any, folder: Any, builder: Any) -> Any:
-    return SimpleNamespace(batch=batch, fold=folder, build=builder)
+def side(batch: Any, folder: Any, builder: Any, splicer: Any) -> Any:
+    return SimpleNamespace(batch=batch, fold=folder, build=builder, splice=splicer)
 
 
 PARTS = [parts(dtypes) for dtypes in DTYPES]
@@ -73,15 +85,17 @@ def fold(data: bytes) -> None:
 
 
 def answer(of: Any, side: Any, row: bytes) -> Any:
-    """The values now, and the row with one more event: which is none where that is not."""
+    """The values now, and the row with one more event: neither, or both; and, always, history in its place."""
     batch, values, built = side.batch([KEY]), side.batch([KEY]), side.batch([KEY])
     batch.fill([row], 0)
+    event = np.zeros(1, np.int64), np.array([95]), of.columns
+    history, spliced = side.batch([KEY]), side.batch([KEY])
+    side.build.build_into(history, *event, end_us=NOW, created_us=0)
+    side.splice.splice_into(spliced, history, batch, settled_us=row[16] - 20, created_us=1)
     found: list[object] = []
     for step in (
         lambda: side.fold.fold_into(batch, 0, 1, values, 0, now_us=NOW),
-        lambda: side.build.build_into(
-            built, np.zeros(1, np.int64), np.array([95]), of.columns, end_us=NOW, created_us=0, base=batch
-        ),
+        lambda: side.build.build_into(built, *event, end_us=NOW, created_us=0, base=batch),
     ):
         try:
             step()
@@ -89,4 +103,4 @@ def answer(of: Any, side: Any, row: bytes) -> Any:
         except CodecError as error:
             found.append(str(error))
     assert (found[0] is None) == (found[1] is None), found
-    return found, values.rows(), built.rows()
+    return found, values.rows(), built.rows(), spliced.rows()

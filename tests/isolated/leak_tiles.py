@@ -1,4 +1,4 @@
-"""Events into tile rows, on top of others, and these into values: every function, also what is refused half way."""
+"""Events into tile rows, on top of others and in their place, and into values: every function, also what is refused."""
 
 import numpy as np
 import pyarrow as pa
@@ -6,19 +6,20 @@ import pyarrow as pa
 from fastserve._native.batch import ReadBatch
 from fastserve._native.tile_build import TileBuilder
 from fastserve._native.tile_fold import Folder
+from fastserve._native.tile_splice import TileSplicer
 from fastserve.aggregations.tile_rows_py import TileCodec
 from fastserve.codec.rows_py import crc32c
 from fastserve.errors import CodecError, InvalidDataError
 from tests.isolated.meter import run
 from tests.unit.aggregations.programs import FUNCTIONS, Asked, layout_of, program_of
 
-NATIVES = ("tile_build", "tile_fold")
+NATIVES = ("tile_build", "tile_fold", "tile_splice")
 ASKED = [
     Asked(f, c, w, 10) for c, d in enumerate(("float64", "string")) for f in FUNCTIONS[d] for w in (20, 90)
 ]
 PROGRAM = program_of(["float64", "string"], ASKED)
 LAYOUT = layout_of(PROGRAM)
-BUILDER, FOLDER = TileBuilder(PROGRAM, 3), Folder(PROGRAM, LAYOUT)
+BUILDER, FOLDER, SPLICER = TileBuilder(PROGRAM, 3), Folder(PROGRAM, LAYOUT), TileSplicer(PROGRAM, 3)
 KEYS = [b"7:a", b"7:b"]
 CODES, TIMES = np.array([0, 1, 0, 0, 1] * 3), np.arange(15) * 7
 COLUMNS = [
@@ -57,6 +58,10 @@ def once(i: int) -> None:
             assert built().rows() == ROWS
         elif kind == 1:
             assert built(batch).rows() == TWO
+        elif kind == 2:
+            spliced = ReadBatch(KEYS)
+            SPLICER.splice_into(spliced, ONE, batch, settled_us=i % 120, created_us=i)
+            assert i % 120 or spliced.rows() == [None, None]
         elif i % 8 < 4:
             FOLDER.fold_into(batch, 0, 2, ReadBatch(KEYS), 0, now_us=110)
         else:
@@ -65,6 +70,7 @@ def once(i: int) -> None:
         assert kind == 3
     if i % 16 == 0:
         TileBuilder(PROGRAM, 3)
+        TileSplicer(PROGRAM, 3)
         try:
             BUILDER.build_into(batch, CODES + 1, TIMES, COLUMNS, end_us=200, created_us=0)
         except InvalidDataError:

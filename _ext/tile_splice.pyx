@@ -19,6 +19,7 @@ from tile_walk cimport Made, Walk, advance, begin, begin_row, put_index, same_ke
 from varint cimport put_unsigned
 
 from fastserve.aggregations.build_py import check_base
+from fastserve.aggregations.splice_py import check_settled
 from fastserve.aggregations.tile_rows_py import TileCodec
 from fastserve.aggregations.wire_py import MISFIT
 from fastserve.codec.decoded import corrupt
@@ -43,10 +44,8 @@ cdef class TileSplicer:
     cdef Program p
     cdef uint16_t layout_id
     cdef Buffer row, tiles      # the row at hand; the tiles of its level at hand
-    # of one call
-    cdef int64_t settled
     # of one row
-    cdef int64_t newest
+    cdef int64_t settled, newest
     cdef bint goes_on           # the stream's row has events that are not settled
 
     def __init__(self, program, int layout_id):
@@ -61,15 +60,18 @@ cdef class TileSplicer:
         release(&self.tiles)
         free_program(&self.p)
 
-    def splice_into(self, out, history, held, *, int64_t settled_us, int64_t created_us):
+    def splice_into(self, out, history, held, *, settled_us, int64_t created_us):
         """The row that each key is to hold; none where it is to hold what it does."""
         cdef Batch* to = batch_of(out)
         cdef Batch* new = batch_of(history)
         cdef Batch* old = batch_of(held)
         cdef Py_ssize_t i
+        cdef const int64_t[:] settled
         check_base(same_keys(to, new) and same_keys(to, old))
-        self.settled = settled_us
+        check_settled(settled_us, to.n)
+        settled = settled_us
         for i in range(to.n):
+            self.settled = settled[i]
             self.splice(to, new, old, i, created_us)
 
     # ---- a row ----

@@ -1,7 +1,8 @@
 """One aggregated view of a run: the tile rows of all entities with events in reach of its end.
 
-Every run makes them anew from the events, so it also puts right what a stream left out. A row that the store holds
-already stays if its newest event is newer: a stream may be ahead.
+Every run makes them anew from the events, so it also puts right what a stream left out. Where workers stream events of
+the view, it puts their rows right beside them (corrections.py). Else rows are the run's alone, and of two the one with
+the newer event stays.
 """
 
 from __future__ import annotations
@@ -13,12 +14,16 @@ from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
+import pyarrow as pa
 
 from fastserve.config import Config
 from fastserve.errors import FastserveError, UnknownObjectError
 from fastserve.offline.events import EventRows, event_rows
 from fastserve.offline.history import History
 from fastserve.registry import Interval, Registry
+from fastserve.streaming.base import FeedStore
+from fastserve.streaming.settings import StreamSettings
+from materializer.corrections import Corrections, opened_feeds
 from materializer.select import Chosen
 from materializer.stop import Stop
 from materializer.summary import ViewSummary
@@ -72,6 +77,19 @@ class TileRun:
             raise
 
     def _write(self, made: TileRows, rows: EventRows, end_us: int, about: ViewSummary) -> None:
+        feeds = opened_feeds(self.config)
+        try:
+            while not self._written(made, rows, end_us, about, feeds):
+                log.info("view %s: its stream has begun meanwhile; once more, beside it", self.chosen.name)
+        finally:
+            if feeds is not None:
+                feeds.close()
+
+    def _written(
+        self, made: TileRows, rows: EventRows, end_us: int, about: ViewSummary, feeds: FeedStore | None
+    ) -> bool:
+        """Write all rows; False if somebody has begun to stream the view's events meanwhile."""
+        beside = None if feeds is None else self._beside(feeds, end_us)
         # What training reads too: events that a stream appended are beside those of the batch source.
         history = History(self.config, self.registry, as_of_us=self.now_us)
         seen = np.array([made.after_us, end_us])  # from there on back as far as a label reaches
@@ -84,5 +102,26 @@ class TileRun:
             about.rows_read = read
             self.told(read)
 
-        for part in made.parts(pieces, told):
-            about.rows_online_written += self.online.do(partial(made.write, part=part, ids=sets.ids))
+        def saw(batch: pa.RecordBatch, archived: bool) -> None:
+            if beside is not None:
+                beside.newest.add(batch, archived)
+
+        for number, part in enumerate(made.parts(pieces, told, saw)):
+            if number == 0 and beside is not None and not beside.settle():
+                return False
+            if beside is not None and beside.needed:
+                about.rows_online_written += beside.write(made, part, sets.ids)
+            else:
+                about.rows_online_written += self.online.do(partial(made.write, part=part, ids=sets.ids))
+        return beside is None or not beside.begun_since()
+
+    def _beside(self, feeds: FeedStore, end_us: int) -> Corrections:
+        return Corrections(
+            feeds,
+            self.registry.snapshot(),
+            self.chosen.registered,
+            StreamSettings.of(self.config.streaming),
+            end_us=end_us,
+            now_us=self.now_us,
+            stop=self.stop,
+        )

@@ -18,17 +18,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from fastserve.aggregations.build import TileBuilder
+from fastserve.aggregations.program import Program
 from fastserve.batch import ReadBatch
 from fastserve.codec.keys import KeyEncoder
 from fastserve.offline.events import EventRows, keyless
 from fastserve.offline.latest import key_codes
 from fastserve.offline.online_rows import kept_us
-from fastserve.offline.pieces import Piece
+from fastserve.offline.pieces import Piece, TablePiece
 from fastserve.offline.schema import canonical_schema
 from fastserve.offline.window import known_by
 from fastserve.online import OnlineStore
 from fastserve.registry import RegisteredView
-from materializer.pit.chunks import Ints
 from materializer.shards.blocks import read_blocks
 from materializer.shards.deal import MOST_SHARDS, ByKeys, Dealer
 from materializer.shards.workdir import OwnedDir
@@ -69,10 +69,20 @@ class TileRows:
         """
         return self._end_us - self._rows.program.reach_us
 
-    def parts(self, pieces: Sequence[Piece], told: Callable[[int], None]) -> Iterator[list[pa.RecordBatch]]:
-        """The events, all of an entity in one part; those of no entity are left out, and the log says how many."""
+    def parts(
+        self,
+        pieces: Sequence[Piece],
+        told: Callable[[int], None],
+        saw: Callable[[pa.RecordBatch, bool], None],
+    ) -> Iterator[list[pa.RecordBatch]]:
+        """The events, all of an entity in one part; those of no entity are left out, and the log says how many.
+
+        Args:
+            told: of how many were read so far.
+            saw: gets every batch of them, and whether a stream appended it; all before the first part is there.
+        """
         total = sum(piece.n_rows for piece in pieces)
-        events = self._events(pieces, told)
+        events = self._events(pieces, told, saw)
         if total <= PART_ROWS:
             yield list(events)
             return
@@ -89,7 +99,12 @@ class TileRows:
             for _, blocks in sorted(file.blocks.items()):
                 yield read_blocks(work.dir, file.name, blocks, schema)
 
-    def _events(self, pieces: Sequence[Piece], told: Callable[[int], None]) -> Iterator[pa.RecordBatch]:
+    def _events(
+        self,
+        pieces: Sequence[Piece],
+        told: Callable[[int], None],
+        saw: Callable[[pa.RecordBatch, bool], None],
+    ) -> Iterator[pa.RecordBatch]:
         join_keys = list(self._rows.rv.join_keys)
         read = missing = 0
         for piece in pieces:
@@ -101,7 +116,9 @@ class TileRows:
                 missing += lost
                 for name in join_keys if lost else ():
                     batch = batch.filter(pc.is_valid(batch[name]))
-                yield known_by(batch, self._now_us)
+                known = known_by(batch, self._now_us)
+                saw(known, isinstance(piece, TablePiece))
+                yield known
         if missing:
             name = self._registered.view.name
             log.warning("view %s: %d events with a null join key are left out", name, missing)
@@ -113,9 +130,7 @@ class TileRows:
             Stopped: between two batches.
             StoreError: the store failed; part of it may be written.
         """
-        keys, events = self._entities(part)
-        kept = kept_us(self._rows.program.reach_us)
-        assert kept is not None
+        keys, events = self.entities(part)
         written = 0
         for number, online_id in enumerate(ids):
             encoder = KeyEncoder(online_id, tuple(self._registered.join_keys.values()))
@@ -123,15 +138,28 @@ class TileRows:
             try:
                 for start in range(0, len(events.starts) - 1, PUT_ROWS):
                     self._stop.check()
-                    batch, newest = self._built(encoder, keys, events, start)
-                    await puts.start(batch, newest + (kept - self._now_us))
+                    batch = self.built(encoder, keys, events, start)
+                    newest = events.times[events.starts[start + 1 : start + PUT_ROWS + 1] - 1]
+                    await puts.start(batch, newest + self.kept_us)
                 await puts.finish()
             finally:
                 await puts.settle()
             written += 0 if number else puts.written
         return written
 
-    def _entities(self, part: Sequence[pa.RecordBatch]) -> tuple[list[pa.Array], Events]:
+    @property
+    def program(self) -> Program:
+        """What the rows are of."""
+        return self._rows.program
+
+    @property
+    def kept_us(self) -> int:
+        """A row is kept for its newest event's time and this from now on."""
+        kept = kept_us(self._rows.program.reach_us)
+        assert kept is not None
+        return kept - self._now_us
+
+    def entities(self, part: Sequence[pa.RecordBatch]) -> tuple[list[pa.Array], Events]:
         """The keys of the entities that have events, and these in their order."""
         rows = self._rows
         names = list(rows.rv.join_keys)
@@ -148,10 +176,8 @@ class TileRows:
         by_entity = Events(starts, np.arange(len(order)), events.times, values)
         return [column.take(picked) for column in columns], by_entity
 
-    def _built(
-        self, encoder: KeyEncoder, keys: Sequence[pa.Array], events: Events, start: int
-    ) -> tuple[ReadBatch, Ints]:
-        """Rows of some entities, and the times of their newest events."""
+    def built(self, encoder: KeyEncoder, keys: Sequence[pa.Array], events: Events, start: int) -> ReadBatch:
+        """Rows of PUT_ROWS entities or fewer; none of one without events."""
         starts = events.starts[start : start + PUT_ROWS + 1]
         low, high, m = int(starts[0]), int(starts[-1]), len(starts) - 1
         batch = ReadBatch()
@@ -164,4 +190,4 @@ class TileRows:
             end_us=self._end_us,
             created_us=self._now_us,
         )
-        return batch, events.times[starts[1:] - 1]
+        return batch

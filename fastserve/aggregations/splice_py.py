@@ -12,13 +12,16 @@ twice or lost, and no event counts twice, however far either of them is behind t
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
+
 from fastserve.aggregations.build_py import check_base
 from fastserve.aggregations.hops import window_start
 from fastserve.aggregations.program import Program
 from fastserve.aggregations.tile_rows_py import TileCodec, TileRow, Tiles
 from fastserve.batch.batch_py import FOUND, ReadBatch
 from fastserve.codec.layout import HEADER_BYTES
-from fastserve.errors import CodecError
+from fastserve.errors import CodecError, InvalidDataError
 
 
 class TileSplicer:
@@ -34,7 +37,13 @@ class TileSplicer:
         self.codec = TileCodec(program, layout_id)
 
     def splice_into(
-        self, out: ReadBatch, history: ReadBatch, held: ReadBatch, *, settled_us: int, created_us: int
+        self,
+        out: ReadBatch,
+        history: ReadBatch,
+        held: ReadBatch,
+        *,
+        settled_us: npt.NDArray[np.int64],
+        created_us: int,
     ) -> None:
         """The row that each key is to hold, set there; none where it is to hold what it does.
 
@@ -44,19 +53,20 @@ class TileSplicer:
             out: m keys; their rows are replaced.
             history: the same keys, and rows of events up to `settled_us`.
             held: the same keys, and the rows that they hold.
-            settled_us: microseconds UTC; see the module's docstring.
+            settled_us: int64[m], of each key, microseconds UTC; see the module's docstring.
             created_us: the stamp of the new rows.
 
         Raises:
-            InvalidDataError: the batches have other keys.
+            InvalidDataError: the batches have other keys, or settled_us is not of them.
             CodecError: a row of history cannot be read.
         """
         check_base(out.keys() == history.keys() == held.keys())
+        check_settled(settled_us, len(out))
         known = zip(history.rows(), history.states(), held.rows(), held.states(), strict=True)
         for i, (key, (new, new_state, old, old_state)) in enumerate(zip(out.keys(), known, strict=True)):
             one = self.codec.decode(key, new) if new is not None and new_state == FOUND else None
             other = self._read(key, old) if old_state == FOUND else None
-            made = self._spliced(one, other, settled_us, created_us)
+            made = self._spliced(one, other, int(settled_us[i]), created_us)
             row = None if made is None else self.codec.encode(key, made)
             out.set(i, None if row is not None and _same(row, old) else row, 0, 0)
 
@@ -80,6 +90,12 @@ class TileSplicer:
             ours = {} if history is None else history.levels[number]
             levels.append({k: v for k, v in ours.items() if first <= k <= cut} | theirs)
         return TileRow(tuple(levels), held.event_us, created_us)
+
+
+def check_settled(settled_us: npt.NDArray[np.int64], m: int) -> None:
+    """Raise InvalidDataError unless it says an instant of each of m keys."""
+    if not isinstance(settled_us, np.ndarray) or settled_us.dtype != np.int64 or settled_us.shape != (m,):
+        raise InvalidDataError("settled_us must be an int64 numpy array, one for each key")
 
 
 def _same(row: bytes, held: bytes | None) -> bool:

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import struct
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from functools import partial
@@ -41,11 +40,12 @@ from fastserve.online.base import (
 )
 from fastserve.online.exchange import check_exchange, may_replace
 from fastserve.online.lmdb_values import (
-    FOREVER,
+    END,
     KEPT,
     LENGTH,
     MAX_KEY,
     Values,
+    end_of_life,
     is_long,
     row_value,
     stored_key,
@@ -54,8 +54,6 @@ from fastserve.timeutil import now_us
 
 T = TypeVar("T")
 
-_END: Final = struct.Struct(">Q")
-_MAX_END: Final = 2**63
 _WRITE_ROWS: Final = 10_000  # rows a write transaction, so that other writers get a turn
 _SCAN_ROWS: Final = 1_000
 _MAX_READERS: Final = 1_024
@@ -245,7 +243,7 @@ class LmdbStore(Opened):
         keys, rows, lifetimes = check_batch(keys, rows, lifetimes_us)
         now = now_us()
         # In the order of the tree: neighbours share pages, and pages are copied once.
-        batch = sorted(zip(keys, rows, map(partial(_end, now), lifetimes), strict=True))
+        batch = sorted(zip(keys, rows, map(partial(end_of_life, now), lifetimes), strict=True))
         parts = [batch[i : i + _WRITE_ROWS] for i in range(0, len(batch), _WRITE_ROWS)]
         return await asyncio.to_thread(
             self._run,
@@ -283,7 +281,7 @@ class LmdbStore(Opened):
         start: bytes | None = prefix[:KEPT]
         while start is not None:
             page, start = self._run(partial(_page, start, prefix))
-            now = _END.pack(now_us())
+            now = END.pack(now_us())
             for _, key, end in page:
                 if end >= now and key.startswith(prefix):
                     yield key
@@ -326,12 +324,8 @@ class LmdbStore(Opened):
 # ---- inside a transaction ----------------------------------------------------------------------
 
 
-def _end(now: int, lifetime_us: int) -> bytes:
-    return _END.pack(min(max(now + lifetime_us, 0), _MAX_END)) if lifetime_us else FOREVER
-
-
 def _get(keys: Sequence[bytes], txn: lmdb.Transaction[bytes]) -> Rows:
-    now = _END.pack(now_us())
+    now = END.pack(now_us())
     if any(map(is_long, keys)):
         return [_live_row(now, key, txn.get(stored_key(key))) for key in keys]
     # A value starts with its end of life, so it compares with the time as it is.
@@ -350,7 +344,7 @@ def _live_row(now: bytes, key: bytes, value: bytes | None) -> bytes | None:
 
 def _put(now: int, batch: Iterable[tuple[bytes, bytes, bytes]], txn: lmdb.Transaction[bytes]) -> int:
     written = 0
-    now_end = _END.pack(now)
+    now_end = END.pack(now)
     for key, row, end in batch:
         stored = stored_key(key)
         held = _live_row(now_end, key, txn.get(stored))
@@ -364,7 +358,7 @@ def _exchange(
     now: int, batch: Iterable[tuple[bytes, bytes | None, bytes | None, int]], txn: lmdb.Transaction[bytes]
 ) -> list[bool]:
     done = []
-    now_end = _END.pack(now)
+    now_end = END.pack(now)
     for key, seen, row, lifetime in batch:
         stored = stored_key(key)
         may = may_replace(_live_row(now_end, key, txn.get(stored)), seen, row)
@@ -372,13 +366,13 @@ def _exchange(
         if may and row is None:
             txn.delete(stored)
         elif may and row is not None:
-            txn.put(stored, row_value(key, row, _end(now, lifetime)))
+            txn.put(stored, row_value(key, row, end_of_life(now, lifetime)))
     return done
 
 
 def _delete(now: int, keys: Iterable[bytes], txn: lmdb.Transaction[bytes]) -> int:
     deleted = 0
-    now_end = _END.pack(now)
+    now_end = END.pack(now)
     for key in keys:
         stored = stored_key(key)
         if _live_row(now_end, key, txn.get(stored)) is not None:
@@ -419,7 +413,7 @@ def _sweep(environment: _Environment) -> int:
     """Find the dead without a write transaction, page by page; look again before deleting."""
     dropped = 0
     for page in _pages(environment):
-        now = _END.pack(now_us())
+        now = END.pack(now_us())
         dead = [stored for stored, _, end in page if end < now]
         if dead:
             dropped += environment.write(partial(_drop, now, dead))

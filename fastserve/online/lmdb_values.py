@@ -17,6 +17,8 @@ from fastserve.errors import StoreError
 MAX_KEY: Final = 511
 KEPT: Final = MAX_KEY - 32
 LENGTH: Final = struct.Struct("<I")
+END: Final = struct.Struct(">Q")
+_MAX_END: Final = 2**63
 FOREVER: Final = b"\xff" * 8
 
 
@@ -38,8 +40,13 @@ def row_value(key: bytes, row: bytes, end: bytes) -> bytes:
     return b"".join((end, copy, row))
 
 
+def end_of_life(now_us: int, lifetime_us: int) -> bytes:
+    """The end of a life as it stands there; 0 is for ever."""
+    return END.pack(min(max(now_us + lifetime_us, 0), _MAX_END)) if lifetime_us else FOREVER
+
+
 class Values:
-    """Values that live for ever, within one transaction; see LmdbStore.transact."""
+    """Values, within one transaction; see LmdbStore.transact."""
 
     def __init__(self, txn: lmdb.Transaction[Any]) -> None:
         self._txn = txn
@@ -51,9 +58,9 @@ class Values:
             return None
         return bytes(held[12 + len(key) :] if is_long(key) else held[8:])
 
-    def put(self, key: bytes, value: bytes) -> None:
-        """Set it."""
-        self._txn.put(stored_key(key), row_value(key, value, FOREVER))
+    def put(self, key: bytes, value: bytes, end: bytes = FOREVER) -> None:
+        """Set it, with the end of its life."""
+        self._txn.put(stored_key(key), row_value(key, value, end))
 
     def delete(self, key: bytes) -> None:
         """Remove it, if it is there."""

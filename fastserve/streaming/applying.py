@@ -54,7 +54,7 @@ def prepare(
     decoded = decode_entries(feed, entries)
     batch = decoded.batch
     entities = entities_of(feed, batch)
-    sifted = sift(feed, batch, entities, state.watermark_us, seen)
+    sifted = sift(feed, batch, entities, state.watermark_us, seen, state.settled_us)
     if len(sifted.kept) < batch.num_rows:
         batch, entities = batch.take(pa.array(sifted.kept)), entities.of_events(sifted.kept)
     touched, keys = [view.touched(batch, entities) for view in views], ReadBatch()

@@ -40,6 +40,22 @@ class Changes:
     dead: Sequence[DeadLetter] = ()
 
 
+@dataclass(frozen=True, slots=True)
+class Correction:
+    """A row to be put right.
+
+    Attributes:
+        held: what the key holds, to the byte; None for nothing.
+        row: what it is to hold.
+        lifetime_us: how long from now on the store has to keep it at least; not positive: no longer.
+    """
+
+    key: bytes
+    held: bytes | None
+    row: bytes
+    lifetime_us: int
+
+
 DEAD_LETTERS: Final = 10_000
 """So many of a feed's are kept, the last ones."""
 
@@ -77,6 +93,10 @@ class FeedStore(Protocol):
         """Replace a shard's state, unless it is not `held`."""
         ...
 
+    def exchange(self, held: Mapping[bytes, bytes | None], new: Mapping[bytes, bytes]) -> bool:
+        """Set keys, unless some do not hold what is given, None for nothing."""
+        ...
+
     def ids(self, feed: Feed, shard: int, buckets: Sequence[int]) -> dict[int, Words]:
         """The words of buckets."""
         ...
@@ -104,6 +124,13 @@ class FeedStore(Protocol):
 
         Raises:
             LostShardError, MovedError: they hold something else.
+        """
+        ...
+
+    def correct(self, feed: Feed, shard: int, rows: Sequence[Correction]) -> list[bool]:
+        """Put rows of a shard's entities right, each unless its key holds something else by now; which ones were.
+
+        A worker whose `apply` has read one of them before writes nothing of what it made of it: it reads again.
         """
         ...
 

@@ -58,6 +58,7 @@ class KafkaFeeds:
         self._next: dict[_Partition, int] = {}  # the offset that is handed out next
         self.states, self.swap, self.ids, self.values = store.states, store.swap, store.ids, store.values
         self.apply, self.beat, self.leave = store.apply, store.beat, store.leave
+        self.correct, self.exchange = store.correct, store.exchange
         self.note_archived = store.note_archived
 
     def shard_count(self, feed: Feed, wanted: int) -> int:

@@ -25,8 +25,8 @@ from typing import Final
 from fastserve.batch import ReadBatch
 from fastserve.hashes.mixing import Words
 from fastserve.online.lmdb import open_lmdb
-from fastserve.online.lmdb_values import Values
-from fastserve.streaming.base import DEAD_LETTERS, Changes, Place, Work, check_held, fill
+from fastserve.online.lmdb_values import Values, end_of_life
+from fastserve.streaming.base import DEAD_LETTERS, Changes, Correction, Place, Work, check_held, fill
 from fastserve.streaming.entries import Entry
 from fastserve.streaming.feeds import Feed, workers_key
 from fastserve.streaming.places import earliest, number_of, place_at, place_of, stamped_us
@@ -108,11 +108,16 @@ class LmdbFeeds:
     def swap(self, feed: Feed, shard: int, held: bytes | None, state: bytes) -> bool:
         """See FeedStore."""
         key = feed.key("state", shard)
+        return self.exchange({key: held}, {key: state})
+
+    def exchange(self, held: Mapping[bytes, bytes | None], new: Mapping[bytes, bytes]) -> bool:
+        """See FeedStore."""
 
         def work(values: Values) -> bool:
-            if values.get(key) != held:
+            if any(values.get(key) != value for key, value in held.items()):
                 return False
-            values.put(key, state)
+            for key, value in new.items():
+                values.put(key, value)
             return True
 
         return self._store.transact(work, write=True)
@@ -150,6 +155,19 @@ class LmdbFeeds:
             return changes
 
         return self._store.transact(apply, write=True)
+
+    def correct(self, feed: Feed, shard: int, rows: Sequence[Correction]) -> list[bool]:
+        """See FeedStore: no worker is in the middle of its transaction while this one is open."""
+
+        def work(values: Values) -> list[bool]:
+            done = [values.get(row.key) == row.held for row in rows]
+            now = now_us()
+            for row, may in zip(rows, done, strict=True):
+                if may:
+                    values.put(row.key, row.row, end_of_life(now, max(row.lifetime_us, 1)))
+            return done
+
+        return self._store.transact(work, write=True)
 
     def beat(self, project: str, worker: str, alive_s: float) -> list[str]:
         """See FeedStore; by the machine's clock."""

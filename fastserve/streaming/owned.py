@@ -12,7 +12,8 @@ from fastserve.streaming.base import Changes, FeedStore, MovedError
 from fastserve.streaming.entries import ENTRY_ROWS, Entry
 from fastserve.streaming.feeds import Feed
 from fastserve.streaming.seen import SeenIds
-from fastserve.streaming.state import ShardState, decode_state
+from fastserve.streaming.settled import first_state
+from fastserve.streaming.state import ShardState
 from fastserve.streaming.tiles import ViewTiles
 
 log = logging.getLogger(__name__)
@@ -129,7 +130,7 @@ def claim(
         StoreError: the store does not answer, or the state cannot be read.
     """
     (held,) = store.states([(feed, shard)])
-    state = decode_state(held, f"{feed.name}, shard {shard}")
+    state = first_state(store, feed, shard, held)
     if state.owner and state.owner != worker and state.owner in alive:
         return None
     ours = state.claimed(worker)

@@ -3,6 +3,7 @@
     <feed>:shards        how many shards, text
     <feed>:log:<s>       stream; the fields of an entry are entries.py's
     <feed>:state:<s>     the shard's state
+    <feed>:corrected:<s> how often runs have put rows of the shard right
     <feed>:archived:<s>  the last entry that the offline store has
     <feed>:ids:<s>:<b>   8 bytes little-endian for each id of bucket b
     <feed>:dead          stream of dead letters, the last 10,000
@@ -10,9 +11,9 @@
 
 A transaction is WATCH of the state and the guards, a read of them and of the rows, and MULTI … EXEC: so a worker that
 lost its shard cannot write. Rows are not watched, for Redis looks through all keys a client watches for each more: they
-have one writer, the shard's owner. A row that `materializer run` writes just in between is overwritten, and written by
-the next run. It publishes the keys it wrote (changes.py). In a cluster these keys lie on different nodes; it is
-refused.
+have one other writer than the shard's owner, a run, which puts them right (corrections.py); how often it did is watched
+too, so that a transaction which read one of them before is done again. It publishes the keys it wrote (changes.py). In
+a cluster these keys lie on different nodes; it is refused.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ from fastserve.hashes.mixing import Words
 from fastserve.online.changes import channel_of
 from fastserve.online.redis import check_url
 from fastserve.online.resp_write import encode_command, encode_publish
-from fastserve.streaming.base import DEAD_LETTERS, Changes, Place, Work, check_held, fill
+from fastserve.streaming.base import DEAD_LETTERS, Changes, Correction, Place, Work, check_held, fill
+from fastserve.streaming.corrections import CORRECT, correction_calls
 from fastserve.streaming.entries import DeadLetter, Entry
 from fastserve.streaming.feeds import Feed, workers_key
 from fastserve.streaming.places import earliest, place_at, stamped_us
@@ -66,6 +68,7 @@ class RedisFeeds:
         self._client = redis.Redis.from_url(url, socket_timeout=_TIMEOUT_S, retry=Retry(NoBackoff(), 0))
         self._channel = channel_of(int(self._client.get_connection_kwargs().get("db") or 0))
         self._beat = self._client.register_script(_BEAT)
+        self._correct: Any = self._client.register_script(CORRECT)
         with self._translated():
             if self._client.info("cluster").get("cluster_enabled"):
                 self.close()
@@ -108,12 +111,17 @@ class RedisFeeds:
     def swap(self, feed: Feed, shard: int, held: bytes | None, state: bytes) -> bool:
         """See FeedStore."""
         key = feed.key("state", shard)
+        return self.exchange({key: held}, {key: state})
+
+    def exchange(self, held: Mapping[bytes, bytes | None], new: Mapping[bytes, bytes]) -> bool:
+        """See FeedStore."""
         with self._translated(), self._client.pipeline() as pipe:
-            pipe.watch(key)  # type: ignore[no-untyped-call]
-            if pipe.get(key) != held:
+            pipe.watch(*held)  # type: ignore[no-untyped-call]
+            found: list[Any] = pipe.mget(list(held))
+            if found != list(held.values()):
                 return False
             pipe.multi()
-            pipe.set(key, state)
+            pipe.mset(dict(new.items()))
             try:
                 pipe.execute()
             except redis.WatchError:
@@ -149,7 +157,7 @@ class RedisFeeds:
         wanted = [held, *guards.values()]
         with self._translated(), self._line() as line:
             while True:
-                watch = encode_command([b"WATCH", *looked], [], rows=False)
+                watch = encode_command([b"WATCH", feed.key("corrected", shard), *looked], [], rows=False)
                 found = line.ask([watch, encode_command([b"MGET", *looked], [keys], rows=False)], 2)[1]
                 check_held(feed, shard, wanted, found[: len(wanted)])
                 fill(keys, found[len(wanted) :])
@@ -185,6 +193,16 @@ class RedisFeeds:
             raise
         finally:
             pool.release(connection)
+
+    def correct(self, feed: Feed, shard: int, rows: Sequence[Correction]) -> list[bool]:
+        """See FeedStore."""
+        done: list[int] = []
+        with self._translated():
+            for keys, words in correction_calls(rows):
+                done += self._correct(
+                    keys=[feed.key("corrected", shard), *keys], args=[self._channel, *words]
+                )
+        return [bool(one) for one in done]
 
     def beat(self, project: str, worker: str, alive_s: float) -> list[str]:
         """See FeedStore."""

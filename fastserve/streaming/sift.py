@@ -1,7 +1,7 @@
 """Which events of a shard count: one after the other, as the log has them, so that no cut into batches shows.
 
 watermark    the newest event time before this event
-late         its time is before the watermark less the source's lateness: left out, counted
+late         its time is before the watermark less the source's lateness, or settled (settled.py): left out, counted
 duplicate    an event of its id counted already: left out, counted
 """
 
@@ -38,7 +38,12 @@ class Sifted:
 
 
 def sift(
-    feed: Feed, batch: pa.RecordBatch, entities: Entities, watermark_us: int | None, seen: SeenIds
+    feed: Feed,
+    batch: pa.RecordBatch,
+    entities: Entities,
+    watermark_us: int | None,
+    seen: SeenIds,
+    settled_us: int | None = None,
 ) -> Sifted:
     """Judge events; `seen` stays as it is."""
     times = times_of(batch)
@@ -48,6 +53,8 @@ def sift(
     # [n + 1]: before each event, and after all
     marks = np.maximum.accumulate(np.concatenate([[first], times]))
     in_time = times >= marks[:-1] - feed.source.lateness_us
+    if settled_us is not None:
+        in_time &= times > settled_us
     kept, new_ids = np.flatnonzero(in_time), dict[int, Words]()
     late = len(times) - len(kept)
     if feed.source.event_id:

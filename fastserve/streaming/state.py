@@ -1,6 +1,7 @@
 """What is known of a shard: one small value in the store, which moves with everything that follows from it.
 
-    {"epoch": 3, "owner": "host-17-a1", "offset": "1700000000000-4", "watermark_us": …, "buckets": [9, 10],
+    {"epoch": 3, "owner": "host-17-a1", "offset": "1700000000000-4", "watermark_us": …, "settled_us": null,
+     "buckets": [9, 10],
      "counters": {"entries": …, "events": …, "applied": …, "late": …, "duplicates": …, "dead": …, "rows": …,
                   "takeovers": …}}
 
@@ -29,6 +30,7 @@ class ShardState:
         owner: the worker's name; '' when it was given back.
         offset: the last entry that has been applied.
         watermark_us: the newest event time so far; None before the first event.
+        settled_us: events of then or before are a run's, see settled.py; None where no run has said so.
         buckets: of event ids that are kept, see seen.py.
         counters: since the beginning: entries and events read, of these those that were applied, came too late, were
             there already, or were of no use; rows written, each as often as it was; how often the owner changed.
@@ -38,6 +40,7 @@ class ShardState:
     owner: str = ""
     offset: str = START
     watermark_us: int | None = None
+    settled_us: int | None = None
     buckets: tuple[int, ...] = ()
     counters: Mapping[str, int] = field(default_factory=dict)
 

@@ -91,7 +91,7 @@ def answer(of: Any, side: Any, row: bytes) -> Any:
     event = np.zeros(1, np.int64), np.array([95]), of.columns
     history, spliced = side.batch([KEY]), side.batch([KEY])
     side.build.build_into(history, *event, end_us=NOW, created_us=0)
-    side.splice.splice_into(spliced, history, batch, settled_us=row[16] - 20, created_us=1)
+    side.splice.splice_into(spliced, history, batch, settled_us=np.array([row[16] - 20]), created_us=1)
     found: list[object] = []
     for step in (
         lambda: side.fold.fold_into(batch, 0, 1, values, 0, now_us=NOW),

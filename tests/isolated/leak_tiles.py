@@ -60,7 +60,7 @@ def once(i: int) -> None:
             assert built(batch).rows() == TWO
         elif kind == 2:
             spliced = ReadBatch(KEYS)
-            SPLICER.splice_into(spliced, ONE, batch, settled_us=i % 120, created_us=i)
+            SPLICER.splice_into(spliced, ONE, batch, settled_us=np.full(2, i % 120), created_us=i)
             assert i % 120 or spliced.rows() == [None, None]
         elif i % 8 < 4:
             FOLDER.fold_into(batch, 0, 2, ReadBatch(KEYS), 0, now_us=110)

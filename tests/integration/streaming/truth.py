@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -45,25 +46,44 @@ def expected(
         events = log_events(client, feed, shard)
         outcome = counted([(e["payment_id"], e["event_timestamp"]) for e in events], feed.source.lateness_us)
         outcomes.append(outcome)
-        kept = [events[i] for i in outcome.kept]
-        for rv in feed.views:
-            program = compile_program(rv.view)
-            cards: dict[int, list[dict[str, Any]]] = defaultdict(list)
-            for event in kept:
-                if "paid" not in rv.view.filter or event.get("status") == "paid":
-                    cards[event["card_id"]].append(event)
-            for card, own in cards.items():
-                columns = [
-                    pa.array([e.get(c.name) for e in own], arrow_type(parse_dtype(c.dtype)))
-                    for c in program.columns
-                ]
-                times = np.array([e["event_timestamp"] for e in own], np.int64)
-                batch = ReadBatch([prefix(rv.view_id) + b"%d" % card])
-                TileBuilder(program, rv.layout.layout_id).build_into(
-                    batch, np.zeros(len(own), np.int64), times, columns, end_us=end_us, created_us=CREATED
-                )
-                rows[batch.keys()[0]] = batch.rows()[0]
+        rows |= rows_of(feed, [events[i] for i in outcome.kept], end_us)
     return rows, outcomes
+
+
+def of_history(
+    client: redis.Redis, feed: Feed, shards: int, batch: Sequence[dict[str, Any]], end_us: int
+) -> dict[bytes, bytes]:
+    """Key -> row as of end_us of all events, late ones too, of a batch source and of logs: of an id the first."""
+    events = [*batch, *(event for shard in range(shards) for event in log_events(client, feed, shard))]
+    firsts: dict[tuple[int, str], dict[str, Any]] = {}
+    for event in events:
+        name = event["card_id"], event["payment_id"]
+        if name not in firsts or event["event_timestamp"] < firsts[name]["event_timestamp"]:
+            firsts[name] = event
+    return rows_of(feed, list(firsts.values()), end_us)
+
+
+def rows_of(feed: Feed, events: Sequence[dict[str, Any]], end_us: int) -> dict[bytes, bytes]:
+    """Key -> row of every view, of events of which all count."""
+    rows: dict[bytes, bytes] = {}
+    for rv in feed.views:
+        program = compile_program(rv.view)
+        cards: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        for event in events:
+            if "paid" not in rv.view.filter or event.get("status") == "paid":
+                cards[event["card_id"]].append(event)
+        for card, own in cards.items():
+            columns = [
+                pa.array([e.get(c.name) for e in own], arrow_type(parse_dtype(c.dtype)))
+                for c in program.columns
+            ]
+            times = np.array([e["event_timestamp"] for e in own], np.int64)
+            batch = ReadBatch([prefix(rv.view_id) + b"%d" % card])
+            TileBuilder(program, rv.layout.layout_id).build_into(
+                batch, np.zeros(len(own), np.int64), times, columns, end_us=end_us, created_us=CREATED
+            )
+            rows[batch.keys()[0]] = batch.rows()[0]
+    return rows
 
 
 def stored(client: redis.Redis, feed: Feed, end_us: int) -> dict[bytes, bytes]:

@@ -6,6 +6,7 @@ import os
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -32,7 +33,7 @@ def splice(twin: Any, case: Case, history: Events, held: list[bytes | None], set
         out,
         batch_of(twin, case, build(twin, of(case, history), settled)),
         batch_of(twin, case, held),
-        settled_us=settled,
+        settled_us=np.full(case.m, settled),
         created_us=CREATED,
     )
     return out.rows()
@@ -105,7 +106,11 @@ def test_rows_are_the_twins_and_stay(
     ours = build(twin, of(case, history), settled)
     out = ReadBatch(keys_of(case))
     TileSplicer(case.program, 3).splice_into(
-        out, batch_of(pure, case, ours), batch_of(pure, case, held), settled_us=settled, created_us=CREATED
+        out,
+        batch_of(pure, case, ours),
+        batch_of(pure, case, held),
+        settled_us=np.full(case.m, settled),
+        created_us=CREATED,
     )
     assert found == out.rows()
     now = [new or old for new, old in zip(found, held, strict=True)]
@@ -123,7 +128,7 @@ def test_a_row_that_cannot_be_read_gives_way(twin: SimpleNamespace, harm: Any) -
     with pytest.raises(CodecError, match="row"):
         batch = batch_of(twin, ONE, [harm(row)])
         twin.TileSplicer(ONE.program, 3).splice_into(
-            twin.ReadBatch(keys_of(ONE)), batch, batch, settled_us=12, created_us=0
+            twin.ReadBatch(keys_of(ONE)), batch, batch, settled_us=np.array([12]), created_us=0
         )
 
 
@@ -131,4 +136,10 @@ def test_other_keys_are_refused(twin: SimpleNamespace) -> None:
     batch, other = twin.ReadBatch([b"7:0"]), twin.ReadBatch([b"7:1"])
     for given_ in ((batch, batch, other), (batch, other, batch)):
         with pytest.raises(InvalidDataError, match="other keys"):
-            twin.TileSplicer(ONE.program, 3).splice_into(*given_, settled_us=0, created_us=0)
+            twin.TileSplicer(ONE.program, 3).splice_into(
+                *given_, settled_us=np.zeros(1, np.int64), created_us=0
+            )
+    with pytest.raises(InvalidDataError, match="settled_us"):
+        twin.TileSplicer(ONE.program, 3).splice_into(
+            batch, batch, batch, settled_us=np.zeros(2), created_us=0
+        )

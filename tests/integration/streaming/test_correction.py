@@ -133,8 +133,8 @@ def with_late(n: int, seed: int) -> list[Event]:
 
 
 def reused(rows: Sequence[Event]) -> list[Event]:
-    """Ids that come again, an hour later."""
-    return [{**row, "event_timestamp": row["event_timestamp"] + 60 * MINUTE} for row in rows[:100:5]]
+    """Ids that come again, half an hour later."""
+    return [{**row, "event_timestamp": row["event_timestamp"] + 30 * MINUTE} for row in rows[:100:5]]
 
 
 def test_late_events_and_reused_ids_are_put_right(stage: Stage) -> None:
@@ -153,6 +153,22 @@ def test_late_events_and_reused_ids_are_put_right(stage: Stage) -> None:
     stage.archive()
     stage.run()
     stage.check()
+
+
+def test_verify_agrees_after_a_run(stage: Stage) -> None:
+    rows = in_order(300, now_us() - 60 * MINUTE, 8 * MICROS, "p")
+    late = [event(i % 20, now_us() - 50 * MINUTE, f"late{i}", 1e6) for i in range(20)]
+    stage.send([*rows, *late])
+    stage.apply()
+    stage.tick()
+    stage.archive()
+    asked = ["spend:count_1h", "paid:amount_max_1d"]
+    with FeatureStore(stage.repo) as store:
+        before = store.verify_answers(asked, seed=1)
+        stage.run()
+        after = store.verify_answers(asked, seed=1)
+    assert before.counts.keys() > {"equal"}
+    assert after.counts == {"equal": 2 * after.answers}, str(after)
 
 
 @pytest.mark.parametrize("ahead", ["run", "worker"])

@@ -75,6 +75,13 @@ cdef class ReadBatch:
     def abandoned(self):
         return self.batch.abandoned
 
+    @property
+    def size(self):
+        cdef Py_ssize_t i, found = self.batch.text.size
+        for i in range(self.batch.n):
+            found += self.batch.rows[i].size
+        return found
+
     def abandon(self):
         """Nobody waits any more."""
         self.batch.abandoned = True

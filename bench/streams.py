@@ -33,9 +33,9 @@ from fastserve.aggregations.build import ReadBatch, TileBuilder
 from fastserve.aggregations.compile import compile_program
 from fastserve.codec.keys import KeyEncoder
 from fastserve.online.changes import channel_of, pack_keys
+from fastserve.streaming.owned import MOST_ROWS
 from fastserve.timeutil import MICROS, now_us
 
-MOST_ROWS = 4_000
 CARDS: Final = scaled(1_000_000, 2_000)
 EVENTS: Final = 2 * CARDS
 SPAN_US: Final = 300 * MICROS

@@ -61,6 +61,11 @@ class ReadBatch:
     def __len__(self) -> int:
         return len(self._keys)
 
+    @property
+    def size(self) -> int:
+        """Bytes of all keys, and of the rows that are known."""
+        return sum(map(len, self._keys)) + sum(len(row) for row in self._rows if row is not None)
+
     def abandon(self) -> None:
         """Nobody waits for it any more: stores drop its replies and call nobody."""
         self.abandoned = True

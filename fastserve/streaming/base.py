@@ -67,7 +67,12 @@ class FeedStore(Protocol):
     """What a worker and a producer need of a store. One object belongs to one thread.
 
     Every method raises StoreError when the store does not answer.
+
+    Attributes:
+        lanes: so many shards may be worked on at once, by threads; with 1 the object really belongs to one.
     """
+
+    lanes: int
 
     def shard_count(self, feed: Feed, wanted: int) -> int:
         """How many shards the feed has; `wanted`, for ever, where it had none yet."""

@@ -85,15 +85,14 @@ def encode_entry(batch: pa.RecordBatch) -> dict[bytes, bytes]:
 def decode_entries(feed: Feed, entries: Sequence[Entry]) -> Decoded:
     """The events of entries. Nothing that is in them raises: what cannot be used is a dead letter."""
     parts, dead = list[_Part](), list[DeadLetter]()
-    tables: list[tuple[int, pa.Table]] = []  # read, and all in the same columns
+    tables: list[tuple[int, pa.Table]] = []  # all in the same columns
     for i, entry in enumerate(entries):
         try:
             table = _table(entry)
-        except (InvalidDataError, pa.ArrowException, ValueError, OSError) as error:
+        except _UNREADABLE as error:
             parts += _parts(feed, entries, tables, dead)
             tables = []
-            body = next(iter(entry.fields.values()), b"")
-            dead.append(DeadLetter(entry.id, None, f"cannot be read: {_first_line(error)}", body))
+            dead.append(_unreadable(entry, error))
             continue
         if tables and tables[0][1].schema != table.schema:
             parts += _parts(feed, entries, tables, dead)
@@ -111,16 +110,35 @@ def _parts(
     feed: Feed, entries: Sequence[Entry], tables: list[tuple[int, pa.Table]], dead: list[DeadLetter]
 ) -> list[_Part]:
     """All at once, if nothing is wrong with them; else one after the other."""
-    tables = [(i, table) for i, table in tables if table.num_rows]
-    if len(tables) > 1:
-        sizes = [table.num_rows for _, table in tables]
-        numbers = np.repeat(np.array([i for i, _ in tables], np.int64), sizes)
-        stamped = np.repeat(np.array([entries[i].stamped_us for i, _ in tables], np.int64), sizes)
-        batch, rows, wrong = taken_events(feed, pa.concat_tables([table for _, table in tables]))
-        if not wrong and not beyond(batch, stamped).any():
-            starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
-            return [(batch, numbers, rows - np.repeat(starts, sizes))]
-    return [_part(feed, entries[i], i, table, dead) for i, table in tables]
+    found = _all_right(feed, entries, tables) if len(tables) > 1 else None
+    if found is not None:
+        return [found]
+    parts = []
+    for i, table in tables:
+        try:
+            if (checked := _checked(table)).num_rows:
+                parts.append(_part(feed, entries[i], i, checked, dead))
+        except _UNREADABLE as error:
+            dead.append(_unreadable(entries[i], error))
+    return parts
+
+
+def _all_right(feed: Feed, entries: Sequence[Entry], tables: list[tuple[int, pa.Table]]) -> _Part | None:
+    """The events of tables that have nothing wrong; None if anything is."""
+    try:
+        batch, rows, wrong = taken_events(feed, _checked(pa.concat_tables([table for _, table in tables])))
+    except _UNREADABLE:
+        return None
+    sizes = [table.num_rows for _, table in tables]
+    stamped = np.array([entries[i].stamped_us for i, _ in tables], np.int64)
+    if wrong or beyond(batch, np.repeat(stamped, sizes)).any():
+        return None
+    starts = np.cumsum([0, *sizes[:-1]])
+    return (
+        batch,
+        np.repeat(np.array([i for i, _ in tables], np.int64), sizes),
+        rows - np.repeat(starts, sizes),
+    )
 
 
 def _part(feed: Feed, entry: Entry, i: int, table: pa.Table, dead: list[DeadLetter]) -> _Part:
@@ -142,17 +160,30 @@ def letter_of(decoded: Decoded, i: int, entries: Sequence[Entry], reason: str) -
     return DeadLetter(entry.id, int(decoded.row[i]), reason, _json(decoded.batch, i))
 
 
+_UNREADABLE: Final = (InvalidDataError, pa.ArrowException, ValueError, OSError)
+
+
+def _unreadable(entry: Entry, error: Exception) -> DeadLetter:
+    body = next(iter(entry.fields.values()), b"")
+    return DeadLetter(entry.id, None, f"cannot be read: {_first_line(error)}", body)
+
+
 def _table(entry: Entry) -> pa.Table:
+    """What an entry holds, before `_checked`. Raises one of _UNREADABLE."""
     if ARROW in entry.fields:
-        table = pa.ipc.open_stream(entry.fields[ARROW]).read_all()
-        table.validate(full=True)  # offsets lead anywhere in bytes of others
-        return arrow_table(table)  # each name once
+        return pa.ipc.open_stream(entry.fields[ARROW]).read_all()
     if JSON not in entry.fields:
         raise InvalidDataError("an entry has a field `arrow` or `json`")
     event = orjson.loads(entry.fields[JSON])
     if not isinstance(event, dict):
         raise InvalidDataError("an event in JSON is an object")
     return arrow_table({name: [value] for name, value in event.items()})
+
+
+def _checked(table: pa.Table) -> pa.Table:
+    """The table. Raises one of _UNREADABLE where it is none."""
+    table.validate(full=True)  # offsets lead anywhere in bytes of others
+    return arrow_table(table)  # each name once
 
 
 def _json(table: pa.Table | pa.RecordBatch, i: int) -> bytes:

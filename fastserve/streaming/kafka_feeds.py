@@ -49,6 +49,8 @@ class KafkaFeeds:
         store: of states and rows; closed with this.
     """
 
+    lanes = 1  # there is one consumer
+
     def __init__(self, settings: Mapping[str, str], store: FeedStore) -> None:
         self._store, self._servers = store, settings["bootstrap.servers"]
         self._common = {"client.id": "fastserve", "log_level": 4, **settings}

@@ -52,6 +52,8 @@ class LmdbFeeds:
         StoreError: the file cannot be opened.
     """
 
+    lanes = 1  # writers take turns
+
     def __init__(self, url: str) -> None:
         self._store = open_lmdb(url, False)
 

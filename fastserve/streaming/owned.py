@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
@@ -18,9 +19,13 @@ from fastserve.streaming.tiles import ViewTiles
 
 log = logging.getLogger(__name__)
 
-BATCH_EVENTS: Final = 4_000
-"""About how many events a transaction has: Redis serves nobody while it writes their rows."""
-_BATCH_BYTES: Final = 512 << 10
+MOST_ROWS: Final = 4_000
+MOST_BYTES: Final = 2 << 20
+"""About how many rows, and bytes of them, a transaction writes: Redis serves nobody meanwhile, some 4 ms."""
+_BATCH_BYTES: Final = 1 << 20
+"""Of the entries of a transaction."""
+_READ_BYTES: Final = 2 << 20
+"""About how many bytes of entries are read ahead."""
 _MOST_ENTRIES: Final = 1_000
 
 
@@ -46,7 +51,9 @@ class OwnedShard:
         self._held = state.encode()
         self._guards: Mapping[bytes, bytes | None] = {}
         self._views: Sequence[ViewTiles] = ()
-        self._entry_events = float(ENTRY_ROWS)
+        self._ahead: deque[Entry] = deque()  # read, and not applied yet
+        self._entry_share = ENTRY_ROWS / MOST_ROWS  # of a transaction that an entry fills, lately
+        self._entry_bytes = 50.0 * ENTRY_ROWS
         self._look()
 
     def step(self) -> int:
@@ -56,16 +63,17 @@ class OwnedShard:
             LostShardError: it is not ours any more; let go of it.
             StoreError: the store does not answer; whether it took what it was given, its state tells.
         """
-        count = min(max(int(BATCH_EVENTS / self._entry_events), 1), _MOST_ENTRIES)
-        entries = _first(self._store.entries(self.feed, self.shard, self.state.offset, count))
+        if not self._ahead:
+            self._read()
+        entries = self._next()
         if not entries:
             return 0
-        try:
-            self._apply(entries)
-        except MovedError:
-            self._look()
-            self._apply(entries)
-        return len(entries)
+        while True:
+            try:
+                self._apply(entries)
+                return len(entries)
+            except MovedError:
+                self._look()
 
     def release(self) -> None:
         """Give it back. Raises StoreError."""
@@ -91,7 +99,27 @@ class OwnedShard:
             self._seen.add(bucket, words)
         if after.watermark_us is not None:
             self._seen.let_go(self._seen.first(after.watermark_us))
-        self._entry_events += 0.5 * (made.n_events / len(entries) - self._entry_events)
+        rows, size = sum(map(len, changes.rows)), sum(batch.size for batch in changes.rows)
+        share = max(rows / MOST_ROWS, size / MOST_BYTES) / len(entries)
+        self._entry_share += 0.5 * (share - self._entry_share)
+
+    def _read(self) -> None:
+        """More entries, as many as there are up to some size."""
+        count = min(max(int(_READ_BYTES / self._entry_bytes), 1), _MOST_ENTRIES)
+        found = self._store.entries(self.feed, self.shard, self.state.offset, count)
+        if found:
+            self._entry_bytes = max(sum(map(_size, found)) / len(found), 1.0)
+        self._ahead.extend(found)
+
+    def _next(self) -> list[Entry]:
+        """Those that one transaction takes: what comes after small entries may be large ones."""
+        count = min(max(int(1 / max(self._entry_share, 1e-6)), 1), _MOST_ENTRIES)
+        found: list[Entry] = []
+        size = 0
+        while self._ahead and len(found) < count and size < _BATCH_BYTES:
+            found.append(self._ahead.popleft())
+            size += _size(found[-1])
+        return found
 
     def _look(self) -> None:
         """Which rows are served: what is written goes there."""
@@ -106,14 +134,8 @@ class OwnedShard:
         self._views = views
 
 
-def _first(entries: list[Entry]) -> list[Entry]:
-    """Those that one transaction takes: what comes after small entries may be large ones."""
-    size = 0
-    for i, entry in enumerate(entries):
-        size += sum(map(len, entry.fields.values()))
-        if size > _BATCH_BYTES:
-            return entries[: i + 1]
-    return entries
+def _size(entry: Entry) -> int:
+    return sum(map(len, entry.fields.values()))
 
 
 def claim(

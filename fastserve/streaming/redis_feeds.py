@@ -41,6 +41,8 @@ from fastserve.streaming.seen import packed_words, unpacked_words
 from fastserve.streaming.state import START
 
 _TIMEOUT_S: Final = 10.0
+_READ_KEYS: Final = 1_000
+"""Of one MGET: between two of them others are served."""
 _MULTI: Final = b"*1\r\n$5\r\nMULTI\r\n"
 _EXEC: Final = b"*1\r\n$4\r\nEXEC\r\n"
 _BEAT: Final = """
@@ -62,6 +64,8 @@ class RedisFeeds:
         ConfigError: for a malformed URL, or a cluster.
         StoreError: the server does not answer.
     """
+
+    lanes = 4  # while Redis does what one of them asked for, the next ones are computed
 
     def __init__(self, url: str) -> None:
         self._label = check_url(url)
@@ -156,11 +160,15 @@ class RedisFeeds:
         looked = [feed.key("state", shard), *guards]
         wanted = [held, *guards.values()]
         with self._translated(), self._line() as line:
+            reads = [_packed(b"WATCH", feed.key("corrected", shard), *looked), _packed(b"MGET", *looked)]
+            for start in range(0, len(keys), _READ_KEYS):
+                part = ReadBatch()
+                part.take(keys, start, min(start + _READ_KEYS, len(keys)))
+                reads.append(encode_command([b"MGET"], [part], rows=False))
             while True:
-                watch = encode_command([b"WATCH", feed.key("corrected", shard), *looked], [], rows=False)
-                found = line.ask([watch, encode_command([b"MGET", *looked], [keys], rows=False)], 2)[1]
-                check_held(feed, shard, wanted, found[: len(wanted)])
-                fill(keys, found[len(wanted) :])
+                _, found, *rows = line.ask(reads, len(reads))
+                check_held(feed, shard, wanted, found)
+                fill(keys, [row for part in rows for row in part])
                 changes = work()
                 commands = self._writes(feed, shard, changes)
                 if line.ask(commands, len(commands))[-1] is not None:

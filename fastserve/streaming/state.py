@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Final
 
 from fastserve.errors import StoreError
@@ -46,7 +46,8 @@ class ShardState:
 
     def encode(self) -> bytes:
         """Equal states are equal bytes."""
-        return json.dumps(asdict(self), sort_keys=True, separators=(",", ":")).encode()
+        held = {each.name: getattr(self, each.name) for each in fields(self)}
+        return json.dumps(held, sort_keys=True, separators=(",", ":")).encode()
 
     def claimed(self, owner: str) -> ShardState:
         """The same in other hands."""

@@ -1,7 +1,7 @@
 """The stream worker: owns its share of all shards, and applies what comes.
 
     settle   give back shards that another is to have, claim those that we are to have and nobody owns
-    step     each owned shard in turn: its next entries, one transaction
+    step     the owned shards, in threads where the store can: their next entries, a transaction each time
     wait     nothing anywhere: until an entry comes, or a moment
 
 Nothing that is in a log stops it (dead letters), and neither does a store that is gone for a while: it lets go of what
@@ -14,7 +14,8 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Final
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any, Final
 
 from fastserve.errors import FastserveError, StoreError
 from fastserve.streaming.base import FeedStore, LostShardError, Place
@@ -28,6 +29,8 @@ log = logging.getLogger(__name__)
 
 _SETTLE_S: Final = 0.2
 _WAIT_S: Final = 0.2
+_TURN_S: Final = 0.05
+"""So long a shard that has much may keep one waiting that had nothing a moment ago."""
 _TRIM_S: Final = 30.0
 _BACKOFF_S: Final = (0.1, 2.0)
 
@@ -62,6 +65,7 @@ class Worker:
         self._places: list[Place] = []
         self._known: Sequence[Feed] = ()
         self._settle_at = self._trim_at = 0.0
+        self._lanes = ThreadPoolExecutor(self._store.lanes, "fastserve-lane")
 
     def run(self, stop: threading.Event) -> None:
         """Work until `stop` is set; then give all shards back.
@@ -83,6 +87,7 @@ class Worker:
                     self._settle_at = 0.0
                     stop.wait(min(_BACKOFF_S[0] * 2 ** min(failures, 8), _BACKOFF_S[1]))
         finally:
+            self._lanes.shutdown()
             self._release_all()
             self._members.stop()
             self._store.close()
@@ -98,22 +103,28 @@ class Worker:
                     self._now() - self._settings.retention_us, archived=self._settings.archive_us is not None
                 )
             self._trim_at = time.monotonic() + _TRIM_S
-        done = 0
-        for place, shard in list(self.owned.items()):
-            if stop.is_set():
-                return
-            try:
-                done += shard.step()
-            except LostShardError:
-                log.warning("%s, shard %d: another worker owns it now", *place)
-                del self.owned[place]
-        if done:
+        if self._step_all(stop):
             return
         places = {(shard.feed, shard.shard): shard.state.offset for shard in self.owned.values()}
         if places:
             self._store.wait(places, _WAIT_S)
         else:
             stop.wait(_WAIT_S)
+
+    def _step_all(self, stop: threading.Event) -> int:
+        """The shards for a while, several at once where the store can; how many entries were applied."""
+        until = time.monotonic() + _TURN_S
+        run = self._lanes.submit if self._store.lanes > 1 else _here
+        tasks = {place: run(_steps, shard, until, stop) for place, shard in self.owned.items()}
+        wait(tasks.values())
+        done = 0
+        for place, task in tasks.items():
+            try:
+                done += task.result()
+            except LostShardError:
+                log.warning("%s, shard %d: another worker owns it now", *place)
+                del self.owned[place]
+        return done
 
     def _settle(self) -> None:
         self._look()
@@ -154,3 +165,24 @@ class Worker:
                 self.owned.pop(place).release()
             except StoreError as error:
                 log.warning("%s, shard %d is not given back: %s", *place, error.message)
+
+
+def _here(work: Callable[..., int], *arguments: Any) -> Future[int]:
+    """As an executor would do it, at once and in this thread."""
+    done: Future[int] = Future()
+    try:
+        done.set_result(work(*arguments))
+    except FastserveError as error:
+        done.set_exception(error)
+    return done
+
+
+def _steps(shard: OwnedShard, until: float, stop: threading.Event) -> int:
+    """What a shard has, for some time at most; how many entries were applied."""
+    done = shard.step()
+    while done and not stop.is_set() and time.monotonic() < until:
+        more = shard.step()
+        if not more:
+            break
+        done += more
+    return done

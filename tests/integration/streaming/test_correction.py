@@ -176,7 +176,7 @@ def test_a_worker_with_lag_and_an_archive_with_lag(
     stage: Stage, ahead: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The batch source has all events of the log, too: of those that a worker has before it, none counts twice."""
-    monkeypatch.setattr(owned, "BATCH_EVENTS", 20)
+    monkeypatch.setattr(owned, "_BATCH_BYTES", 1)
     rows = in_order(800, now_us() - 120 * MINUTE, 8 * MICROS, "p")
     stage.send(rows)
     stage.load(rows)

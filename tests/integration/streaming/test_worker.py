@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -99,7 +100,7 @@ def check(client: redis.Redis, store: RedisFeeds) -> None:
 def test_rows_are_those_of_all_events_at_once(
     server: RedisServer, client: redis.Redis, store: RedisFeeds, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(owned, "BATCH_EVENTS", 100)
+    monkeypatch.setattr(owned, "_BATCH_BYTES", 1)
     monkeypatch.setattr("fastserve.streaming.producer.ENTRY_ROWS", 40)
     with working(server):
         for seed in range(3):
@@ -125,6 +126,26 @@ def test_two_workers_share_the_shards_and_one_takes_what_the_other_leaves(
         until(lambda: all_read(client, store))
     check(client, store)
     assert sum(state_of(store, shard).counters["takeovers"] for shard in range(SHARDS)) == 0, "all were given"
+
+
+def test_a_transaction_writes_about_as_many_rows_as_redis_can_bear(
+    store: RedisFeeds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However many entries wait: those that come next are taken for what the last ones were."""
+    monkeypatch.setattr(owned, "MOST_ROWS", 300)
+    monkeypatch.setattr("fastserve.streaming.producer.ENTRY_ROWS", 20)
+    n = 9_000
+    rows = {"card_id": list(range(n)), "event_timestamp": [format_timestamp(now_us())] * n,
+            "payment_id": [f"p{i}" for i in range(n)], "amount": [1.0] * n, "status": [None] * n}  # fmt: skip
+    Producer(store, [FEED], shards=SHARDS).send(rows)
+    shard = claim(store, FEED, 0, "w", [], now_us)
+    assert shard is not None
+    written = [0]
+    while shard.step():
+        written.append(shard.state.counters["rows"])
+    each = [after - before for before, after in pairwise(written)]
+    assert written[-1] == sum(each) > 2_000
+    assert max(each) <= 300 and each[-2] > 200
 
 
 def test_who_lost_a_shard_writes_nothing_more(client: redis.Redis, store: RedisFeeds) -> None:

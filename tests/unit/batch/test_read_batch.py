@@ -38,6 +38,7 @@ def test_what_is_filled_in_is_what_is_read(batch, pairs, known):
     assert one.states() == [ABSENT if row is None else FOUND for row in rows]
     assert one.fetched_us() == [7] * len(keys) and one.flags() == [0] * len(keys)
     assert one.oldest_us() == (7 if keys else None)
+    assert one.size == sum(len(part or b"") for part in (*keys, *rows))
 
 
 def test_a_range_is_read_alone(batch):

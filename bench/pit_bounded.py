@@ -120,7 +120,7 @@ def notes_of(rows: int) -> list[str]:
         f"{rows // A_LABEL:,} labels, {rows:,} rows of {FEATURES} float64 in {DAYS} files, {rows // AN_ENTITY:,} "
         "entities; from files to a file; the others without a limit of memory, which they do not keep to.",
         "Peak: all that the process held, libraries included; VmHWM.",
-        "Three views: each reads its rows from Parquet, ten float64 a row.",
+        "Three views of one source: which rows labels have is found once, ten float64 of them are read for each view.",
     ]
 
 

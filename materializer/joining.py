@@ -7,8 +7,10 @@ are put together in the labels' order, a range at a time.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -176,43 +178,78 @@ def join_all(
         Count(watch, join.rv.view.name, 2 * parts * sum(piece.n_rows for piece in read))
         for join, read in zip(joins, pieces, strict=True)
     ]
+    origins = [_origin(join, read) for join, read in zip(joins, pieces, strict=True)]
     for first in range(0, n, budget.labels):
         stop = min(first + budget.labels, n)
+        shared = _Shared(origins)
         labels: dict[
             tuple[Any, ...], Labels
         ] = {}  # one for all views with the same keys: they are looked at once
-        for join, made, read, count in zip(joins, answers, pieces, counts, strict=True):
+        for join, origin, made, read, count in zip(joins, origins, answers, pieces, counts, strict=True):
             if join.same_keys not in labels:
                 keys = [join.keys[name][first:stop] for name in join.rv.join_keys]
                 labels[join.same_keys] = Labels(
                     keys, rule.times[first:stop], list(join.rv.join_keys.values())
                 )
-            _join(join, labels[join.same_keys], rule.of(first, stop), read, budget, made, first, count)
+            mine, done = labels[join.same_keys], count.done + sum(piece.n_rows for piece in read)
+            find = partial(_rows, join, mine, rule.of(first, stop), read, budget, count)
+            places = shared.places(origin, find)
+            count.reach(max(done, count.done))
+            _join(join, places, read, budget, made, first, count)
     return answers
+
+
+class _Shared:
+    """Rows of labels that are the same for several views, found for the first and kept until the last has them."""
+
+    def __init__(self, origins: Iterable[Hashable | None]) -> None:
+        self._left = Counter(origin for origin in origins if origin is not None)
+        self._places: dict[Hashable, Ints] = {}
+
+    def places(self, origin: Hashable | None, find: Callable[[], Ints]) -> Ints:
+        """A view's own, to be changed as it likes."""
+        if origin is None:
+            return find()
+        self._left[origin] -= 1
+        found = self._places.pop(origin) if origin in self._places else find()
+        if self._left[origin]:
+            self._places[origin] = found.copy()
+        return found
+
+
+def _origin(join: Join, pieces: Sequence[Piece]) -> Hashable | None:
+    """What decides which rows labels have: joins of one origin have the same. None: no other has."""
+    origins = tuple(piece.origin for piece in pieces)
+    return None if None in origins else (join.same_keys, join.rv.view.ttl_us, origins)
+
+
+def _rows(
+    join: Join, labels: Labels, rule: Rule, pieces: Sequence[Piece], budget: Budget, count: Count
+) -> Ints:
+    """The row of each label."""
+    return find_rows(
+        labels,
+        [row_chunks(piece.keys(), join.rv) for piece in pieces],
+        ttl_us=join.rv.view.ttl_us,
+        cutoff=rule.cutoff,
+        threads=budget.threads,
+        group_rows=budget.group_rows,
+        seen=count.add,
+    )
 
 
 def _join(
     join: Join,
-    labels: Labels,
-    rule: Rule,
+    places: Ints,
     pieces: Sequence[Piece],
     budget: Budget,
     made: Answers,
     first: int,
     count: Count,
 ) -> None:
-    """One view for some labels."""
+    """The values of one view for the labels first …, whose rows are at places."""
     rv, features = join.rv, list(join.features)
-    done = count.done + 2 * sum(piece.n_rows for piece in pieces)
-    places = find_rows(
-        labels,
-        [row_chunks(piece.keys(), rv) for piece in pieces],
-        ttl_us=rv.view.ttl_us,
-        cutoff=rule.cutoff,
-        threads=budget.threads,
-        group_rows=budget.group_rows,
-        seen=count.add,
-    )
+    done = count.done + sum(piece.n_rows for piece in pieces)
 
     def stow(found: dict[int, pa.RecordBatch], of: Ints) -> None:
         made.stow(first, places, found, of)
@@ -229,7 +266,7 @@ def _join(
         seen=count.add,
     )
     count.reach(done)  # of pieces without a row for any label too
-    if len(labels.times) < made.n and found:  # other labels come after these
+    if len(places) < made.n and found:  # other labels come after these
         stow(found, np.flatnonzero(places >= 0))
     elif found:
         made.hold(first, places, found, len(pieces))

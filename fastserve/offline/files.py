@@ -34,8 +34,11 @@ CSV_NULLS: Final = ("", "NA", "N/A", "NULL", "null")
 _CSV_BLOCK_BYTES: Final = 1 << 22
 RUN_BYTES: Final = 1 << 25
 _HASH_BYTES: Final = 1 << 20
-_NEAR: Final = ds.ParquetFragmentScanOptions(pre_buffer=False, use_buffered_stream=True, buffer_size=1 << 18)
-"""How local files are read: a page at a time. To read all columns ahead is for stores that are far away."""
+_NEAR_BYTES: Final = 1 << 18
+"""Of a column of a local file, read at a time. To read all columns ahead is for stores that are far away."""
+_NEAR: Final = ds.ParquetFragmentScanOptions(
+    pre_buffer=False, use_buffered_stream=True, buffer_size=_NEAR_BYTES
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +258,9 @@ class ParquetReader:
         ]
 
     def _read(self, run: list[int], columns: Sequence[str], batch_rows: int, threads: bool) -> Batches:
+        if not threads and self._is_plain(columns):
+            yield from self._decoded(run, list(columns), batch_rows)
+            return
         part = self._fragment.subset(row_group_ids=run)
         yield from part.to_batches(
             schema=self.schema,
@@ -264,6 +270,25 @@ class ParquetReader:
             use_threads=threads,
             fragment_scan_options=_NEAR if _is_near(part.filesystem) else None,
         )
+
+    def _is_plain(self, columns: Sequence[str]) -> bool:
+        """Whether these columns of a local file are as they are wanted: no other type, and none that is not there."""
+        if not columns or not _is_near(self._fragment.filesystem):
+            return False
+        stored = self._fragment.physical_schema
+        return all(
+            stored.names.count(name) == 1 and stored.field(name).type == self.schema.field(name).type
+            for name in columns
+        )
+
+    def _decoded(self, run: list[int], columns: list[str], batch_rows: int) -> Batches:
+        """By this thread alone: a scan has others do it, and to wait for them takes as long as to decode some rows."""
+        with (
+            self._fragment.open() as opened,
+            pq.ParquetFile(opened, metadata=self.metadata, buffer_size=_NEAR_BYTES) as file,
+        ):
+            for batch in file.iter_batches(batch_rows, row_groups=run, columns=columns, use_threads=False):
+                yield batch.select(columns)
 
 
 def _is_near(filesystem: pa.fs.FileSystem) -> bool:

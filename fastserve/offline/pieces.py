@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final, Protocol
@@ -47,6 +47,11 @@ class Piece(Protocol):
     @property
     def portable(self) -> bool:
         """Whether other processes can read it; the answer of a query is kept by the process that asked."""
+
+    @property
+    def origin(self) -> Hashable | None:
+        """What its keys and times are read from: pieces of one origin have the same, whatever view they are of. None:
+        no other has."""
 
     def keys(self) -> Iterator[pa.RecordBatch]:
         """Join keys, event and created time of all rows, no row left out.
@@ -96,6 +101,13 @@ class SourcePiece:
     def portable(self) -> bool:
         return not isinstance(self.scan.file.reader, Kept)
 
+    @property
+    def origin(self) -> Hashable | None:
+        scan = self.scan
+        keys = tuple(scan.values[name] for name in key_types(self.rv))
+        of = (scan.source.name, scan.file.path, self.run.first_row, self.run.n_rows)
+        return (*of, scan.event, scan.created, keys, scan.null_keys) if self.portable else None
+
     def keys(self) -> Iterator[pa.RecordBatch]:
         scan, row = self.scan, self.run.first_row
         names = list(key_types(self.rv))
@@ -131,7 +143,7 @@ class SourcePiece:
             wanted = scan.in_file(scan.columns_of(columns)) or scan.in_file(scan.time_columns())
             taken = _taken(self.run.read(wanted, VALUE_ROWS, False), rows, made)
             self._check_same(sum(batch.num_rows for batch in taken) >= len(rows))
-        return pa.concat_batches(taken)
+        return _whole(taken)
 
     def rows(self, columns: Sequence[str], batch_rows: int = VALUE_ROWS) -> Iterator[pa.RecordBatch]:
         scan, row = self.scan, self.run.first_row
@@ -170,6 +182,10 @@ class TablePiece:
     def portable(self) -> bool:
         return True
 
+    @property
+    def origin(self) -> Hashable | None:
+        return None  # a view's table is its own
+
     def keys(self) -> Iterator[pa.RecordBatch]:
         schema = pa.schema([field for field in canonical_schema(self.rv, []) if field.name != LAYOUT])
         with tended(self.uri):
@@ -181,9 +197,7 @@ class TablePiece:
         present = [name for name in schema.names if name in self.stored.names]
         with tended(self.uri):
             batches = self.run.read(present, VALUE_ROWS, False)
-            return pa.concat_batches(
-                _taken(batches, rows, lambda batch, _: conformed(batch, schema, self.rv))
-            )
+            return _whole(_taken(batches, rows, lambda batch, _: conformed(batch, schema, self.rv)))
 
     def rows(self, columns: Sequence[str], batch_rows: int = VALUE_ROWS) -> Iterator[pa.RecordBatch]:
         schema = canonical_schema(self.rv, columns)
@@ -289,3 +303,7 @@ def _taken(
         if at == len(rows):
             break
     return found
+
+
+def _whole(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
+    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)  # which copies even one

@@ -11,7 +11,7 @@ import polars as pl
 import pyarrow as pa
 import pytest
 
-from fastserve import Entity, FeatureService, FeatureView, Field
+from fastserve import Entity, FeatureService, FeatureView, Field, FileSource
 from fastserve.errors import (
     IncompleteHistoryError,
     InvalidDataError,
@@ -164,6 +164,43 @@ def test_a_view_asked_for_twice_is_read_once_and_a_mapping_to_itself_is_none(rep
     assert values(made, "weather__w") == bits(pa.array([1.5, 2.5, None, None]))
     assert values(made, "there__v") == [20, 11, None, 11]
     assert scans == 3 * [["w", "v"], ["v"]]  # train makes it three times
+
+
+def test_views_of_one_source_have_the_rows_of_labels_found_once(repo, monkeypatch):
+    """Where the same rows hold for as long; other keys or another ttl are another question."""
+    from materializer import joining
+
+    table = pa.table({
+        "u": [1, 2, 1, 1], "other": [2, 1, 2, 1], "ts": ts([1, 1, 5, 7]), "v": [10, 20, 11, None],
+        "w": [0.1, 0.2, 0.3, 0.4],
+    })  # fmt: skip
+    source = write_source(repo.folder, "rows", table, "parquet")
+    entity = Entity("e", ["u"], ["int64"])
+    mapped = FileSource("rows.parquet", "ts", field_mapping={"other": "u"}, name="mapped")
+    views = [
+        FeatureView(name, entities=[entity], schema=[field], source=of, ttl=ttl)
+        for name, field, of, ttl in [
+            ("one", V[0], source, None),
+            ("two", Field("w", "float64"), source, None),
+            ("brief", V[0], source, timedelta(microseconds=3)),
+            ("three", V[0], source, None),
+            ("turned", V[0], mapped, None),
+        ]
+    ]
+    repo.store.apply([entity, *views])
+    found = []
+    find = joining.find_rows
+    monkeypatch.setattr(joining, "find_rows", lambda *args, **kw: found.append(1) or find(*args, **kw))
+    spine = pa.table({"u": [1, 2, 1, 3, None], "event_timestamp": ts([6, 9, 9, 9, 9])})
+    refs = ["one:v", "two:w", "brief:v", "three:v", "turned:v"]
+    made = repo.store.get_historical_features(spine, refs, full_feature_names=True)
+    assert len(found) == 3
+    assert values(made, "one__v") == values(made, "three__v") == [11, 20, None, None, None]
+    assert values(made, "two__w") == bits(pa.array([0.3, 0.2, 0.4, None, None]))
+    assert values(made, "brief__v") == [11, None, None, None, None]
+    assert values(made, "turned__v") == [20, 11, None, None, None]
+    monkeypatch.undo()
+    repo.train(spine, refs, full_feature_names=True)
 
 
 def test_23_a_service_is_its_list_and_order_is_as_asked(repo):

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.dataset as ds
 import pyarrow.feather
+import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 from deltalake import write_deltalake
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from fastserve import FeatureView, Field, FileSource
 from fastserve.errors import InvalidDataError, UnknownObjectError
+from fastserve.offline.files import ParquetReader
 from fastserve.offline.schema import canonical_schema
 from fastserve.offline.source import Window, scan_source
 from tests.unit.offline.views import registered
@@ -96,6 +98,33 @@ def test_files_are_read_by_path_and_hidden_ones_are_not(tmp_path):
         (tmp_path / name).write_text("no")
     assert scan(FileSource("data", "ts"), tmp_path)["a"].to_pylist() == list(range(30))
     assert scan(FileSource((tmp_path / "data").as_uri(), "ts"), tmp_path)["a"].to_pylist() == list(range(30))
+
+
+@pytest.mark.parametrize("columns", [["x"], ["s", "a.b", "a"], ["deep", "u"], ["a", "deep", "s", "x", "u"]])
+def test_parquet_decoded_by_one_thread_is_what_a_scan_gives(columns, tmp_path):
+    table = rows(30).append_column("a.b", pa.array(np.arange(30) % 4))
+    table = table.append_column("deep", pa.array([{"a": i, "s": [i] * (i % 3)} for i in range(30)]))
+    pq.write_table(table, tmp_path / "w.parquet", row_group_size=7)
+    reader = ParquetReader.open(pa.fs.LocalFileSystem(), str(tmp_path / "w.parquet"))
+    for run in reader.runs(ds.field("ts") > stamps([90])[0]):
+        one, scanned = (
+            pa.Table.from_batches(run.read(columns, 4, threads)).combine_chunks() for threads in (False, True)
+        )
+        assert one.equals(scanned) and one.num_rows == run.n_rows
+        assert one.equals(table.select(columns).slice(run.first_row, run.n_rows).combine_chunks())
+
+
+def test_parquet_of_another_type_or_without_a_column_is_read_as_the_schema_says(tmp_path):
+    pq.write_table(rows(9), tmp_path / "w.parquet")
+    fragment = ds.ParquetFileFormat().make_fragment(str(tmp_path / "w.parquet"), pa.fs.LocalFileSystem())
+    schema = pa.schema({"a": pa.float64(), "new": pa.int32(), "u": pa.int64()})
+    (run,) = ParquetReader(fragment, schema).runs(None)
+    for columns, threads in ((["u", "a", "new"], False), (["u", "a", "new"], True), (["u"], False)):
+        (batch,) = run.read(columns, 100, threads)
+        assert batch.schema == pa.schema([schema.field(name) for name in columns])
+        assert batch["u"].to_pylist() == [i % 7 for i in range(9)]
+        assert "new" not in columns or batch["new"].null_count == 9
+    assert [batch.num_rows for batch in run.read([], 4, False)] == [4, 4, 1]  # none, but so many rows
 
 
 def test_files_of_one_source_may_differ_in_widths_and_order_of_columns(tmp_path):

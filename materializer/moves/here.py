@@ -76,7 +76,9 @@ class Here:
         for days in grouped(spill):
             for target in self._job.chosen.targets:
                 self._job.stop.check()
-                todo = [day for day in days if finished.get((day.isoformat(), target)) != spill.digest(day)]
+                todo = [
+                    day for day in days if not self._is_done(day, finished.get((day.isoformat(), target)))
+                ]
                 rows_new = self._write(target, todo)
                 yield Wrote(
                     target,
@@ -85,6 +87,10 @@ class Here:
                     sum(map(spill.rows_of, days)),
                     rows_new,
                 )
+
+    def _is_done(self, day: date, digest: str | None) -> bool:
+        """Whether a killed run has written these rows; what none has is not read to find out."""
+        return digest is not None and digest == self._spill.digest(day)
 
     def _write(self, target: Target, days: Sequence[date]) -> int:
         spill = self._spill

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from materializer.spill import Spill
 from tests.integration.materializer.repo import DAY, HOUR, T0, Repo
 
 NOW = T0 + 10 * DAY
@@ -26,6 +27,23 @@ def test_consecutive_runs_read_every_row_once(repo: Repo) -> None:
     read = [repo.materialize(T0 + n, incremental=True).views[0].rows_read for n in (0, 1, 2, 2)]
     assert read == [1, 1, 1, 0]
     assert len(repo.offline_rows()) == 3
+
+
+def test_a_store_that_is_filled_takes_every_row_from_the_spill_once(
+    repo: Repo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also what says in the ledger which rows they were: that must not cost a reading of its own."""
+    read: list[int] = []
+    of_message = Spill._bytes
+
+    def noting(spill: Spill, message: Any) -> bytes:
+        read.append(message.offset)
+        return of_message(spill, message)
+
+    monkeypatch.setattr(Spill, "_bytes", noting)
+    repo.write([row("a", T0 + n * DAY) for n in range(5)])
+    repo.materialize(NOW, incremental=True, target="online")
+    assert len(read) == len(set(read)) == 5
 
 
 def test_late_rows_are_picked_up(repo: Repo) -> None:

@@ -37,7 +37,7 @@ BUFFER_BYTES: Final = 16 << 20  # held, and as much again while the thread write
 WRITE_BYTES: Final = 64 << 10  # smaller pieces are written together
 MESSAGE_BYTES: Final = 1 << 20
 CHUNK_BYTES: Final = 16 << 20
-GROUP_ROWS: Final = 500_000
+GROUP_ROWS: Final = 100_000
 GROUP_DATES: Final = 64
 _EPOCH: Final = date(1970, 1, 1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from datetime import date
 from functools import partial
+from typing import Final
 
 import pyarrow as pa
 
@@ -19,6 +20,10 @@ from materializer.sets import SetsWriter
 from materializer.spill import Spill, grouped
 from materializer.statistics import Collector
 from materializer.write import OnlineSink
+
+
+ONLINE_ROWS: Final = 500_000
+"""Dates of the online store alone go together up to this; of the offline table, up to what one commit may hold."""
 
 
 class Here:
@@ -73,7 +78,8 @@ class Here:
 
     def write(self, finished: Finished) -> Iterator[Wrote]:
         spill = self._spill
-        for days in grouped(spill):
+        alone = self._job.chosen.targets == ("online",)
+        for days in grouped(spill, ONLINE_ROWS if alone else None):
             for target in self._job.chosen.targets:
                 self._job.stop.check()
                 todo = [

@@ -119,23 +119,25 @@ class FeedStore(Protocol):
         keys: ReadBatch,
         work: Work,
     ) -> Changes:
-        """Fill in the rows of keys, work, and write what comes of it: as if at one instant, or not at all.
+        """Fill in the rows that are UNKNOWN, work, and write what comes of it: as if at one instant, or not at all.
 
         Args:
             held: what the shard's state must be.
             guards: what other keys must hold.
-            keys: all of their rows are filled in, whichever were.
-            work: called when they are; again when the state or a guard was written to meanwhile.
+            keys: whose rows are wanted.
+            work: called when all of them are known.
 
         Raises:
-            LostShardError, MovedError: they hold something else.
+            LostShardError: the state is another one.
+            MovedError: a guard holds something else, or the state, a guard or `corrected` was written to meanwhile.
         """
         ...
 
     def correct(self, feed: Feed, shard: int, rows: Sequence[Correction]) -> list[bool]:
         """Put rows of a shard's entities right, each unless its key holds something else by now; which ones were.
 
-        A worker whose `apply` has read one of them before writes nothing of what it made of it: it reads again.
+        A worker whose `apply` has read one of them before writes nothing of what it made of it. The shard's key
+        `corrected` holds something else from then on: who kept rows looks there.
         """
         ...
 
@@ -162,13 +164,6 @@ class FeedStore(Protocol):
     def close(self) -> None:
         """Give up its connections."""
         ...
-
-
-def fill(keys: ReadBatch, rows: Sequence[bytes | None]) -> None:
-    """Put rows in, also where some are already."""
-    if keys.missing < len(keys):
-        keys.forget(range(len(keys)))
-    keys.fill(rows, 0)
 
 
 def check_held(feed: Feed, shard: int, wanted: Sequence[bytes | None], found: Sequence[bytes | None]) -> None:

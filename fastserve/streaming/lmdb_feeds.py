@@ -4,6 +4,7 @@
     <feed>:log:<s>:<n>     entry n, 8 bytes big-endian: milliseconds and a number within, as its id says
     <feed>:end:<s>         n of the last entry, and how many there ever were
     <feed>:state:<s>       the shard's state
+    <feed>:corrected:<s>   how often runs have put rows of the shard right
     <feed>:ids:<s>:<b>:<n> 8 bytes little-endian for each id of bucket b that came with the entries up to n
     <feed>:archived:<s>    the last entry that the offline store has
     <feed>:dead:<n>        dead letters, the last 10,000
@@ -26,7 +27,7 @@ from fastserve.batch import ReadBatch
 from fastserve.hashes.mixing import Words
 from fastserve.online.lmdb import open_lmdb
 from fastserve.online.lmdb_values import Values, end_of_life
-from fastserve.streaming.base import DEAD_LETTERS, Changes, Correction, Place, Work, check_held, fill
+from fastserve.streaming.base import DEAD_LETTERS, Changes, Correction, Place, Work, check_held
 from fastserve.streaming.entries import Entry
 from fastserve.streaming.feeds import Feed, workers_key
 from fastserve.streaming.places import earliest, number_of, place_at, place_of, stamped_us
@@ -151,7 +152,7 @@ class LmdbFeeds:
         def apply(values: Values) -> Changes:
             found = [values.get(key) for key in (feed.key("state", shard), *guards)]
             check_held(feed, shard, [held, *guards.values()], found)
-            fill(keys, [values.get(key) for key in keys.keys()])
+            keys.fill([values.get(key) for key in keys.missing_keys()], 0)
             changes = work()
             _write(values, feed, shard, changes)
             return changes
@@ -167,6 +168,9 @@ class LmdbFeeds:
             for row, may in zip(rows, done, strict=True):
                 if may:
                     values.put(row.key, row.row, end_of_life(now, max(row.lifetime_us, 1)))
+            if any(done):
+                key = feed.key("corrected", shard)
+                values.put(key, b"%d" % (int(values.get(key) or 0) + 1))
             return done
 
         return self._store.transact(work, write=True)

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Final
 
+from fastserve.cache import RowCache
 from fastserve.online.live import live_key, parsed
 from fastserve.streaming.applying import finish, prepare
 from fastserve.streaming.base import Changes, FeedStore, MovedError
@@ -27,14 +28,20 @@ _BATCH_BYTES: Final = 1 << 20
 _READ_BYTES: Final = 2 << 20
 """About how many bytes of entries are read ahead."""
 _MOST_ENTRIES: Final = 1_000
+CACHE_BYTES: Final = 64 << 20
+"""Of the rows that a shard keeps."""
 
 
 class OwnedShard:
     """One shard of a feed. Use `claim`.
 
+    Rows that it wrote are kept, for nobody else writes them but a run that puts them right, which `corrected` tells: so
+    most of what a transaction needs is not read.
+
     Args:
         state: as the store has it now.
         seen: its ids.
+        cache_bytes: of rows that are kept.
     """
 
     def __init__(
@@ -45,10 +52,12 @@ class OwnedShard:
         state: ShardState,
         seen: SeenIds,
         now: Callable[[], int],
+        cache_bytes: int,
     ) -> None:
         self.feed, self.shard, self.state = feed, shard, state
         self._store, self._seen, self._now = store, seen, now
         self._held = state.encode()
+        self._rows = RowCache(cache_bytes)
         self._guards: Mapping[bytes, bytes | None] = {}
         self._views: Sequence[ViewTiles] = ()
         self._ahead: deque[Entry] = deque()  # read, and not applied yet
@@ -86,6 +95,7 @@ class OwnedShard:
 
     def _apply(self, entries: Sequence[Entry]) -> None:
         made = prepare(self.feed, self._views, self.state, self._seen, entries)
+        self._rows.get_many(made.keys, 0, len(made.keys), 0)
         after = self.state
 
         def work() -> Changes:
@@ -99,6 +109,8 @@ class OwnedShard:
             self._seen.add(bucket, words)
         if after.watermark_us is not None:
             self._seen.let_go(self._seen.first(after.watermark_us))
+        for batch in changes.rows:
+            self._rows.put_many(batch, 0, len(batch))
         rows, size = sum(map(len, changes.rows)), sum(batch.size for batch in changes.rows)
         share = max(rows / MOST_ROWS, size / MOST_BYTES) / len(entries)
         self._entry_share += 0.5 * (share - self._entry_share)
@@ -122,10 +134,14 @@ class OwnedShard:
         return found
 
     def _look(self) -> None:
-        """Which rows are served: what is written goes there."""
+        """Which rows are served: what is written goes there. Those that were kept may be wrong."""
+        self._rows.clear()
         keys = [live_key(rv.view_id) for rv in self.feed.views]
-        held = self._store.values(keys)
-        self._guards = dict(zip(keys, held, strict=True))
+        *held, corrected = self._store.values([*keys, self.feed.key("corrected", self.shard)])
+        self._guards = {
+            **dict(zip(keys, held, strict=True)),
+            self.feed.key("corrected", self.shard): corrected,
+        }
         views = []
         for rv, row in zip(self.feed.views, held, strict=True):
             sets = None if row is None else parsed(rv.view_id, row)
@@ -145,6 +161,7 @@ def claim(
     worker: str,
     alive: Collection[str],
     now: Callable[[], int],
+    cache_bytes: int = CACHE_BYTES,
 ) -> OwnedShard | None:
     """Take a shard whose owner is dead or gave it back; None while it has one, or another was quicker.
 
@@ -159,4 +176,4 @@ def claim(
     if not store.swap(feed, shard, held, ours.encode()):
         return None
     seen = SeenIds(feed.source.lateness_us, store.ids(feed, shard, ours.buckets))
-    return OwnedShard(store, feed, shard, ours, seen, now)
+    return OwnedShard(store, feed, shard, ours, seen, now, cache_bytes)

@@ -32,7 +32,7 @@ from fastserve.hashes.mixing import Words
 from fastserve.online.changes import channel_of
 from fastserve.online.redis import check_url
 from fastserve.online.resp_write import encode_command, encode_publish
-from fastserve.streaming.base import DEAD_LETTERS, Changes, Correction, Place, Work, check_held, fill
+from fastserve.streaming.base import DEAD_LETTERS, Changes, Correction, MovedError, Place, Work, check_held
 from fastserve.streaming.corrections import CORRECT, correction_calls
 from fastserve.streaming.entries import DeadLetter, Entry
 from fastserve.streaming.feeds import Feed, workers_key
@@ -157,22 +157,20 @@ class RedisFeeds:
         work: Work,
     ) -> Changes:
         """See FeedStore."""
-        looked = [feed.key("state", shard), *guards]
-        wanted = [held, *guards.values()]
+        looked, wanted = [feed.key("state", shard), *guards], [held, *guards.values()]
+        reads = [_packed(b"WATCH", feed.key("corrected", shard), *looked), _packed(b"MGET", *looked)]
+        missing = keys.missing_keys()
+        for start in range(0, len(missing), _READ_KEYS):
+            reads.append(_packed(b"MGET", *missing[start : start + _READ_KEYS]))
         with self._translated(), self._line() as line:
-            reads = [_packed(b"WATCH", feed.key("corrected", shard), *looked), _packed(b"MGET", *looked)]
-            for start in range(0, len(keys), _READ_KEYS):
-                part = ReadBatch()
-                part.take(keys, start, min(start + _READ_KEYS, len(keys)))
-                reads.append(encode_command([b"MGET"], [part], rows=False))
-            while True:
-                _, found, *rows = line.ask(reads, len(reads))
-                check_held(feed, shard, wanted, found)
-                fill(keys, [row for part in rows for row in part])
-                changes = work()
-                commands = self._writes(feed, shard, changes)
-                if line.ask(commands, len(commands))[-1] is not None:
-                    return changes  # else somebody came between: who? look again
+            _, found, *rows = line.ask(reads, len(reads))
+            check_held(feed, shard, wanted, found)
+            keys.fill([row for part in rows for row in part], 0)
+            changes = work()
+            commands = self._writes(feed, shard, changes)
+            if line.ask(commands, len(commands))[-1] is None:
+                raise MovedError("somebody came between", where=f"{feed.name}, shard {shard}")
+        return changes
 
     def _writes(self, feed: Feed, shard: int, changes: Changes) -> list[bytes]:
         """The transaction's commands."""

@@ -3,6 +3,7 @@
 shards = 4             # of a feed that has none yet; how many workers can share it. It stays so for ever
 retention = "1d"       # how long entries that were applied stay in the logs
 archive = "30s"        # how often events are appended to the offline store, for training; "off": never
+cache_mb = 64          # of a worker's memory for the rows of a shard: what is there need not be read
 kafka = "host:9092"    # the logs are Kafka topics; without it they are in the online store
 
 or, for a cluster that wants more than an address, any of librdkafka's settings:
@@ -25,6 +26,7 @@ from fastserve.timeutil import DAY_US, MICROS, parse_duration
 
 MAX_SHARDS: Final = 1_024
 _SHARDS: Final = 4
+_CACHE_MB: Final = 64
 _SERVERS: Final = "bootstrap.servers"
 
 
@@ -35,6 +37,7 @@ class StreamSettings:
     shards: int = _SHARDS
     retention_us: int = DAY_US
     archive_us: int | None = 30 * MICROS
+    cache_mb: int = _CACHE_MB
     kafka: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
@@ -52,11 +55,15 @@ class StreamSettings:
         shards = table.get("shards", _SHARDS)
         if not isinstance(shards, int) or isinstance(shards, bool) or not 1 <= shards <= MAX_SHARDS:
             raise ConfigError(f"shards is a number from 1 to {MAX_SHARDS:,}, not {shards!r}", where=where)
+        cache_mb = table.get("cache_mb", _CACHE_MB)
+        if not isinstance(cache_mb, int) or isinstance(cache_mb, bool) or cache_mb < 1:
+            raise ConfigError(f"cache_mb is a number of megabytes, 1 or more, not {cache_mb!r}", where=where)
         archive = table.get("archive", "30s")
         return cls(
             shards,
             _duration("retention", table.get("retention", "1d"), where),
             None if archive == "off" else max(_duration("archive", archive, where), MICROS // 10),
+            cache_mb,
             _kafka(table.get("kafka", {}), where),
         )
 

@@ -134,7 +134,8 @@ class Worker:
             self.owned.pop(place).release()
         for (name, shard), feed in ours.items():
             if (name, shard) not in self.owned:
-                made = claim(self._store, feed, shard, self.name, alive, self._now)
+                cache_bytes = self._settings.cache_mb << 20
+                made = claim(self._store, feed, shard, self.name, alive, self._now, cache_bytes)
                 if made is not None:
                     log.info("%s, shard %d: ours, from %s on", name, shard, made.state.offset)
                     self.owned[name, shard] = made

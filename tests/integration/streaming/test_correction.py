@@ -14,7 +14,7 @@ from fastserve.config import Config
 from fastserve.store import FeatureStore
 from fastserve.streaming import owned
 from fastserve.streaming.archive import follow
-from fastserve.streaming.base import Changes, Correction
+from fastserve.streaming.base import Changes, Correction, MovedError
 from fastserve.streaming.feeds import Feed
 from fastserve.streaming.owned import OwnedShard, claim
 from fastserve.streaming.producer import Producer
@@ -307,14 +307,21 @@ def test_a_row_that_was_put_right_under_a_workers_hands(stage: Stage) -> None:
     seen: list[bytes | None] = []
     other, keys = open_feeds(stage.config), ReadBatch([key])
 
+    def late() -> Changes:
+        seen.extend(keys.rows())
+        assert other.correct(stage.feed, shard, [correction]) == [True]
+        return Changes(b"never written")
+
     def work() -> Changes:
         seen.extend(keys.rows())
-        if len(seen) == 1 and "lmdb" not in stage.config.online_store:  # its writers take turns
-            assert other.correct(stage.feed, shard, [correction]) == [True]
         out = ReadBatch([key])
         out.fill([(seen[-1] or b"") + b"!"], 0)
         return Changes(state, [out])
 
+    if "lmdb" not in stage.config.online_store:  # its writers take turns
+        with pytest.raises(MovedError):
+            stage.store.apply(stage.feed, shard, state, {}, keys, late)
+    keys = ReadBatch([key])
     stage.store.apply(stage.feed, shard, state, {}, keys, work)
     if "lmdb" not in stage.config.online_store:
         assert seen == [held, correction.row]

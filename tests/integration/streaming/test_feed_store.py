@@ -96,11 +96,15 @@ def test_a_transaction_is_all_or_nothing(store: FeedStore) -> None:
     assert store.values([b"7:1", b"7:2", b"7:3"]) == [b"row", b"row2", None]
     assert ids_of(store, [4, 5, 6]) == {5: [1, 2**64 - 1], 6: [3]}
 
-    def more() -> Changes:
-        return Changes(b"c", [batch_of({b"7:1": (keys.rows()[0] or b"") + b"!"})], {6: words(4)}, [5])
+    keys, known = ReadBatch([b"7:1"]), batch_of({b"7:2": b"known"})
+    keys.take(known, 0, 1)
 
-    store.apply(FEED, 0, b"b", {}, keys, more)  # whose rows are known already, as of before
-    assert store.values([b"7:1"]) == [b"row!"]
+    def more() -> Changes:
+        rows = {key: (row or b"") + b"!" for key, row in zip(keys.keys(), keys.rows(), strict=True)}
+        return Changes(b"c", [batch_of(rows)], {6: words(4)}, [5])
+
+    store.apply(FEED, 0, b"b", {}, keys, more)
+    assert store.values([b"7:1", b"7:2"]) == [b"row!", b"known!"]
     assert ids_of(store, [5, 6]) == {6: [3, 4]}
     none = ReadBatch()
     for held, guards, error in ((b"b", {}, LostShardError), (b"c", {b"7:1": None}, MovedError)):

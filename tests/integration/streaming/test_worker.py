@@ -180,6 +180,28 @@ def test_a_row_that_cannot_be_read_costs_its_own_events_alone(client: redis.Redi
     assert client.get(prefix(8) + b"%d" % card), "the other view's"
 
 
+def test_rows_that_were_written_are_read_again_only_when_they_were_put_right(
+    client: redis.Redis, store: RedisFeeds
+) -> None:
+    produce(store, 300)
+    shard = claim(store, FEED, 0, "w", [], now_us)
+    assert shard is not None and shard.step()
+    whole = stored(client, FEED, now_us())
+
+    def step_over_rubbish(seed: int) -> int:
+        for key in whole:
+            client.set(key, b"rubbish")
+        produce(store, 600, seed)
+        while shard.step():
+            pass
+        return client.xlen(FEED.key("dead"))
+
+    assert step_over_rubbish(2) == 0
+    assert any(client.get(key) != b"rubbish" for key in whole)
+    client.incr(FEED.key("corrected", 0))
+    assert step_over_rubbish(3) > 0
+
+
 def test_what_is_no_event_is_a_dead_letter(client: redis.Redis, store: RedisFeeds) -> None:
     now = now_us()
     good = {"card_id": 1, "event_timestamp": format_timestamp(now - MICROS), "amount": 2.5, "payment_id": "a"}

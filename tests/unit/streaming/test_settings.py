@@ -28,6 +28,8 @@ def test_settings_have_defaults() -> None:
     ("table", "message"),
     [
         ({"shard": 1}, "unknown setting 'shard'"),
+        ({"cache_mb": 0}, "cache_mb is a number of megabytes, 1 or more, not 0"),
+        ({"cache_mb": True}, "cache_mb is a number of megabytes, 1 or more, not True"),
         ({"shards": 0}, "from 1 to 1,024"),
         ({"shards": True}, "from 1 to 1,024"),
         ({"kafka": {"x": 1}}, "kafka needs bootstrap.servers"),

@@ -21,7 +21,6 @@ from materializer.spill import Spill, grouped
 from materializer.statistics import Collector
 from materializer.write import OnlineSink
 
-
 ONLINE_ROWS: Final = 500_000
 """Dates of the online store alone go together up to this; of the offline table, up to what one commit may hold."""
 

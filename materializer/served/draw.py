@@ -62,8 +62,13 @@ def draw(
         )
     found: dict[str, list[Any]] = {}
     for columns, keys in drawn.items():
-        picks = rng.permutation(rows) % max(len(keys), 1) if len(keys) < rows else np.arange(rows)
-        values = keys.take(pa.array(picks if len(keys) else [None] * rows, pa.int64()))
+        if not len(keys):  # it has nothing of any entity: one that nobody knows is to be answered alike
+            for column, dtype in zip(columns, groups[columns][1].join_keys.values(), strict=True):
+                one = _maker(dtype, rng, now_us)
+                found.setdefault(column, [one() for _ in range(rows)])
+            continue
+        picks = rng.permutation(rows) % len(keys) if len(keys) < rows else np.arange(rows)
+        values = keys.take(pa.array(picks, pa.int64()))
         for column, name in zip(columns, keys.column_names, strict=True):
             found.setdefault(column, values[name].to_pylist())
     for column, dtype, _ in request_columns(parts):

@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
 
@@ -177,3 +179,18 @@ def test_the_command(store: FeatureStore) -> None:
     for wrong in (["--allow", "nothing"], ["--log", repo, "--now", "2024-01-01"], ["--service", "none"]):
         with pytest.raises(Exception, match=r"unknown kind|neither features|unknown feature service"):
             CliRunner().invoke(cli, ["verify", "--repo", repo, *wrong], catch_exceptions=False)
+
+
+def test_a_view_of_other_entities_that_has_no_rows(tmp_path: Path) -> None:
+    """Nothing of its can be drawn; what nobody knows is asked for in its place."""
+    more = """
+shop = Entity("shop", "shop_id", "string")
+rating = FeatureView("rating", entities=[shop], source=FileSource("ratings.parquet", "ts"),
+    schema=[Field("stars", "float64")], offline=False)
+scoring = FeatureService("scoring", [profile, rating])
+"""
+    none = {"shop_id": pa.array([], pa.string()), "ts": times([]), "stars": pa.array([], pa.float64())}
+    pq.write_table(pa.table(none), tmp_path / "ratings.parquet")
+    store = make(tmp_path, features=FEATURES[: FEATURES.index("scoring = ")] + more)
+    report = store.verify_answers(service="scoring", seed=1, now=NOW_US)
+    assert report.ok and report.counts == {"equal": 7 * report.answers}, str(report)

@@ -12,10 +12,13 @@ ASAN = FASTSERVE_SANITIZED=1 PYTHONMALLOC=malloc PYTHONPATH=$(CURDIR) \
 	ASAN_OPTIONS=detect_leaks=0:detect_stack_use_after_return=1:malloc_context_size=8:quarantine_size_mb=64 \
 	UBSAN_OPTIONS=print_stacktrace=1
 
-.PHONY: demo demo-fraud test build debug sanitize fuzz lint docs feast-conformance spark loadtest bench bench-smoke clean serve-dev
+.PHONY: demo demo-live demo-fraud test build debug sanitize fuzz lint docs feast-conformance spark loadtest bench bench-smoke clean serve-dev
 
 demo: .venv/.example  ## the flights example, end to end, on embedded stores
 	$(BIN)/python examples/flights/demo.py
+
+demo-live: .venv/.example  ## delays of 2013 replayed through a stream, at any speed: ARGS="--speed 3600 --hours 12"
+	$(BIN)/python examples/flights/live/demo.py $(ARGS)
 
 demo-fraud: .venv/.example  ## payments from a stream, decided on while they come, on embedded stores
 	$(BIN)/python examples/fraud/demo.py
@@ -96,4 +99,4 @@ clean-native:
 	rm -f $(IN_PLACE) _ext/*.c tests/fuzz/tokens.c _ext/*.html && rm -rf build
 
 clean: clean-native
-	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache examples/*/.fastserve examples/*/data
+	rm -rf .venv *.egg-info .pytest_cache .mypy_cache .ruff_cache .import_linter_cache examples/*/.fastserve examples/*/data examples/flights/live/.fastserve examples/flights/live/data

@@ -5,7 +5,26 @@ from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
 cdef extern from * nogil:
+    """
+    #include <stdlib.h>
+    #include <sys/mman.h>
+    #ifndef FS_LARGE
+    #define FS_LARGE ((size_t) 1 << 21)
+    /* From FS_LARGE on in whole pages of 2 MB, where the system has such: many times fewer faults to touch it all. */
+    static inline void *fs_large_room(size_t size) {
+        void *room;
+        if (size < FS_LARGE) return malloc(size ? size : 1);
+        size = (size + FS_LARGE - 1) & ~(FS_LARGE - 1);
+        room = aligned_alloc(FS_LARGE, size);
+    #ifdef MADV_HUGEPAGE
+        if (room) madvise(room, size, MADV_HUGEPAGE);
+    #endif
+        return room;
+    }
+    #endif
+    """
     uint64_t __builtin_bswap64(uint64_t value)
+    void* fs_large_room(size_t size)
 
 
 cdef struct Buffer:
@@ -34,6 +53,15 @@ cdef inline int put(Buffer* out, const char* data, Py_ssize_t size) except -1 no
     memcpy(out.data + out.size, data, size)
     out.size += size
     return 0
+
+
+cdef inline void* large_room(size_t size) except NULL nogil:
+    """Memory for free(), best where it is large."""
+    cdef void* room = fs_large_room(size)
+    if room == NULL:
+        with gil:
+            raise MemoryError
+    return room
 
 
 cdef inline void release(Buffer* out) noexcept:

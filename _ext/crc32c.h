@@ -52,7 +52,13 @@ static uint32_t fs_crc32c_sse42(uint32_t crc, const char *data, size_t size) {
         memcpy(&word, data, 8);
         state = _mm_crc32_u64(state, word);
     }
-    while (size--) state = _mm_crc32_u8((uint32_t)state, (uint8_t)*data++);
+    if (size & 4) {
+        uint32_t word;
+        memcpy(&word, data, 4);
+        state = _mm_crc32_u32((uint32_t)state, word);
+        data += 4;
+    }
+    for (size &= 3; size; size--) state = _mm_crc32_u8((uint32_t)state, (uint8_t)*data++);
     return ~(uint32_t)state;
 }
 #endif

@@ -38,7 +38,7 @@ cdef extern from "exact.h" nogil:
     int64_t big_zeros "fs_big_zeros"(const Big* big)
 
 
-cdef inline int put_exact(Buffer* out, Exact* x) except -1:
+cdef inline int put_exact(Buffer* out, Exact* x) except -1 nogil:
     """Append: uint size of m << 2 | negative << 1 | others, their counts, int e, m."""
     cdef uint64_t small[2]
     cdef int64_t e = 0
@@ -63,7 +63,7 @@ cdef inline void put_head(Buffer* out, const Exact* x, int64_t size, bint negati
         put_unsigned(out, x.minus)
 
 
-cdef inline int put_large(Buffer* out, Exact* x) except -1:
+cdef inline int put_large(Buffer* out, Exact* x) except -1 nogil:
     cdef Big big
     cdef int64_t zeros = 0, size = 0, j
     exact_big(x, &big)

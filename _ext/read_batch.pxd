@@ -9,10 +9,10 @@
 
 from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy, memset
 
-from buffers cimport Buffer, put, reserve
+from buffers cimport Buffer, large_room, put, reserve
 from hashing cimport fs_hash
 
 cdef enum State:
@@ -37,6 +37,10 @@ cdef struct Row:
     uint8_t state           # State
     uint8_t flags           # Flag
     int64_t fetched_us      # no later than when the store was asked for it; the cache's time base
+
+cdef enum:
+    FIRST_BLOCK = 1 << 15
+    LAST_BLOCK = 1 << 22
 
 cdef struct Block:          # memory of owned rows; blocks never move
     Block* next
@@ -137,20 +141,23 @@ cdef inline void set_row(
     row.fetched_us = fetched_us
 
 
-cdef inline char* owned_bytes(Batch* batch, Py_ssize_t size) except NULL:
-    """Memory that lives as long as the batch."""
+cdef inline char* owned_room(Batch* batch, Py_ssize_t size) except NULL nogil:
+    """Room for so many bytes; owned_bytes of as many or fewer are there then. Blocks double, up to a few huge pages."""
     cdef Block* block = batch.blocks
-    cdef Py_ssize_t capacity
-    cdef char* out
-    if block == NULL or block.size + size > block.capacity:
-        capacity = size if size > 32_768 else 32_768
-        block = <Block*> malloc(sizeof(Block) + capacity)
-        if block == NULL:
-            raise MemoryError
-        block.next, block.size, block.capacity = batch.blocks, 0, capacity
+    cdef Py_ssize_t total
+    if block == NULL or size > block.capacity - block.size:
+        total = FIRST_BLOCK if block == NULL else min(2 * (block.capacity + <Py_ssize_t> sizeof(Block)), LAST_BLOCK)
+        total = max(total, size + <Py_ssize_t> sizeof(Block))
+        block = <Block*> large_room(total)
+        block.next, block.size, block.capacity = batch.blocks, 0, total - <Py_ssize_t> sizeof(Block)
         batch.blocks = block
-    out = <char*> (block + 1) + block.size
-    block.size += size
+    return <char*> (block + 1) + block.size
+
+
+cdef inline char* owned_bytes(Batch* batch, Py_ssize_t size) except NULL nogil:
+    """Memory that lives as long as the batch."""
+    cdef char* out = owned_room(batch, size)
+    batch.blocks.size += size
     return out
 
 

@@ -1,31 +1,47 @@
 """Builds tile rows of events, and into rows that are there; aggregations/build_py.py is the twin.
 
-    events   a counting sort by code; each entity's by time; their values gathered once
-    tiles    of each level in turn: a tile is a run of events, so one Acc for each state is enough
+    events   dealt out into buckets of keys, each bucket put in order by itself
+    plain    counts, sums, minima and maxima of new rows: many keys at once, see tile_runs.pxd
+    other    a key's events by time, their values gathered once; of each level in turn: a tile is a run of
+             events, so one Acc for each state is enough
     base     its tiles are walked along: copied where there are no new events, else read into the Accs first
 """
 
 cimport cython
-from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t
+from libc.stdint cimport INT64_MAX, int64_t, uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport calloc, free, malloc
-from libc.string cimport memset
+from libc.string cimport memcpy
 
 from arrow cimport Column
 from buffers cimport Buffer, load_stamp, put, release, reserve
 from crc32c cimport fs_crc32c_choose
+from divide cimport divisor_of
+from event_buckets cimport (
+    Deal, Placed, bucket_start, close_deal, count_events, deal, keys_of, make_room, open_deal,
+    order_by_key, order_by_unit
+)
 from event_order cimport Event, by_time
-from read_batch cimport FOUND, Batch, Row, batch_key, batch_of, batch_row, set_row
+from read_batch cimport (
+    FOUND, Batch, Row, batch_key, batch_of, batch_row, owned_bytes, owned_room, set_row
+)
 from row_check cimport HEADER
 from tile_bytes cimport FITS, put_state, take_tile
 from tile_check cimport is_tile_row, newest_fits
-from tile_program cimport EVENTS, Level, Program, State, first_tile, free_program, load_program, tile_of
+from tile_program cimport (
+    EVENTS, Level, Program, State, first_tile, floor_div, free_program, load_program, tile_of
+)
+from tile_runs cimport Plain, load_part, plan_plain, point_levels, put_tiles, room_of_levels
 from tile_states cimport Acc, free_accs, new_accs, reset, update
 from tile_values cimport Value, attach_values, load_value, width_of
-from tile_walk cimport Made, Walk, advance, begin, begin_row, put_index, same_keys, set_tile_row
+from tile_walk cimport Made, Walk, advance, begin, begin_row, put_index, same_keys, seal_row
 from varint cimport put_unsigned
 
-from fastserve.aggregations.build_py import check_base, check_events
-from fastserve.aggregations.tile_rows_py import TileCodec
+from threading import Lock
+
+import numpy as np
+
+from fastserve.aggregations.build_py import check_base, check_events, check_ranges
+from fastserve.aggregations.tile_rows_py import EDGE_US, TileCodec
 from fastserve.aggregations.wire_py import MISFIT
 from fastserve.codec.decoded import corrupt
 from fastserve.errors import TooLargeError
@@ -33,10 +49,11 @@ from fastserve.types import SCALARS
 
 fs_crc32c_choose()
 
-cdef int64_t U32_MAX = 0xFFFFFFFF
+cdef int64_t U32_MAX = 0xFFFFFFFF, EDGE = EDGE_US
 
 cdef enum:
     AHEAD = 16      # events whose memory is asked for before they are needed: it lies anywhere
+    PART = 512      # events of keys that are made at once, unless one has more
 
 cdef extern from * nogil:
     void __builtin_prefetch(const void* at)
@@ -50,16 +67,20 @@ cdef class TileBuilder:
     cdef Program p
     cdef uint16_t layout_id
     cdef Acc* accs              # for each state of the program
+    cdef Plain plain
+    cdef object turn            # who holds it builds: threads take turns, for what follows is of one call
     cdef Buffer row, tiles      # the row at hand; the tiles of its level at hand
     # of one call
     cdef Column* columns
-    cdef Event* events          # by entity, then time
-    cdef int64_t n_events
-    cdef int64_t* ends          # entity i's are events[ends[i - 1] … ends[i]]
-    cdef Value* values          # of the entity at hand: column c's are values[c * room …]
+    cdef Deal dealt
+    cdef bint by_runs           # whether rows are made of Plain's runs, where keys are not odd
+    cdef int64_t origin         # of units of time: before all events
+    cdef int64_t bucket         # the one at hand
+    cdef Event* events          # of the key at hand, by time
+    cdef Value* values          # of it: column c's are values[c * room …]
     cdef const Value** given    # the same, NULL for null
     cdef int64_t room
-    cdef int64_t end_us, created_us, newest     # newest: of the entity at hand
+    cdef int64_t end_us, created_us, newest     # newest: of the key at hand
 
     def __init__(self, program, int layout_id):
         if self.program is not None:
@@ -67,6 +88,8 @@ cdef class TileBuilder:
         self.program, self.layout_id = program, layout_id
         self.codec = TileCodec(program, layout_id)
         load_program(&self.p, program, {name: scalar.code for name, scalar in SCALARS.items()})
+        self.turn = Lock()
+        plan_plain(&self.plain, &self.p)
         self.accs = new_accs(self.p.states, self.p.n_states)
         self.columns = <Column*> calloc(self.p.n_columns + 1, sizeof(Column))
         if self.columns == NULL:
@@ -80,12 +103,14 @@ cdef class TileBuilder:
         release(&self.tiles)
         free_program(&self.p)
 
-    cdef void free_events(self) noexcept:
+    cdef void free_events(self) noexcept nogil:
+        close_deal(&self.dealt)
         free(self.events)
-        free(self.ends)
         free(self.values)
         free(self.given)
-        self.events, self.ends, self.values, self.given = NULL, NULL, NULL, NULL
+        free(self.plain.room)
+        self.events, self.values, self.given, self.room = NULL, NULL, NULL, 0
+        self.plain.room, self.plain.capacity = NULL, 0
 
     def build_into(
         self, out, codes, event_us, columns, *, int64_t end_us, int64_t created_us, base=None
@@ -93,19 +118,30 @@ cdef class TileBuilder:
         """The tile row of each key of a batch."""
         cdef Batch* to = batch_of(out)
         cdef Batch* old = NULL
-        cdef Py_ssize_t i
-        check_events(self.program, to.n, codes, event_us, columns, end_us)
+        check_events(self.program, codes, event_us, columns, end_us)
+        cdef const int64_t[::1] code_of = np.ascontiguousarray(codes)
+        cdef const int64_t[::1] time_of = np.ascontiguousarray(event_us)
+        cdef int64_t n = code_of.shape[0]
+        if n > U32_MAX or to.n > U32_MAX:
+            raise TooLargeError("more than 2^32 events or keys at once", hint="build them in parts")
         if base is not None:
             old = batch_of(base)
             check_base(same_keys(to, old))
-        self.end_us, self.created_us = end_us, created_us
-        _held = self.point_at(columns)
-        try:
-            self.sort(codes, event_us, to.n)
-            for i in range(to.n):
-                self.build(to, old, i)
-        finally:
-            self.free_events()
+        cdef bint fit
+        with self.turn:
+            self.end_us, self.created_us = end_us, created_us
+            _held = self.point_at(columns)
+            try:
+                with nogil:
+                    open_deal(&self.dealt, to.n)
+                    fit = self.deal_out(
+                        &code_of[0] if n else NULL, &time_of[0] if n else NULL, n, old != NULL)
+                    if fit:
+                        self.build_all(to, old)
+            finally:
+                self.free_events()
+        if not fit:
+            check_ranges(to.n, codes, event_us)
 
     cdef list point_at(self, columns):
         """Point at the columns; what is returned keeps them alive."""
@@ -115,84 +151,171 @@ cdef class TileBuilder:
             held.append(attach_values(&self.columns[c], self.p.dtypes[c], columns[c]))
         return held
 
-    cdef int sort(self, const int64_t[:] codes, const int64_t[:] times, Py_ssize_t m) except -1:
-        """The events up to end_us by entity, and each entity's by time."""
-        cdef Py_ssize_t i, n = codes.shape[0]
-        cdef int64_t at = 0, count, largest = 0
-        self.ends = <int64_t*> calloc(m + 2, sizeof(int64_t))
-        self.events = <Event*> malloc((n + 1) * sizeof(Event))
-        if self.ends == NULL or self.events == NULL:
-            raise MemoryError
-        count_codes(codes, times, self.end_us, self.ends)
-        for i in range(m):      # from how many to where they begin
-            count = self.ends[i]
-            self.ends[i] = at
-            at += count
-            largest = max(largest, count)
-        place_events(codes, times, self.end_us, self.ends, self.events)
-        at = 0
-        for i in range(m):      # which is where they end now
-            by_time(self.events + at, self.ends[i] - at)
-            at = self.ends[i]
-        self.n_events, self.room = at, largest
-        self.values = <Value*> malloc((largest * self.p.n_columns + 1) * sizeof(Value))
-        self.given = <const Value**> malloc((largest * self.p.n_columns + 1) * sizeof(Value*))
-        if self.values == NULL or self.given == NULL:
-            raise MemoryError
+    cdef bint deal_out(
+        self, const int64_t* codes, const int64_t* times, int64_t n, bint based
+    ) except -1 nogil:
+        """The events up to end_us by bucket; False if a code or a time is out of range."""
+        cdef Deal* d = &self.dealt
+        cdef int64_t last
+        if not count_events(d, codes, times, n, self.end_us) or d.earliest < -EDGE or d.latest > EDGE:
+            return False
+        self.by_runs = self.plain.fits and not based and d.earliest <= self.end_us
+        if self.by_runs:
+            self.origin = floor_div(d.earliest - 1, self.plain.unit) * self.plain.unit
+            last = min(d.latest, self.end_us) - 1 - self.origin
+            self.by_runs = floor_div(last, self.plain.unit) <= U32_MAX
+        if self.by_runs:
+            point_levels(&self.plain, &self.p, self.origin)
+        make_room(d, &self.plain.wanted if self.by_runs else NULL, self.columns)
+        deal(d, codes, times, n, self.end_us, self.columns, self.p.dtypes)
+        return True
+
+    # ---- rows ----
+
+    cdef int build_all(self, Batch* to, const Batch* old) except -1 nogil:
+        cdef Deal* d = &self.dealt
+        cdef int64_t b, k, keys
+        for b in range(d.n_buckets):
+            self.bucket = b
+            keys = keys_of(d, b)
+            if self.by_runs:
+                order_by_unit(d, b, self.origin, divisor_of(self.plain.unit))
+                self.build_parts(to, keys)
+            else:
+                order_by_key(d, b, NULL)
+                for k in range(keys):
+                    self.build(to, old, k)
         return 0
 
-    # ---- a row ----
+    cdef int build_parts(self, Batch* to, int64_t keys) except -1 nogil:
+        """Rows of a bucket's keys, some at a time, so that all of their runs are near."""
+        cdef const uint32_t* ends = self.dealt.key_ends
+        cdef int64_t first = 0, stop
+        while first < keys:
+            stop = first + 1
+            while stop < keys and ends[stop] - (ends[first - 1] if first else 0) <= PART:
+                stop += 1
+            load_part(&self.plain, &self.p, &self.dealt, self.bucket, first, stop)
+            self.put_part(to, first, stop)
+            first = stop
+        return 0
 
-    cdef int build(self, Batch* to, const Batch* old, Py_ssize_t i) except -1:
-        """The row of key i."""
-        cdef int64_t first = self.ends[i - 1] if i else 0
-        cdef int64_t count = self.ends[i] - first
-        cdef const Event* events = self.events + first
+    cdef int put_part(self, Batch* to, int64_t first, int64_t stop) except -1 nogil:
+        cdef const uint32_t* ends = self.dealt.key_ends
+        cdef int64_t base = self.bucket << self.dealt.bits, k
+        cdef int64_t start = ends[first - 1] if first else 0, at = start
+        cdef bint made
+        for k in range(first, stop):
+            if ends[k] == at:
+                set_row(to, base + k, NULL, 0, 0, 0)
+                continue
+            made = not self.plain.part.odd[k - first]
+            if made:
+                made = self.put_row(to, base + k, k - first, at - start, ends[k] - start)
+            if not made:
+                self.build(to, NULL, k)
+            at = ends[k]
+        return 0
+
+    cdef bint put_row(self, Batch* to, Py_ssize_t i, int64_t k, int64_t start, int64_t stop) except -1 nogil:
+        """The row of key i, which is the part's k, of its events start … stop; False if a sum is for Accs."""
+        cdef int64_t newest = self.plain.part.newest[k]
+        cdef char* row = owned_room(to, HEADER + room_of_levels(&self.plain, &self.p, start, stop))
+        cdef char* out = row + HEADER
+        cdef int level
+        for level in range(self.p.n_levels):
+            out = put_tiles(out, &self.plain.levels[level], self.plain.part.unit, start, stop, newest)
+            if out == NULL:
+                return False
+        owned_bytes(to, out - row)
+        self.seal(to, i, row, out - row, newest)
+        return True
+
+    cdef int seal(self, Batch* to, Py_ssize_t i, char* row, Py_ssize_t size, int64_t newest) except -1 nogil:
+        """The head, and into the batch."""
+        if size > U32_MAX:
+            with gil:
+                raise TooLargeError("a row is more than 4 GiB", where=f"key {batch_key(to, i)!r}")
+        seal_row(to, i, row, size, self.layout_id, newest, self.created_us)
+        return 0
+
+    # ---- a row by Accs ----
+
+    cdef int build(self, Batch* to, const Batch* old, int64_t k) except -1 nogil:
+        """The row of the bucket's key k."""
+        cdef Py_ssize_t i = (self.bucket << self.dealt.bits) + k
+        cdef int64_t count
         cdef const Row* base = NULL
+        cdef char* row
         if old != NULL and old.rows[i].state == FOUND:
             base = &old.rows[i]
             if not is_tile_row(old, i, self.layout_id):
-                raise self.codec.refused(batch_key(old, i), batch_row(old, i))
+                with gil:
+                    raise self.codec.refused(batch_key(old, i), batch_row(old, i))
+        count = self.gather(k)
         if base == NULL and not count:
             set_row(to, i, NULL, 0, 0, 0)
             return 0
-        self.newest = events[count - 1].at if count else load_stamp(base.data + 8)
+        self.newest = self.events[count - 1].at if count else load_stamp(base.data + 8)
         if base != NULL:
             self.newest = max(self.newest, load_stamp(base.data + 8))
-        self.gather(events, count)
         self.row.size = 0
         reserve(&self.row, HEADER)
-        memset(self.row.data, 0, HEADER)
         self.row.size = HEADER
-        if not self.put_levels(base, events, count):
-            raise corrupt(batch_key(to, i), MISFIT, self.layout_id, HEADER)
-        self.finish(to, i)
+        if not self.put_levels(base, self.events, count):
+            with gil:
+                raise corrupt(batch_key(to, i), MISFIT, self.layout_id, HEADER)
+        row = owned_bytes(to, self.row.size)
+        memcpy(row, self.row.data, self.row.size)
+        self.seal(to, i, row, self.row.size, self.newest)
         return 0
 
-    cdef void gather(self, const Event* events, int64_t count) noexcept:
-        """The values of an entity's events, so that they lie in order for all levels."""
+    cdef int64_t gather(self, int64_t k) except -1 nogil:
+        """The events of a key and their values, so that they lie in order for all levels; how many."""
+        cdef const Deal* d = &self.dealt
+        cdef int64_t start = d.key_ends[k - 1] if k else 0, count = d.key_ends[k] - start, j
+        cdef int64_t left = d.ends[self.bucket] - bucket_start(d, self.bucket) - start
+        cdef const Placed* placed = d.placed + bucket_start(d, self.bucket)
+        cdef const uint32_t* order = d.order + start
         cdef int c, width
-        cdef int64_t j, left = self.events + self.n_events - events
         cdef Value* value
+        self.reserve_events(count)
+        for j in range(count):
+            self.events[j].at, self.events[j].index = placed[order[j]].at, placed[order[j]].index
+        by_time(self.events, count)
         for c in range(self.p.n_columns):
             width = width_of(self.p.dtypes[c])
             for j in range(count):
                 if width and j + AHEAD < left:
                     __builtin_prefetch(
-                        self.columns[c].data + (self.columns[c].offset + events[j + AHEAD].index) * width)
+                        self.columns[c].data
+                        + (self.columns[c].offset + placed[order[j + AHEAD]].index) * width)
                 value = &self.values[c * self.room + j]
                 self.given[c * self.room + j] = (
-                    value if load_value(&self.columns[c], self.p.dtypes[c], events[j].index, value) else NULL)
+                    value if load_value(&self.columns[c], self.p.dtypes[c], self.events[j].index, value)
+                    else NULL)
+        return count
 
-    cdef int finish(self, Batch* to, Py_ssize_t i) except -1:
-        """The head, and into the batch."""
-        if self.row.size > U32_MAX:
-            raise TooLargeError("a row is more than 4 GiB", where=f"key {batch_key(to, i)!r}")
-        return set_tile_row(to, i, &self.row, self.layout_id, self.newest, self.created_us)
+    cdef int reserve_events(self, int64_t count) except -1 nogil:
+        """Room for so many events of a key."""
+        cdef int64_t room = max(2 * self.room, count, 64)
+        if count <= self.room:
+            return 0
+        free(self.events)
+        free(self.values)
+        free(self.given)
+        self.room = room
+        self.events = <Event*> malloc(room * sizeof(Event))
+        self.values = <Value*> malloc(room * (self.p.n_columns + 1) * sizeof(Value))
+        self.given = <const Value**> malloc(room * (self.p.n_columns + 1) * sizeof(Value*))
+        if self.events == NULL or self.values == NULL or self.given == NULL:
+            self.room = 0
+            raise MemoryError
+        return 0
 
     # ---- its tiles ----
 
-    cdef int put_levels(self, const Row* base, const Event* events, int64_t count) except -1:
+    cdef int put_levels(self, const Row* base, const Event* events, int64_t count) except -1 nogil:
         """All levels; 0 if the base's bytes are no such tiles."""
         cdef Walk walk
         cdef Made made
@@ -215,7 +338,7 @@ cdef class TileBuilder:
 
     cdef int put_level(
         self, const Level* level, Walk* walk, Made* made, const Event* events, int64_t count
-    ) except -1:
+    ) except -1 nogil:
         """The tiles of a level, the base's and the events' in one order; 0 if the base's bytes are none."""
         cdef int64_t first = first_tile(self.newest, level.span, level.hop), index, j, stop
         cdef bint both
@@ -243,7 +366,7 @@ cdef class TileBuilder:
                 return 0
         return 1
 
-    cdef int keep(self, const Level* level, Walk* walk, Made* made, int64_t below) except -1:
+    cdef int keep(self, const Level* level, Walk* walk, Made* made, int64_t below) except -1 nogil:
         """The base's tiles below an index as they are; but for the first one's index, bytes and all."""
         cdef const uint8_t* start = walk.data.at
         cdef const uint8_t* end
@@ -262,18 +385,18 @@ cdef class TileBuilder:
         put(&self.tiles, <const char*> start, end - start)
         return 1
 
-    cdef void begin_tile(self, const Level* level) noexcept:
+    cdef void begin_tile(self, const Level* level) noexcept nogil:
         cdef int s
         for s in range(level.first, level.first + level.n_states):
             reset(&self.p.states[s], &self.accs[s])
 
-    cdef int read(self, const Level* level, Walk* walk, Acc* accs) except -1:
+    cdef int read(self, const Level* level, Walk* walk, Acc* accs) except -1 nogil:
         """The base's tile at hand, into the level's Accs unless they are NULL."""
         return take_tile(&walk.data, level, &self.p.states[level.first], accs, walk.index) == FITS
 
     cdef int put_tile(
         self, const Level* level, int64_t since, const Event* events, int64_t start, int64_t stop
-    ) except -1:
+    ) except -1 nogil:
         """Events start … stop, which are after `since`, on top of what the Accs hold, as bytes."""
         cdef int s
         cdef int64_t j
@@ -292,34 +415,7 @@ cdef class TileBuilder:
         return 0
 
 
-# ---- events in order ----
-
-@cython.boundscheck(False)      # times are as many as codes, and codes below m: check_events
-@cython.wraparound(False)
-cdef void count_codes(const int64_t[:] codes, const int64_t[:] times, int64_t end, int64_t* counts) noexcept:
-    cdef Py_ssize_t i
-    for i in range(codes.shape[0]):
-        counts[codes[i]] += times[i] <= end
-
-
-@cython.boundscheck(False)      # as in count_codes, which made the room
-@cython.wraparound(False)
-cdef void place_events(
-    const int64_t[:] codes, const int64_t[:] times, int64_t end, int64_t* places, Event* events
-) noexcept:
-    cdef Py_ssize_t i
-    cdef Event* event
-    for i in range(codes.shape[0]):
-        if i + AHEAD < codes.shape[0]:
-            __builtin_prefetch(&events[places[codes[i + AHEAD]]])
-        if times[i] <= end:
-            event = &events[places[codes[i]]]
-            places[codes[i]] += 1
-            event.at = times[i]
-            event.index = i
-
-
-cdef int64_t first_after(const Event* events, int64_t count, int64_t at) noexcept:
+cdef int64_t first_after(const Event* events, int64_t count, int64_t at) noexcept nogil:
     """The first of the events, which are in order, that is later than at."""
     cdef int64_t low = 0, high = count, middle
     while low < high:

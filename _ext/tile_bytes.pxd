@@ -25,7 +25,7 @@ cdef enum Taken:        # what reading of tiles came to; -1 is an exception
 # ---- writing -----------------------------------------------------------------------------------
 
 
-cdef inline int put_state(Buffer* out, const State* state, Acc* a, int64_t start) except -1:
+cdef inline int put_state(Buffer* out, const State* state, Acc* a, int64_t start) except -1 nogil:
     """Append the state of a tile of events after start."""
     cdef int kind = state.kind
     reserve(out, 24)
@@ -56,7 +56,7 @@ cdef inline void put_fixed(Buffer* out, int dtype, int64_t key) noexcept nogil:
     out.size += width_of(dtype)
 
 
-cdef inline int put_ranked(Buffer* out, const State* state, const Acc* a, int64_t start) except -1:
+cdef inline int put_ranked(Buffer* out, const State* state, const Acc* a, int64_t start) except -1 nogil:
     cdef int64_t i, before = start + 1
     cdef const Ranked* items = <const Ranked*> a.items + a.start
     put_unsigned(out, a.count)
@@ -73,7 +73,7 @@ cdef inline int put_ranked(Buffer* out, const State* state, const Acc* a, int64_
     return 0
 
 
-cdef inline int put_buckets(Buffer* out, Acc* a) except -1:
+cdef inline int put_buckets(Buffer* out, Acc* a) except -1 nogil:
     cdef int64_t i
     cdef const Bucket* items
     settle_buckets(a)
@@ -92,7 +92,7 @@ cdef inline int put_buckets(Buffer* out, Acc* a) except -1:
 # ---- reading -----------------------------------------------------------------------------------
 
 
-cdef inline int take_state(Reader* data, const State* state, Acc* a, int64_t start, int64_t hop) except -1:
+cdef inline int take_state(Reader* data, const State* state, Acc* a, int64_t start, int64_t hop) except -1 nogil:
     """Read a state and add it to a, unless that is NULL; FITS or MISFIT."""
     cdef uint64_t count
     cdef Value value
@@ -122,7 +122,7 @@ cdef inline int take_state(Reader* data, const State* state, Acc* a, int64_t sta
     return take_buckets(data, state, a)
 
 
-cdef inline int take_ranked(Reader* data, const State* state, Acc* a, int64_t start, int64_t hop) except -1:
+cdef inline int take_ranked(Reader* data, const State* state, Acc* a, int64_t start, int64_t hop) except -1 nogil:
     cdef uint64_t count, step, i
     cdef int64_t event = start + 1, last = start + hop
     cdef Value value, before
@@ -143,7 +143,7 @@ cdef inline int take_ranked(Reader* data, const State* state, Acc* a, int64_t st
     return FITS
 
 
-cdef inline int take_hashes(Reader* data, const State* state, Acc* a) except -1:
+cdef inline int take_hashes(Reader* data, const State* state, Acc* a) except -1 nogil:
     cdef uint64_t count, i, word, before = 0
     cdef const uint8_t* words
     if not take_unsigned(data, &count, state.n + 1):
@@ -161,7 +161,7 @@ cdef inline int take_hashes(Reader* data, const State* state, Acc* a) except -1:
     return FITS
 
 
-cdef inline int take_buckets(Reader* data, const State* state, Acc* a) except -1:
+cdef inline int take_buckets(Reader* data, const State* state, Acc* a) except -1 nogil:
     cdef int64_t bucket = 0, top = <int64_t> 0x7FF << state.n
     cdef uint64_t count, i, step, values
     if not take_unsigned(data, &count, 2 * top + 3):
@@ -197,7 +197,7 @@ cdef inline bint take_index(Reader* data, const Level* level, bint first, int64_
     return True
 
 
-cdef inline int take_tile(Reader* data, const Level* level, const State* states, Acc* accs, int64_t index) except -1:
+cdef inline int take_tile(Reader* data, const Level* level, const State* states, Acc* accs, int64_t index) except -1 nogil:
     """The states of a tile, added to accs unless that is NULL; both are those of the level. FITS or MISFIT."""
     cdef int i, taken
     for i in range(level.n_states):

@@ -70,17 +70,23 @@ cdef inline int put_index(Buffer* tiles, Made* made, int64_t index) except -1 no
     return 0
 
 
-cdef inline int set_tile_row(
-    Batch* to, Py_ssize_t i, const Buffer* made, uint16_t layout_id, int64_t newest, int64_t created
-) except -1:
-    """The row of key i: room for a head and the tiles, of less than 4 GiB; the head filled in."""
-    cdef Py_ssize_t size = made.size
-    cdef char* row = owned_bytes(to, size)
-    memcpy(row, made.data, size)
+cdef inline void seal_row(
+    Batch* to, Py_ssize_t i, char* row, Py_ssize_t size, uint16_t layout_id, int64_t newest, int64_t created
+) noexcept nogil:
+    """The row of key i, which the batch owns, of less than 4 GiB: its head is filled in."""
     row[0], row[1] = TILE_VERSION, 0
     memcpy(row + 2, &layout_id, 2)
     store_stamp(row + 8, newest)
     store_stamp(row + 16, created)
     store32(row + 4, row_crc(key_at(to, i), key_size(to, i), row, size))
     set_row(to, i, row, size, 0, 0)
+
+
+cdef inline int set_tile_row(
+    Batch* to, Py_ssize_t i, const Buffer* made, uint16_t layout_id, int64_t newest, int64_t created
+) except -1 nogil:
+    """The row of key i: room for a head and the tiles, of less than 4 GiB."""
+    cdef char* row = owned_bytes(to, made.size)
+    memcpy(row, made.data, made.size)
+    seal_row(to, i, row, made.size, layout_id, newest, created)
     return 0

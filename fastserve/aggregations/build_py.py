@@ -63,7 +63,8 @@ class TileBuilder:
             InvalidDataError: arguments do not fit; an event or end_us more than 2^61 us from 1970.
             CodecError: a base row is cut, corrupt, of another key, layout or format.
         """
-        check_events(self.program, len(out), codes, event_us, columns, end_us)
+        check_events(self.program, codes, event_us, columns, end_us)
+        check_ranges(len(out), codes, event_us)
         values = [canonical_values(column) for column in columns]
         events: dict[int, list[Event]] = {}
         for i, (code, at) in enumerate(zip(codes.tolist(), event_us.tolist(), strict=True)):
@@ -106,13 +107,12 @@ class TileBuilder:
 
 def check_events(
     program: Program,
-    m: int,
     codes: npt.NDArray[np.int64],
     event_us: npt.NDArray[np.int64],
     columns: Sequence[pa.Array],
     end_us: int,
 ) -> None:
-    """Raise InvalidDataError unless the arguments of build_into fit each other."""
+    """Raise InvalidDataError unless the arguments of build_into fit each other; what events hold is not looked at."""
     for name, array in (("codes", codes), ("event_us", event_us)):
         if not isinstance(array, np.ndarray) or array.dtype != np.int64 or array.shape != (len(codes),):
             raise InvalidDataError(f"{name} must be an int64 numpy array, one for each event")
@@ -120,10 +120,14 @@ def check_events(
         raise InvalidDataError(f"{len(columns)} columns were given, the program is of {len(program.columns)}")
     names, dtypes = [c.name for c in program.columns], [parse_dtype(c.dtype) for c in program.columns]
     check_arrays(names, dtypes, columns, len(codes))
-    if len(codes) and not (0 <= int(codes.min()) and int(codes.max()) < m):
-        raise InvalidDataError(f"a code is not one of the {m:,} keys'", hint="codes count from 0")
     if not -EDGE_US <= end_us <= EDGE_US:
         raise InvalidDataError(f"end_us {end_us} is more than 2^61 us from 1970")
+
+
+def check_ranges(m: int, codes: npt.NDArray[np.int64], event_us: npt.NDArray[np.int64]) -> None:
+    """Raise InvalidDataError unless codes are of m keys and times near enough to 1970."""
+    if len(codes) and not (0 <= int(codes.min()) and int(codes.max()) < m):
+        raise InvalidDataError(f"a code is not one of the {m:,} keys'", hint="codes count from 0")
     if len(codes) and not (-EDGE_US <= int(event_us.min()) and int(event_us.max()) <= EDGE_US):
         raise InvalidDataError("an event is more than 2^61 us from 1970")
 

@@ -22,7 +22,6 @@ from fastserve.definitions import (
 from fastserve.errors import ConfigError
 from fastserve.materializing import Materializing, Moment, duration_us, moment_us
 from fastserve.registry import ApplyResult, Plan, Registry, Snapshot, open_registry
-from fastserve.timeutil import now_us
 
 if TYPE_CHECKING:
     from fastserve.registry import RegisteredView, TrainingDataset
@@ -299,7 +298,7 @@ class FeatureStore(Materializing):
             entity_rows,
             service=service or (features.name if isinstance(features, FeatureService) else ""),
             full_feature_names=full_feature_names,
-            now_us=now_us() if now is None else moment_us(now, "now"),
+            now_us=None if now is None else moment_us(now, "now"),
             computing=self._computing,
         )
 

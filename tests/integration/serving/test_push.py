@@ -33,6 +33,8 @@ from fastserve.offline.delta import OfflineTable
 from fastserve.offline.rewrite import COMPACT_FILES
 from fastserve.online import open_store
 from fastserve.online.claim import claim
+from fastserve.online.live import look
+from fastserve.serving import sdk
 from fastserve.serving.lane import COMPACT_EVERY
 from fastserve.serving.push import PushLimits, view_named, views_of
 from fastserve.timeutil import MICROS, format_timestamp, now_us
@@ -487,3 +489,24 @@ async def test_large_pushes_are_encoded_in_a_thread_to_the_same_rows(lmdb: Featu
     df = {**rows(ids), "n": ids}
     assert (await asyncio.to_thread(lmdb.push, "clicks", df, "both")).online_new == 10_000
     assert online(lmdb, ids) == ids
+
+
+def test_the_clock_is_looked_at_once_the_rows_are_there(
+    lmdb: FeatureStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a row that is pushed while a read is on its way is one of the future, and its entity has no value."""
+    lmdb.push("clicks", rows([1], at=ago(60)))
+    events = list[str]()
+
+    async def looked(*given: Any) -> Any:
+        events.append("rows asked for")
+        return await look(*given)
+
+    def clock() -> int:
+        events.append("clock")
+        return now_us()
+
+    monkeypatch.setattr(sdk, "look", looked)
+    monkeypatch.setattr(sdk, "wall_clock_us", clock)
+    assert lmdb.get_online_features(["stats:n"], {"user_id": [1]}).to_dict()["n"] == [0]
+    assert events == ["rows asked for", "clock"]

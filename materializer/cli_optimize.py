@@ -51,6 +51,8 @@ def optimize_command(
 ) -> None:
     """Put the offline tables of VIEWs, or of all, in order; from cron, while everything else goes on.
 
+    An aggregated view stands for the table of the events that were streamed of its source.
+
     Removes dates that are older than the view's retention, orders large dates by entity, joins small files, and
     deletes files that no version of the last days needs and no recorded training data set.
     """

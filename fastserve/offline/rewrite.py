@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from datetime import date
 from typing import TYPE_CHECKING, Final
 
+import pyarrow as pa
 from deltalake import DeltaTable
 from deltalake.exceptions import CommitFailedError
 
@@ -23,7 +24,7 @@ from fastserve.errors import MaterializeError
 from fastserve.offline.delta import OfflineTable, tended
 from fastserve.offline.inventory import inventory, totals
 from fastserve.offline.parquet import writer_properties
-from fastserve.offline.schema import EVENT_DATE, canonical_schema
+from fastserve.offline.schema import EVENT_DATE
 from fastserve.timeutil import now_us
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ class Rewrite:
                 done = table.optimize.compact(
                     [(EVENT_DATE, "in", many)],
                     target_size=target_bytes,
-                    writer_properties=writer_properties(canonical_schema(self._table.rv)),
+                    writer_properties=writer_properties(pa.schema(table.schema())),
                 )
             except CommitFailedError:
                 return 0
@@ -108,7 +109,7 @@ class Rewrite:
                     max_concurrent_tasks=1,
                     max_spill_size=SPILL_BYTES,
                     writer_properties=writer_properties(
-                        canonical_schema(self._table.rv), max_row_group_size=GROUP_ROWS
+                        pa.schema(table.schema()), max_row_group_size=GROUP_ROWS
                     ),
                 )
             except CommitFailedError:

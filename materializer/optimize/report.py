@@ -28,7 +28,7 @@ class ViewReport:
     """What was done to one view's table; in a dry run, what would be.
 
     Attributes:
-        view: its name, with `@vN` from version 2 on.
+        view: its name, with `@vN` from version 2 on; of a table of streamed events ``payments:card_id``.
         status: ``already_running`` where another process held the view or its files; the error says which.
         kept_from_us: the first event time that the view's retention keeps; None for all.
         dates_removed, rows_removed: older than that.

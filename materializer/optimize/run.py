@@ -1,4 +1,4 @@
-"""One optimization: for every view, its offline table step by step. START HERE.
+"""One optimization: the offline table of every view, and of every feed's events (tables.py), step by step. START HERE.
 
     retention   whole dates that are too old: noted in the registry, then removed     offline/retention.py
     order       large dates, along a curve over the join keys                         plan.py says which
@@ -20,7 +20,6 @@ from typing import TYPE_CHECKING, Final
 
 from fastserve.config import Config
 from fastserve.errors import AlreadyRunningError, RequestError
-from fastserve.offline.delta import OfflineTable
 from fastserve.offline.inventory import Day, inventory, totals
 from fastserve.offline.retention import kept_from
 from fastserve.offline.rewrite import TARGET_BYTES, Rewrite, rewriting
@@ -29,7 +28,7 @@ from fastserve.timeutil import DAY_US, format_duration
 from fastserve.timeutil import now_us as wall_clock_us
 from materializer.optimize.plan import Plan, grouped, make_plan
 from materializer.optimize.report import Report, ViewReport
-from materializer.select import name_of, named
+from materializer.optimize.tables import Kept, kept_tables
 from materializer.stop import Stop, told_in
 
 if TYPE_CHECKING:
@@ -49,7 +48,7 @@ class Request:
     """What to optimize.
 
     Attributes:
-        views: `NAME` or `NAME@vN`; none for all that have an offline table.
+        views: `NAME` or `NAME@vN`, of an aggregated view for its events; none for all that have an offline table.
         dry_run: only say what would be done.
         vacuum_after_us: files of versions that were replaced longer ago are deleted.
         order: order large dates by entity; files get about a quarter larger.
@@ -82,41 +81,40 @@ def optimize(config: Config, request: Request, *, stop: Stop | None = None) -> R
     stop = stop or Stop()
     report = Report(dry_run=request.dry_run)
     with open_registry(config.registry, config.project) as registry:
-        views = named(registry.snapshot(), request.views)
-        tables = [OfflineTable(config.offline_store, config.project, rv) for rv in views]
-        for table in tables:
-            if request.views or table.exists:
-                report.views.append(_one_view(registry, table, request, stop))
+        for kept in kept_tables(config, registry.snapshot(), request.views):
+            if request.views or kept.table.exists:
+                report.views.append(_one_table(registry, kept, request, stop))
     report.seconds = time.monotonic() - started
     return report
 
 
-def _one_view(registry: Registry, table: OfflineTable, request: Request, stop: Stop) -> ViewReport:
+def _one_table(registry: Registry, kept: Kept, request: Request, stop: Stop) -> ViewReport:
     """Optimize one table; whatever goes wrong ends up in its report."""
-    about = ViewReport(name_of(table.rv.view))
+    about = ViewReport(kept.name)
     if stop.signum:
         return about
     started = time.monotonic()
     with told_in(about):
-        run = _ViewRun(registry, table, request, stop, about)
+        run = _TableRun(registry, kept, request, stop, about)
         if request.dry_run:
             run.look()
         else:
-            with rewriting(registry, table) as files:
+            with rewriting(registry, kept.table) as files:
                 run.run(files)
         about.status = "already_running" if about.error else "ok"
     about.seconds = time.monotonic() - started
     return about
 
 
-class _ViewRun:
+class _TableRun:
     """One table of an optimization. Methods stand in the order they run."""
 
     def __init__(
-        self, registry: Registry, table: OfflineTable, request: Request, stop: Stop, about: ViewReport
+        self, registry: Registry, kept: Kept, request: Request, stop: Stop, about: ViewReport
     ) -> None:
         self._registry = registry
-        self._table = table
+        self._kept = kept
+        self._table = table = kept.table
         self._request = request
         self._stop = stop
         self._about = about
@@ -190,7 +188,7 @@ class _ViewRun:
                 self._about.dates_joined += len(group)
 
     def _plan(self, days: Sequence[Day]) -> Plan:
-        keyed = self._request.order and bool(self._table.rv.join_keys)
+        keyed = self._request.order and self._kept.keyed
         return make_plan(days, self._ordered(), self._today(), keyed=keyed)
 
     def _ordered(self) -> dict[str, int]:
@@ -207,11 +205,14 @@ class _ViewRun:
         """The versions of this very table that recorded training data sets were made from, ascending."""
         if not self._request.keep_datasets:
             return []
-        return pinned_versions(self._registry, self._table.rv, self._table.table_id)
+        table_id, found = self._table.table_id, set[int]()
+        for rv in self._kept.readers:
+            found.update(pinned_versions(self._registry, rv, table_id))
+        return sorted(found)
 
 
 def pinned_versions(registry: Registry, rv: RegisteredView, table_id: str) -> list[int]:
-    """The versions of a view's offline table that the project's training data sets were made from, ascending."""
+    """The versions of the table of a view's history that the project's training data sets were made from, ascending."""
     found = set()
     for dataset in registry.training_datasets(view=rv.view.name):
         for used in dataset.views:

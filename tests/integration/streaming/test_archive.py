@@ -23,6 +23,7 @@ from fastserve.streaming.feeds import Feed
 from fastserve.streaming.producer import Producer
 from fastserve.streaming.redis_feeds import RedisFeeds
 from fastserve.timeutil import MICROS, format_timestamp, now_us
+from materializer.optimize.run import Request, optimize
 from tests.integration.streaming.kit import SHARDS, feed_in, until
 from tests.integration.streaming.load import events
 from tests.integration.streaming.truth import log_events
@@ -44,8 +45,8 @@ def uri(root: Path, feed: Feed = FEED) -> str:
     return events_uri(str(root), feed.project, feed.source.name, list(feed.join_keys))
 
 
-def archived(root: Path) -> list[Row]:
-    table = DeltaTable(uri(root)).to_pyarrow_table()
+def archived(root: Path, feed: Feed = FEED) -> list[Row]:
+    table = DeltaTable(uri(root, feed)).to_pyarrow_table()
     times = table["event_timestamp"].cast(pa.int64()).to_pylist()
     return sorted(zip(table["card_id"].to_pylist(), times, table["payment_id"].to_pylist(), strict=True))
 
@@ -154,3 +155,27 @@ def test_training_reads_streamed_events_beside_the_source(
         features.push("payments", stream)
         assert follow(store, Config.from_repo(repo).offline_store, feed_in(repo))
         assert values() == [[2, 3], [1.0, 5.0]]
+
+
+def test_files_of_events_are_joined(repo: Path, store: RedisFeeds) -> None:
+    """The rows stay, a stream goes on where it was, and of all views over them one at a time may."""
+    feed, root = feed_in(repo), Config.from_repo(repo).offline_store
+    producer = Producer(store, [feed], shards=SHARDS)
+    for seed in range(5):
+        producer.send(events(200, seed, 60 * MICROS))
+        assert follow(store, root, feed)
+    before = archived(Path(root), feed)
+    with FeatureStore(repo) as opened:
+        ids = [opened.registry.snapshot().view(name).view_id for name in ("spend", "paid")]
+        with opened.registry.lock_rewrite(min(ids)):
+            busy = optimize(opened.config, Request(views=("paid",)))
+        report = optimize(opened.config, Request())
+    assert busy.status == "already_running"
+    (about,) = report.views
+    assert (about.view, about.status) == ("payments:card_id", "ok")
+    assert about.files_before >= 5 and about.files_after < about.files_before and about.dates_joined
+    assert archived(Path(root), feed) == before
+    assert not follow(store, root, feed), "nothing is appended again"
+    producer.send(events(50, 9, 60 * MICROS))
+    assert follow(store, root, feed)
+    assert len(archived(Path(root), feed)) > len(before)

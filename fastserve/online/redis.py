@@ -10,7 +10,8 @@ Options after ``?``: ``socket_timeout`` (2) and ``socket_connect_timeout`` (5), 
 One string a row under the key as it is, expiring by Redis. Reads and writes have a connection each (pump.py): what
 is asked is in fetcher_py.py, what is written, and why no older row replaces a newer one, in writer.py. Writes publish
 the keys that they changed (changes.py), so an account that writes needs the right to publish there. redis-py does what
-is not hot. How durable an acknowledged write is, is up to the server: ``appendonly yes`` keeps it.
+is not hot, and is loaded once there is such: most runs of the materializer need none of it. How durable an acknowledged
+write is, is up to the server: ``appendonly yes`` keeps it.
 """
 
 from __future__ import annotations
@@ -19,17 +20,12 @@ import asyncio
 import re
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
-from typing import Any, Final
-from urllib.parse import parse_qs, urlsplit
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+from urllib.parse import SplitResult, parse_qs, unquote, urlsplit
 
 import numpy as np
 import numpy.typing as npt
-import redis.exceptions
-from redis.asyncio import BlockingConnectionPool, Redis
-from redis.asyncio.connection import SSLConnection, parse_url
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 
 from fastserve.batch import ReadBatch
 from fastserve.errors import ConfigError, StoreError, StoreTimeoutError, StoreUnavailableError
@@ -43,11 +39,18 @@ from fastserve.online.base import (
 )
 from fastserve.online.changes import channel_of, pack_keys
 from fastserve.online.exchange import EXCHANGE, check_exchange, script_calls
-from fastserve.online.feed import ChangeFeed
 from fastserve.online.pump import Endpoint, Line, Pump, check_version
 from fastserve.online.writer import Writer
 
+if TYPE_CHECKING:
+    from redis.asyncio import Redis
+
+    from fastserve.online.feed import ChangeFeed
+
+T = TypeVar("T")
+
 _CONNECTIONS: Final = 4  # of redis-py
+_TIMEOUTS: Final = {"socket_timeout": 2.0, "socket_connect_timeout": 5.0}
 _DELETE_KEYS: Final = 500
 _MAX_PX: Final = 10**15  # 31,000 years; Redis refuses what overflows its clock
 _GLOB: Final = re.compile(rb"[*?\[\]\\^]")
@@ -61,11 +64,13 @@ class RedisStore(Opened):
     Args:
         url: without password, for messages.
         endpoint: for the reads' connection.
-        settings: redis-py's, for the connections of everything else.
+        connect: makes redis-py's client, for everything else.
         read_only: refuse writes.
     """
 
-    def __init__(self, url: str, endpoint: Endpoint, settings: dict[str, Any], *, read_only: bool) -> None:
+    def __init__(
+        self, url: str, endpoint: Endpoint, connect: Callable[[], Redis], *, read_only: bool
+    ) -> None:
         super().__init__(url, read_only=read_only)
         self.tells_changes = True
         self._label = endpoint.label
@@ -74,10 +79,16 @@ class RedisStore(Opened):
         self._pump = Pump(endpoint)
         self._writes = Line(endpoint, partial(Writer, endpoint.label, self._channel))
         self._feeds: list[ChangeFeed] = []
-        pool = BlockingConnectionPool(max_connections=_CONNECTIONS, timeout=None, **settings)
-        self._client = Redis.from_pool(pool)
-        self._exchange = self._client.register_script(EXCHANGE)
+        self._connect = connect
         self._known = False  # whether the server's version has been looked at
+
+    @cached_property
+    def _client(self) -> Redis:
+        return self._connect()
+
+    @cached_property
+    def _exchange(self) -> Any:
+        return self._client.register_script(EXCHANGE)
 
     def get_many(self, keys: Sequence[bytes]) -> asyncio.Future[Rows]:
         """See OnlineStore."""
@@ -94,6 +105,8 @@ class RedisStore(Opened):
 
     def on_changes(self, told: Callable[[bytes], None], listening: Callable[[bool], None]) -> None:
         """See OnlineStore."""
+        from fastserve.online.feed import ChangeFeed  # noqa: PLC0415  (a server's)
+
         self._check_open()
         feed = ChangeFeed(self._endpoint, self._channel, self._pump.fetcher, told, listening)
         self._feeds.append(feed)
@@ -169,11 +182,14 @@ class RedisStore(Opened):
                 await feed.close()
             self._pump.close()
             self._writes.close()
-            await self._client.aclose()
+            if "_client" in self.__dict__:
+                await self._client.aclose()
 
     async def _check_server(self) -> None:
         if self._known:
             return
+        import redis.exceptions  # noqa: PLC0415
+
         try:
             info = await self._client.info("server")
             check_version(self._label, str(info["redis_version"]))
@@ -184,6 +200,8 @@ class RedisStore(Opened):
     @contextmanager
     def _translated(self) -> Iterator[None]:
         """Raise StoreError for whatever redis-py raises."""
+        import redis.exceptions  # noqa: PLC0415
+
         try:
             yield
         except redis.exceptions.TimeoutError as error:
@@ -236,27 +254,11 @@ def open_redis(url: str, read_only: bool) -> RedisStore:
     Raises:
         ConfigError: for a malformed URL, an unknown option or an unusable certificate.
     """
-    settings = _settings(url)
     shown = _without_password(url)
-    path = settings.get("path", "")
-    if url.startswith("unix://") and not path:
+    endpoint = _endpoint(url, shown)
+    if url.startswith("unix://") and not endpoint.path:
         raise ConfigError("the socket's path is missing", where=shown, hint="unix:///run/redis.sock")
-    host, port = settings.get("host", "localhost"), settings.get("port", 6379)
-    endpoint = Endpoint(
-        label=path or f"{host}:{port}",
-        host=host,
-        port=port,
-        path=path,
-        tls=_tls(settings, shown),
-        username=settings.get("username", ""),
-        password=settings.get("password", ""),
-        db=settings.get("db", 0),
-        connect_timeout=settings["socket_connect_timeout"],
-        timeout=settings["socket_timeout"],
-    )
-    # No retries: a caller is told at once, and a batch that is written again is harmless.
-    settings |= {"retry": Retry(NoBackoff(), 0), "protocol": 2}
-    return RedisStore(shown, endpoint, settings, read_only=read_only)
+    return RedisStore(shown, endpoint, partial(_client, url), read_only=read_only)
 
 
 def check_url(url: str) -> str:
@@ -266,42 +268,89 @@ def check_url(url: str) -> str:
         ConfigError: as of open_redis.
     """
     shown = _without_password(url)
-    _tls(_settings(url), shown)
+    _endpoint(url, shown)
     return shown
 
 
-def _settings(url: str) -> dict[str, Any]:
-    """redis-py's settings, checked."""
-    shown = _without_password(url)
+def _endpoint(url: str, shown: str) -> Endpoint:
+    """The server, as redis-py reads the URL; checked."""
     try:
-        for name in parse_qs(urlsplit(url).query, strict_parsing="?" in url):
-            if name not in _OPTIONS:
-                raise ConfigError(
-                    f"unknown option {name!r}", where=shown, hint=f"one of {', '.join(_OPTIONS)}"
-                )
-        settings: dict[str, Any] = {
-            "socket_timeout": 2.0, "socket_connect_timeout": 5.0, **parse_url(url)
-        }  # fmt: skip
-    except ConfigError:
-        raise
+        parts, options = urlsplit(url), _options(url, shown)
+        path = unquote(parts.path) if parts.scheme == "unix" else ""
+        host, port = unquote(parts.hostname or "localhost"), parts.port or 6379
+        connect, timeout = (
+            _cast(float, options, name, _TIMEOUTS[name])
+            for name in ("socket_connect_timeout", "socket_timeout")
+        )
+        db = _cast(int, options, "db", None)
     except ValueError as error:
         raise ConfigError(f"the URL is malformed: {error}", where=shown) from error
-    database = urlsplit(url).path.strip("/")
-    if not url.startswith("unix://") and database and not database.isdecimal():
-        raise ConfigError(f"{database!r} is no database number", where=shown, hint="redis://host/0")
-    return settings
+    if db is None:
+        db = 0 if path else _database(parts, shown)
+    return Endpoint(
+        label=path or f"{host}:{port}",
+        host=host,
+        port=port,
+        path=path,
+        tls=_tls(url, options, shown),
+        username=unquote(parts.username or ""),
+        password=unquote(parts.password or ""),
+        db=db,
+        connect_timeout=connect,
+        timeout=timeout,
+    )
 
 
-def _tls(settings: dict[str, Any], shown: str) -> Any:
+def _options(url: str, shown: str) -> dict[str, str]:
+    found = parse_qs(urlsplit(url).query, strict_parsing="?" in url)
+    for name in found:
+        if name not in _OPTIONS:
+            raise ConfigError(f"unknown option {name!r}", where=shown, hint=f"one of {', '.join(_OPTIONS)}")
+    return {name: texts[0] for name, texts in found.items()}
+
+
+def _cast(kind: Callable[[str], T], options: dict[str, str], name: str, default: T) -> T:
+    if name not in options:
+        return default
+    try:
+        return kind(options[name])
+    except ValueError:
+        raise ValueError(f"{name}={options[name]} is no number") from None
+
+
+def _database(parts: SplitResult, shown: str) -> int:
+    text = parts.path.strip("/")
+    if parts.scheme == "unix" or not text:
+        return 0
+    if not text.isdecimal():
+        raise ConfigError(f"{text!r} is no database number", where=shown, hint="redis://host/0")
+    return int(text)
+
+
+def _client(url: str) -> Redis:
+    """redis-py's client. It does not retry: a caller is told at once, and a batch that is written again is harmless."""
+    from redis.asyncio import BlockingConnectionPool, Redis  # noqa: PLC0415
+    from redis.asyncio.connection import parse_url  # noqa: PLC0415
+    from redis.asyncio.retry import Retry  # noqa: PLC0415
+    from redis.backoff import NoBackoff  # noqa: PLC0415
+
+    settings: dict[str, Any] = {**_TIMEOUTS, **parse_url(url), "retry": Retry(NoBackoff(), 0), "protocol": 2}
+    return Redis.from_pool(BlockingConnectionPool(max_connections=_CONNECTIONS, timeout=None, **settings))
+
+
+def _tls(url: str, options: dict[str, str], shown: str) -> Any:
     """redis-py's own TLS context, so that both kinds of connection check the same."""
-    if settings.get("connection_class") is not SSLConnection:
-        if any(name.startswith("ssl_") for name in settings):
+    if not url.startswith("rediss://"):
+        if any(name.startswith("ssl_") for name in options):
             raise ConfigError("ssl_ options need rediss://", where=shown)
         return None
-    own = {name: value for name, value in settings.items() if name.startswith("ssl_")}
+    from redis.asyncio.connection import SSLConnection, parse_url  # noqa: PLC0415
+    from redis.exceptions import RedisError  # noqa: PLC0415
+
+    own: dict[str, Any] = {n: value for n, value in parse_url(url).items() if n.startswith("ssl_")}
     try:
         return SSLConnection(**own).ssl_context.get()
-    except (OSError, redis.exceptions.RedisError) as error:
+    except (OSError, RedisError) as error:
         raise ConfigError(f"the TLS options are unusable: {error}", where=shown) from error
 
 

@@ -63,6 +63,10 @@ def loaded_by(statement: str) -> set[str]:
     [
         ("import fastserve", {"pyarrow", "numpy", "sqlalchemy", "uvloop", "redis", "deltalake"}),
         ("import fastserve.cli.main", {"pyarrow", "numpy", "sqlalchemy", "uvloop", "redis", "deltalake"}),
+        (
+            "from fastserve.online import open_store; open_store('redis://')",
+            {"redis", "pyarrow", "sqlalchemy"},
+        ),
         ("import fastserve.client", {"asyncio", "ssl", "orjson", "numpy", "pyarrow", "aiohttp", "h2"}),
         (
             "from fastserve.client import AsyncClient, Client; Client().close()",

@@ -88,6 +88,30 @@ async def test_where_a_redis_url_leads(url: str, label: str, db: int, timeout: f
     await store.close()
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://", "redis://H%2e:7/3?socket_timeout=0.5", "redis://h?db=4", "redis://us%40er:p%3Aw@h/00",
+        "redis://:pass@word@host:1/2/", "unix:///run/r%20.sock?db=5", "unix://:pw@/r.sock",
+        "rediss://h?ssl_cert_reqs=none&socket_connect_timeout=1&ssl_check_hostname=no",
+    ],
+)  # fmt: skip
+async def test_both_kinds_of_connection_lead_to_the_same_server(url: str) -> None:
+    """Ours, and redis-py's, which reads the URL by itself."""
+    store = open_store(url)
+    assert isinstance(store, RedisStore)
+    endpoint, theirs = store._pump._endpoint, store._client.connection_pool.connection_kwargs
+    assert endpoint.path == theirs.get("path", "")
+    if not endpoint.path:
+        assert (endpoint.host, endpoint.port) == (theirs.get("host", "localhost"), theirs.get("port", 6379))
+    assert (endpoint.username, endpoint.password) == (theirs.get("username", ""), theirs.get("password", ""))
+    assert endpoint.db == theirs.get("db", 0)
+    assert endpoint.timeout == theirs["socket_timeout"]
+    assert endpoint.connect_timeout == theirs["socket_connect_timeout"]
+    assert (endpoint.tls is not None) == url.startswith("rediss")
+    await store.close()
+
+
 async def test_memory_is_shared_by_name_and_outlives_its_stores() -> None:
     row = bytes(24)
     first, second, other = (

@@ -18,11 +18,13 @@ from fastserve.errors import RequestError
 from fastserve.registry import open_registry
 from fastserve.streaming.feeds import feeds_of
 from fastserve.streaming.pushes import push_events
-from fastserve.streaming.run import StreamOptions, run_worker
+from fastserve.streaming.run import Make, StreamOptions, run_worker
 from fastserve.streaming.settings import StreamSettings
 from fastserve.streaming.status import ShardStatus, feed_status
 from fastserve.streaming.stores import open_feeds
 from fastserve.timeutil import MICROS, format_timestamp, now_us
+from materializer.engine import check_engine
+from materializer.options import engine_options
 
 
 @click.group("stream")
@@ -40,8 +42,15 @@ def stream_command() -> None:
     default=None,
     help="Of /metrics; 0 takes a free one, none without it.",
 )
-def run_command(repo: str, as_json: bool, host: str, port: int | None) -> None:
-    """Apply events to online windows until SIGTERM. Several workers share the shards: start one a core."""
+@engine_options
+def run_command(
+    repo: str, as_json: bool, host: str, port: int | None, engine: str, master: str | None
+) -> None:
+    """Apply events to online windows until SIGTERM.
+
+    Several workers share the shards: start one a core. A Spark engine has all of them, and workers stand by.
+    """
+    check_engine(engine, master)
 
     def ready(worker: str, bound: int | None) -> None:
         if as_json:
@@ -49,7 +58,17 @@ def run_command(repo: str, as_json: bool, host: str, port: int | None) -> None:
         else:
             click.echo(f"worker {worker}" + (f", metrics on http://{host}:{bound}" if bound else ""))
 
-    run_worker(Config.from_repo(repo), StreamOptions(host, port), ready)
+    config = Config.from_repo(repo)
+    run_worker(
+        config, StreamOptions(host, port), ready, _spark(config, master) if engine == "spark" else None
+    )
+
+
+def _spark(config: Config, master: str | None) -> Make:
+    from materializer.streams.runner import SparkRunner  # noqa: PLC0415  (few use it)
+
+    settings = StreamSettings.of(config.streaming)
+    return lambda opened, feeds: SparkRunner(config, opened, feeds, settings, master)
 
 
 @stream_command.command("status")

@@ -157,6 +157,10 @@ class FeedStore(Protocol):
         """Shard -> up to which entry, that included, the offline store has it."""
         ...
 
+    def last(self, feed: Feed, shard: int) -> str:
+        """The entry that was added to a log last, whether it is still there or not; START if there was none."""
+        ...
+
     def added(self, feed: Feed, shard: int) -> int | None:
         """How many entries were ever added to a log; None where that is not known."""
         ...

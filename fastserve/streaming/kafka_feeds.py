@@ -140,6 +140,10 @@ class KafkaFeeds:
         """See FeedStore: Kafka does that by itself."""
         return 0
 
+    def last(self, feed: Feed, shard: int) -> str:
+        """See FeedStore."""
+        return f"{self._end((topic_of(feed), shard))}-0"
+
     def added(self, feed: Feed, shard: int) -> int | None:
         """See FeedStore."""
         return self._end((topic_of(feed), shard))

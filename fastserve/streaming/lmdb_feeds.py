@@ -223,6 +223,10 @@ class LmdbFeeds:
 
         self._store.transact(work, write=True)
 
+    def last(self, feed: Feed, shard: int) -> str:
+        """See FeedStore."""
+        return place_of(self._store.transact(lambda values: _end(values, feed, shard)[0], write=False))
+
     def added(self, feed: Feed, shard: int) -> int | None:
         """See FeedStore."""
         return self._store.transact(lambda values: _end(values, feed, shard)[1], write=False)

@@ -3,6 +3,8 @@
 Every worker notes in the store, twice a second, that it lives; one not heard of for `ALIVE_S` is dead. Shards are dealt
 out in turn to the workers that live, sorted by name: all of them come to the same shares without a word. A share says
 who *should* own a shard. Who does is in the shard's state, and a fence: see base.LostShardError.
+
+A Spark engine is a worker that has all shards, and where one lives the others stand by: its sources read all of a feed.
 """
 
 from __future__ import annotations
@@ -23,15 +25,18 @@ T = TypeVar("T")
 
 ALIVE_S: Final = 3.0
 BEAT_S: Final = 0.5
+SPARK: Final = "spark:"
+"""How the name of a Spark engine begins."""
 
 
-def worker_name() -> str:
-    """Of this process, never given twice."""
-    return f"{socket.gethostname()}-{os.getpid()}-{token_hex(3)}"
+def worker_name(engine: str = "") -> str:
+    """Of this process, never given twice; `engine` is SPARK for one that is to have all shards."""
+    return f"{engine}{socket.gethostname()}-{os.getpid()}-{token_hex(3)}"
 
 
 def share(things: Sequence[T], workers: Sequence[str], worker: str) -> list[T]:
     """The things that a worker is to have; none if it is not among the workers."""
+    workers = [name for name in workers if name.startswith(SPARK)][:1] or workers
     if worker not in workers:
         return []
     return list(things[workers.index(worker) :: len(workers)])

@@ -13,8 +13,8 @@ process_*, python_info                                             of this proce
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Final
+from collections.abc import Callable, Iterator, Mapping
+from typing import Final, Protocol
 
 from prometheus_client import CollectorRegistry, PlatformCollector, ProcessCollector
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -24,13 +24,30 @@ from fastserve.errors import StoreError
 from fastserve.streaming.base import FeedStore
 from fastserve.streaming.feeds import Feed
 from fastserve.streaming.status import ShardStatus, feed_status
-from fastserve.streaming.worker import Worker
 from fastserve.timeutil import MICROS, now_us
 
 _OUTCOMES: Final = ("applied", "late", "duplicates", "dead")
 
 
-def metrics_of(worker: Worker, open_store: Callable[[], FeedStore]) -> CollectorRegistry:
+class Owned(Protocol):
+    """A shard in somebody's hands."""
+
+    @property
+    def feed(self) -> Feed: ...
+
+    @property
+    def shard(self) -> int: ...
+
+
+class Owner(Protocol):
+    """Who has shards: a worker."""
+
+    @property
+    def owned(self) -> Mapping[tuple[str, int], Owned]:
+        """By the feed's name and the shard; others look while it changes."""
+
+
+def metrics_of(worker: Owner, open_store: Callable[[], FeedStore]) -> CollectorRegistry:
     """The metrics of a worker; its store is asked by connections of their own."""
     registry = CollectorRegistry()
     ProcessCollector(registry=registry)
@@ -40,7 +57,7 @@ def metrics_of(worker: Worker, open_store: Callable[[], FeedStore]) -> Collector
 
 
 class _WorkerCollector(Collector):
-    def __init__(self, worker: Worker, open_store: Callable[[], FeedStore]) -> None:
+    def __init__(self, worker: Owner, open_store: Callable[[], FeedStore]) -> None:
         self._worker, self._open_store = worker, open_store
 
     def describe(self) -> list[Metric]:

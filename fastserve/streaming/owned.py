@@ -10,9 +10,10 @@ from typing import Final
 from fastserve.cache import RowCache
 from fastserve.online.live import live_key, parsed
 from fastserve.streaming.applying import finish, prepare
-from fastserve.streaming.base import Changes, FeedStore, MovedError
+from fastserve.streaming.base import Changes, FeedStore, LostShardError, MovedError
 from fastserve.streaming.entries import ENTRY_ROWS, Entry
 from fastserve.streaming.feeds import Feed
+from fastserve.streaming.places import parts_of
 from fastserve.streaming.seen import SeenIds
 from fastserve.streaming.settled import first_state
 from fastserve.streaming.state import ShardState
@@ -74,15 +75,24 @@ class OwnedShard:
         """
         if not self._ahead:
             self._read()
-        entries = self._next()
-        if not entries:
-            return 0
-        while True:
-            try:
-                self._apply(entries)
-                return len(entries)
-            except MovedError:
-                self._look()
+        return self._apply_next()
+
+    def take(self, entries: Sequence[Entry]) -> int:
+        """Apply those of these entries, next to one another in the log, that are not applied yet: how many.
+
+        Raises:
+            LostShardError, StoreError: as `step`; those before are applied.
+        """
+        offset = parts_of(self.state.offset)
+        self._ahead = deque(entry for entry in entries if parts_of(entry.id) > offset)
+        taken = 0
+        while self._ahead:
+            taken += self._apply_next()
+        return taken
+
+    def is_as(self, held: bytes | None) -> bool:
+        """Whether a store that holds this state has nothing that we do not know."""
+        return held == self._held
 
     def release(self) -> None:
         """Give it back. Raises StoreError."""
@@ -92,6 +102,18 @@ class OwnedShard:
     def trim(self, older_than_us: int, *, archived: bool) -> None:
         """Let the log go of older entries that were applied and, where that is done, archived. Raises StoreError."""
         self._store.trim(self.feed, self.shard, self.state.offset, older_than_us, archived=archived)
+
+    def _apply_next(self) -> int:
+        """A transaction of what was read; how many entries."""
+        entries = self._next()
+        if not entries:
+            return 0
+        while True:
+            try:
+                self._apply(entries)
+                return len(entries)
+            except MovedError:
+                self._look()
 
     def _apply(self, entries: Sequence[Entry]) -> None:
         made = prepare(self.feed, self._views, self.state, self._seen, entries)
@@ -168,12 +190,48 @@ def claim(
     Raises:
         StoreError: the store does not answer, or the state cannot be read.
     """
+    ours = claimed(store, feed, shard, worker, alive)
+    return None if ours is None else _opened(store, feed, shard, ours, now, cache_bytes)
+
+
+def claimed(
+    store: FeedStore, feed: Feed, shard: int, worker: str, alive: Collection[str]
+) -> ShardState | None:
+    """As `claim`, for one whose processes open it with `adopt`."""
     (held,) = store.states([(feed, shard)])
     state = first_state(store, feed, shard, held)
     if state.owner and state.owner != worker and state.owner in alive:
         return None
     ours = state.claimed(worker)
-    if not store.swap(feed, shard, held, ours.encode()):
-        return None
-    seen = SeenIds(feed.source.lateness_us, store.ids(feed, shard, ours.buckets))
-    return OwnedShard(store, feed, shard, ours, seen, now, cache_bytes)
+    return ours if store.swap(feed, shard, held, ours.encode()) else None
+
+
+def adopt(
+    store: FeedStore,
+    feed: Feed,
+    shard: int,
+    owner: str,
+    epoch: int,
+    now: Callable[[], int],
+    cache_bytes: int = CACHE_BYTES,
+) -> OwnedShard:
+    """Open a shard that an owner claimed, in another process of its.
+
+    Several may have opened one: of two that apply at once one fails, having written nothing, and adopts it anew.
+
+    Raises:
+        LostShardError: another owns it, or owned it since.
+        StoreError: as `claim`.
+    """
+    (held,) = store.states([(feed, shard)])
+    state = first_state(store, feed, shard, held)
+    if (state.owner, state.epoch) != (owner, epoch):
+        raise LostShardError("another worker owns the shard", where=f"{feed.name}, shard {shard}")
+    return _opened(store, feed, shard, state, now, cache_bytes)
+
+
+def _opened(
+    store: FeedStore, feed: Feed, shard: int, state: ShardState, now: Callable[[], int], cache_bytes: int
+) -> OwnedShard:
+    seen = SeenIds(feed.source.lateness_us, store.ids(feed, shard, state.buckets))
+    return OwnedShard(store, feed, shard, state, seen, now, cache_bytes)

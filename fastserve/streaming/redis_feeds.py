@@ -236,15 +236,27 @@ class RedisFeeds:
         with self._translated():
             self._client.mset({feed.key("archived", shard): place for shard, place in places.items()})
 
+    def last(self, feed: Feed, shard: int) -> str:
+        """See FeedStore."""
+        about = self._about_log(feed, shard)
+        return START if about is None else str(about["last-generated-id"].decode())
+
     def added(self, feed: Feed, shard: int) -> int | None:
         """See FeedStore: Redis 7 knows."""
+        about = self._about_log(feed, shard)
+        if about is None:
+            return 0
+        added = about.get("entries-added")
+        return None if added is None else int(added)
+
+    def _about_log(self, feed: Feed, shard: int) -> Mapping[str, Any] | None:
         with self._translated():
             try:
                 about: Any = self._client.xinfo_stream(feed.key("log", shard))
             except redis.ResponseError:  # there is none yet
-                return 0
-        added = about.get("entries-added")
-        return None if added is None else int(added)
+                return None
+        found: Mapping[str, Any] = about
+        return found
 
     def close(self) -> None:
         """See FeedStore."""

@@ -9,7 +9,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from prometheus_client import start_http_server
 
@@ -22,7 +22,7 @@ from fastserve.streaming.archive import Archive
 from fastserve.streaming.base import FeedStore
 from fastserve.streaming.feeds import Feed, feeds_of
 from fastserve.streaming.members import worker_name
-from fastserve.streaming.metrics import metrics_of
+from fastserve.streaming.metrics import Owner, metrics_of
 from fastserve.streaming.settings import StreamSettings
 from fastserve.streaming.stores import open_feeds
 from fastserve.streaming.worker import Worker
@@ -45,11 +45,30 @@ class StreamOptions:
     port: int | None = None
 
 
-def run_worker(config: Config, options: StreamOptions, ready: Callable[[str, int | None], None]) -> None:
+class Runner(Owner, Protocol):
+    """What applies events: a worker, or a Spark engine."""
+
+    name: str
+
+    def run(self, stop: threading.Event) -> None:
+        """Work until `stop` is set; then give all shards back. Raises StoreError at the start."""
+
+
+Make = Callable[[Callable[[], FeedStore], Callable[[], Sequence[Feed]]], Runner]
+"""(opens a store, the feeds now) -> runner."""
+
+
+def run_worker(
+    config: Config,
+    options: StreamOptions,
+    ready: Callable[[str, int | None], None],
+    make: Make | None = None,
+) -> None:
     """Work until SIGTERM or SIGINT, then give the shards back; a second signal kills.
 
     Args:
         ready: called with the worker's name and the port of /metrics once it works.
+        make: makes another runner than a worker.
 
     Raises:
         RequestError: no view is computed from events.
@@ -70,7 +89,7 @@ def run_worker(config: Config, options: StreamOptions, ready: Callable[[str, int
 
         opened().close()
         asyncio.run(_claim(config.online_store, registry.registry_id))
-        worker = Worker(opened, config.project, worker_name(), definitions.feeds, settings=settings)
+        worker = (make or _worker(config, settings))(opened, definitions.feeds)
         stop = threading.Event()
         server, port = None, None
         if options.port is not None:
@@ -88,8 +107,15 @@ def run_worker(config: Config, options: StreamOptions, ready: Callable[[str, int
                 server.server_close()
 
 
+def _worker(config: Config, settings: StreamSettings) -> Make:
+    def make(opened: Callable[[], FeedStore], feeds: Callable[[], Sequence[Feed]]) -> Runner:
+        return Worker(opened, config.project, worker_name(), feeds, settings=settings)
+
+    return make
+
+
 def _archive(
-    config: Config, settings: StreamSettings, worker: Worker, opened: Callable[[], FeedStore]
+    config: Config, settings: StreamSettings, worker: Runner, opened: Callable[[], FeedStore]
 ) -> Archive | None:
     """Follows the feeds whose first shard is the worker's."""
     if settings.archive_us is None:
@@ -134,7 +160,7 @@ async def _claim(url: str, registry_id: str) -> None:
         await store.close()
 
 
-def _serve(options: StreamOptions, worker: Worker, opened: Callable[[], FeedStore]) -> tuple[Any, int]:
+def _serve(options: StreamOptions, worker: Runner, opened: Callable[[], FeedStore]) -> tuple[Any, int]:
     assert options.port is not None
     try:
         server, _ = start_http_server(options.port, addr=options.host, registry=metrics_of(worker, opened))

@@ -5,6 +5,9 @@ retention = "1d"       # how long entries that were applied stay in the logs
 archive = "30s"        # how often events are appended to the offline store, for training; "off": never
 cache_mb = 64          # of a worker's memory for the rows of a shard: what is there need not be read
 kafka = "host:9092"    # the logs are Kafka topics; without it they are in the online store
+trigger = "500ms"      # of --engine spark: how often it begins a batch, at most
+checkpoint = ".fastserve/spark"    # likewise: where Spark has its notes; a directory, or a URL that Spark opens
+kafka_reader = "client"            # likewise: topics are read by confluent-kafka; or by Spark's own "connector"
 
 or, for a cluster that wants more than an address, any of librdkafka's settings:
 
@@ -28,6 +31,8 @@ MAX_SHARDS: Final = 1_024
 _SHARDS: Final = 4
 _CACHE_MB: Final = 64
 _SERVERS: Final = "bootstrap.servers"
+_CHECKPOINT: Final = ".fastserve/spark"
+_READERS: Final = ("client", "connector")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,9 @@ class StreamSettings:
     archive_us: int | None = 30 * MICROS
     cache_mb: int = _CACHE_MB
     kafka: Mapping[str, str] = field(default_factory=dict)
+    trigger_us: int = MICROS // 2
+    checkpoint: str = _CHECKPOINT
+    kafka_reader: str = _READERS[0]
 
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> StreamSettings:
@@ -59,13 +67,31 @@ class StreamSettings:
         if not isinstance(cache_mb, int) or isinstance(cache_mb, bool) or cache_mb < 1:
             raise ConfigError(f"cache_mb is a number of megabytes, 1 or more, not {cache_mb!r}", where=where)
         archive = table.get("archive", "30s")
+        kafka = _kafka(table.get("kafka", {}), where)
         return cls(
             shards,
             _duration("retention", table.get("retention", "1d"), where),
             None if archive == "off" else max(_duration("archive", archive, where), MICROS // 10),
             cache_mb,
-            _kafka(table.get("kafka", {}), where),
+            kafka,
+            max(_duration("trigger", table.get("trigger", "500ms"), where), 1_000),
+            _checkpoint(table.get("checkpoint", _CHECKPOINT), where),
+            _reader(table.get("kafka_reader", _READERS[0]), bool(kafka), where),
         )
+
+
+def _checkpoint(value: object, where: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise ConfigError(f"checkpoint is a path or a URL, not {value!r}", where=where)
+    return value
+
+
+def _reader(value: object, reads_kafka: bool, where: str) -> str:
+    for reader in _READERS:
+        if value == reader and (reads_kafka or reader == _READERS[0]):
+            return reader
+    hint = "it reads topics: set kafka" if value in _READERS else f"one of {', '.join(_READERS)}"
+    raise ConfigError(f"kafka_reader cannot be {value!r}", where=where, hint=hint)
 
 
 def _kafka(value: object, where: str) -> dict[str, str]:

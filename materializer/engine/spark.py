@@ -55,7 +55,7 @@ class SparkEngine(Engine):
     )
 
     def __init__(self, settings: Mapping[str, str], master: str | None, workers: int | None) -> None:
-        self._context, self._is_ours = _opened(settings, master)
+        self._context, self._is_ours = open_context(settings, master)
         self._workers = workers
         self._group = f"fastserve-{uuid4().hex}"
         self._threads = ThreadPoolExecutor(MOST_JOBS, "spark-job")
@@ -152,13 +152,13 @@ def _name(fn: Callable[..., Any]) -> str:
 def _failure(error: Exception) -> Exception:
     """Why Spark gave a job up. Whatever a task itself raises comes back as an answer."""
     text = str(error)
-    reason = _reason(text)
+    reason = reason_of(text)
     if any(sign in text for sign in _DEATHS):
         return BrokenExecutor(reason)
     return MaterializeError(f"Spark gave a task up: {reason}", where="--engine spark")
 
 
-def _reason(text: str) -> str:
+def reason_of(text: str) -> str:
     """Of some pages of stack traces the line that Spark ends with, and the one that Python ends with."""
     last = text.rpartition("most recent failure: ")[2]
     lines = [line.strip() for line in re.split(r"\n\s*at ", last)[0].splitlines() if line.strip()]
@@ -170,8 +170,8 @@ def _reason(text: str) -> str:
 # ---- the context ---------------------------------------------------------------------------------
 
 
-def _opened(settings: Mapping[str, str], master: str | None) -> tuple[Any, bool]:
-    """A SparkContext, and whether it is ours to stop."""
+def open_context(settings: Mapping[str, str], master: str | None) -> tuple[Any, bool]:
+    """A SparkContext, and whether it is ours to stop; see SparkEngine."""
     try:
         from pyspark import SparkConf, SparkContext  # noqa: PLC0415
     except ImportError:
@@ -209,6 +209,13 @@ def _opened(settings: Mapping[str, str], master: str | None) -> tuple[Any, bool]
                 where=f"master {master}" if master else "--engine spark",
                 hint="it runs on Java 17 or newer (JAVA_HOME), and the master must answer",
             ) from None
+
+
+def session_of(context: Any) -> Any:
+    """A SparkSession over it, for what knows columns."""
+    from pyspark.sql import SparkSession  # noqa: PLC0415
+
+    return SparkSession(context)
 
 
 @contextmanager

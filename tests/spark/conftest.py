@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from tests.integration.streaming.conftest import client, kafka, kept, server  # noqa: F401  (fixtures)
+
 ROOT = Path(__file__).parents[2]
 MASTER = "local-cluster[2,1,1024]"
 SETTINGS = {

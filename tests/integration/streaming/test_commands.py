@@ -18,6 +18,7 @@ from fastserve.timeutil import MICROS, format_timestamp, now_us
 from tests.integration.streaming.kit import FEATURES, SHARDS, all_read, feed_in, fleet, until
 from tests.integration.streaming.truth import prefix
 from tests.servers import RedisServer
+from tests.support import make_repo
 
 LINES = """
 {"card_id": 7, "event_timestamp": "2026-01-02T10:00:00Z", "payment_id": "p1", "amount": 12.5, "status": "paid"}
@@ -68,6 +69,25 @@ def test_mistakes_are_told_in_a_sentence(repo: Path, capsys: pytest.CaptureFixtu
     ):
         with pytest.raises(SystemExit) as ended:
             main(["stream", *words, "--repo", str(repo)])
+        assert ended.value.code == 2
+        assert message in capsys.readouterr().err
+
+
+def test_an_engine_that_cannot_be_is_told(
+    repo: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "lmdb"
+    FeatureStore(make_repo(other, FEATURES, online_store=f"lmdb://{tmp_path}/online")).apply()
+    for where, words, message in (
+        (repo, ("--master", "local[2]"), "only Spark has a master"),
+        (
+            other,
+            ("--engine", "spark", "--master", "spark://elsewhere:7077"),
+            "lmdb:// is a file of this machine",
+        ),
+    ):
+        with pytest.raises(SystemExit) as ended:
+            main(["stream", "run", *words, "--repo", str(where)])
         assert ended.value.code == 2
         assert message in capsys.readouterr().err
 

@@ -48,6 +48,7 @@ def test_a_log_is_read_in_its_order_from_anywhere(store: FeedStore) -> None:
     assert store.entries(FEED, 0, rest[-1].id, 10) == []
     assert all(before - 1_000 <= entry.stamped_us <= now_us() + 1_000 for entry in first)
     assert [store.added(FEED, shard) for shard in (0, 1, 2)] == [5, 1, 0]
+    assert [store.last(FEED, shard) for shard in (0, 2)] == [rest[-1].id, "0-0"]
     numbers = [number_of(entry.id) for entry in (*first, *rest)]
     assert numbers == sorted(set(numbers))
     assert [place_of(number) for number in numbers] == [entry.id for entry in (*first, *rest)]

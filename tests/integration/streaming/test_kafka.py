@@ -67,6 +67,7 @@ def test_entries_are_read_again_from_anywhere(kept: Kept) -> None:
     assert store.entries(feed, 2, found[1].id, 2) == found[2:4]
     assert store.entries(feed, 2, found[4].id, 2) == []
     assert store.added(feed, 2) == before + 5
+    assert store.last(feed, 2) == found[4].id
     assert abs(found[0].stamped_us - now_us()) < 60_000_000
 
 

@@ -21,7 +21,7 @@ from fastserve.online.changes import channel_of
 from fastserve.streaming import owned
 from fastserve.streaming.base import LostShardError
 from fastserve.streaming.entries import encode_entry
-from fastserve.streaming.owned import claim
+from fastserve.streaming.owned import adopt, claim, claimed
 from fastserve.streaming.producer import Producer
 from fastserve.streaming.redis_feeds import RedisFeeds
 from fastserve.streaming.settings import StreamSettings
@@ -163,6 +163,30 @@ def test_who_lost_a_shard_writes_nothing_more(client: redis.Redis, store: RedisF
     assert new.step()
     assert state_of(store, 0).counters["takeovers"] == 1
     assert new.state.epoch == 2
+
+
+def test_other_processes_of_an_owner_take_entries_that_are_given(
+    client: redis.Redis, store: RedisFeeds
+) -> None:
+    produce(store, 2_000)
+    for shard in range(SHARDS):
+        state = claimed(store, FEED, shard, "w1", [])
+        assert state is not None
+        assert claimed(store, FEED, shard, "w2", ["w1"]) is None
+        one, other = (adopt(store, FEED, shard, "w1", state.epoch, now_us) for _ in range(2))
+        entries = store.entries(FEED, shard, "0-0", 100)
+        assert one.take(entries[:2]) == min(len(entries), 2)
+        assert not other.is_as(store.states([(FEED, shard)])[0])
+        with pytest.raises(LostShardError):  # it was applied meanwhile
+            other.take(entries)
+        assert one.take(entries) == max(len(entries) - 2, 0)
+        assert one.is_as(store.states([(FEED, shard)])[0])
+        assert one.take(entries) == 0, "nothing comes twice"
+        assert claimed(store, FEED, shard, "w1", ["w1"]) is not None, "the same owner, in another epoch"
+        with pytest.raises(LostShardError):
+            adopt(store, FEED, shard, "w1", state.epoch, now_us)
+    end = now_us()
+    assert stored(client, FEED, end) == expected(client, FEED, SHARDS, end)[0]
 
 
 def test_a_row_that_cannot_be_read_costs_its_own_events_alone(client: redis.Redis, store: RedisFeeds) -> None:

@@ -6,7 +6,7 @@ import pytest
 
 from fastserve.errors import ConfigError, RequestError, StoreError, UnknownObjectError
 from fastserve.streaming.feeds import feeds_of
-from fastserve.streaming.members import share
+from fastserve.streaming.members import SPARK, share, worker_name
 from fastserve.streaming.settings import StreamSettings
 from fastserve.streaming.state import ShardState, decode_state
 from fastserve.streaming.stores import open_own
@@ -35,10 +35,17 @@ def test_settings_have_defaults() -> None:
         ({"kafka": {"x": 1}}, "kafka needs bootstrap.servers"),
         ({"archive": "on"}, "archive: 'on' is not a duration"),
         ({"retention": "soon"}, "retention: 'soon' is not a duration"),
+        ({"trigger": "soon"}, "trigger: 'soon' is not a duration"),
+        ({"checkpoint": ""}, "checkpoint is a path or a URL"),
+        (
+            {"kafka_reader": "spark", "kafka": "h:1"},
+            "kafka_reader cannot be 'spark'.*one of client, connector",
+        ),
+        ({"kafka_reader": "connector"}, "kafka_reader cannot be 'connector'.*set kafka"),
     ],
 )
 def test_other_settings_are_refused(table: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(ConfigError, match=f"(?s){message}"):
         StreamSettings.of(table)
 
 
@@ -53,6 +60,19 @@ def test_every_shard_is_somebodys() -> None:
     assert sorted(thing for one in shares for thing in one) == things
     assert [len(one) for one in shares] == [3, 2, 2]
     assert share(things, workers, "stranger") == []
+
+
+def test_a_spark_engine_has_all_shards_and_the_others_none() -> None:
+    spark, other = worker_name(SPARK), worker_name(SPARK)
+    workers = sorted(["a", spark, "z", other])
+    first = min(spark, other)
+    assert [share([1, 2], workers, name) for name in ("a", "z", first, max(spark, other))] == [
+        [],
+        [],
+        [1, 2],
+        [],
+    ]
+    assert share([1, 2], ["a", "z"], "a") == [1]
 
 
 def test_a_state_is_read_as_it_was_written() -> None:

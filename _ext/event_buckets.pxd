@@ -20,10 +20,12 @@ cdef enum:
     MOST_BUCKETS = 4096
     DIGIT = 11
     MOST_COLUMNS = 8
+    AHEAD = 16          # events whose memory is asked for before they are needed: in large buckets it lies anywhere
     BLOCK = 512         # events that are dealt at a time
 
 cdef extern from * nogil:
     int __builtin_clz(uint32_t value)
+    void __builtin_prefetch(const void* at)
 
 
 cdef struct Placed:
@@ -37,21 +39,23 @@ cdef struct Wanted:
     int columns[MOST_COLUMNS]
     bint values[MOST_COLUMNS]       # their values, and not only which are null
 
+# Memory of events is kept for the next time: it takes as long to get as to use.
 cdef struct Deal:
+    int64_t room        # of events in what follows
+    Placed* placed
+    int64_t* values[MOST_COLUMNS]   # as Value.key
+    uint8_t* absent[MOST_COLUMNS]   # 1 for null
+    uint32_t* order     # of the bucket at hand, which of its events comes where
+    uint32_t* spare
+    uint32_t* units     # of its events, as they are placed
     int64_t n_keys
     int bits
     int64_t n_buckets
     int64_t* ends
-    int64_t largest     # events in a bucket
     int64_t earliest    # of all events
     int64_t latest      # also of those that are later than the end
-    Placed* placed
     Wanted wanted
-    int64_t* values[MOST_COLUMNS]   # as Value.key; NULL where only nulls are asked for
-    uint8_t* absent[MOST_COLUMNS]   # 1 for null; NULL where there is none
-    uint32_t* order     # of the bucket at hand, which of its events comes where
-    uint32_t* spare
-    uint32_t* units     # of its events, as they are placed
+    bint nulls[MOST_COLUMNS]        # whether there are any
     uint32_t* key_ends  # key k's events are order[key_ends[k - 1] … key_ends[k]]
 
 
@@ -68,18 +72,23 @@ cdef inline int open_deal(Deal* d, int64_t n_keys) except -1 nogil:
     return 0
 
 
-cdef inline void close_deal(Deal* d) noexcept nogil:
-    cdef int c
+cdef inline void end_deal(Deal* d) noexcept nogil:
     free(d.ends)
+    free(d.key_ends)
+    d.ends, d.key_ends, d.wanted.n = NULL, NULL, 0
+
+
+cdef inline void free_room(Deal* d) noexcept nogil:
+    cdef int c
     free(d.placed)
     for c in range(MOST_COLUMNS):
         free(d.values[c])
         free(d.absent[c])
+        d.values[c], d.absent[c] = NULL, NULL
     free(d.order)
     free(d.spare)
     free(d.units)
-    free(d.key_ends)
-    memset(d, 0, sizeof(Deal))
+    d.room, d.placed, d.order, d.spare, d.units = 0, NULL, NULL, NULL, NULL
 
 
 cdef inline int64_t bucket_start(const Deal* d, int64_t b) noexcept nogil:
@@ -117,20 +126,27 @@ cdef inline int make_room(Deal* d, const Wanted* wanted, const Column* columns) 
         count = d.ends[b]
         d.ends[b] = at
         at += count
-        d.largest = max(d.largest, count)
-    d.placed = <Placed*> large_room((at + 1) * sizeof(Placed))
     if wanted != NULL:
         d.wanted = wanted[0]
+    if at > d.room or d.placed == NULL:
+        room_for_events(d, at)
     for c in range(d.wanted.n):
-        if d.wanted.values[c]:
-            d.values[c] = <int64_t*> large_room((at + 1) * sizeof(int64_t))
-        if columns[d.wanted.columns[c]].present != NULL:
-            d.absent[c] = <uint8_t*> large_room(at + 1)
-    d.order = <uint32_t*> malloc((d.largest + 1) * sizeof(uint32_t))
-    d.spare = <uint32_t*> malloc((d.largest + 1) * sizeof(uint32_t))
-    d.units = <uint32_t*> malloc((d.largest + 1) * sizeof(uint32_t))
-    if d.order == NULL or d.spare == NULL or d.units == NULL:
-        raise MemoryError
+        d.nulls[c] = columns[d.wanted.columns[c]].present != NULL
+        if d.wanted.values[c] and d.values[c] == NULL:
+            d.values[c] = <int64_t*> large_room(d.room * sizeof(int64_t))
+        if d.nulls[c] and d.absent[c] == NULL:
+            d.absent[c] = <uint8_t*> large_room(d.room)
+    return 0
+
+
+cdef inline int room_for_events(Deal* d, int64_t n) except -1 nogil:
+    """For more than there was."""
+    free_room(d)
+    d.room = n
+    d.placed = <Placed*> large_room(n * sizeof(Placed))
+    d.order = <uint32_t*> large_room(n * sizeof(uint32_t))
+    d.spare = <uint32_t*> large_room(n * sizeof(uint32_t))
+    d.units = <uint32_t*> large_room(n * sizeof(uint32_t))
     return 0
 
 
@@ -167,9 +183,9 @@ cdef inline void deal_column(
 ) noexcept nogil:
     cdef const Column* column = &columns[d.wanted.columns[c]]
     cdef int64_t j
-    if d.values[c] != NULL and column.data != NULL:
+    if d.wanted.values[c] and column.data != NULL:
         deal_values(column, dtypes[d.wanted.columns[c]], index, place, n, d.values[c])
-    if d.absent[c] != NULL:
+    if d.nulls[c]:
         for j in range(n):
             d.absent[c][place[j]] = not bit(column.present, column.offset + index[j])
 
@@ -209,6 +225,8 @@ cdef inline void order_by_key(Deal* d, int64_t b, const uint32_t* before) noexce
         d.key_ends[k] = at
         at += count
     for j in range(n):
+        if before != NULL and j + AHEAD < n:
+            __builtin_prefetch(&placed[before[j + AHEAD]])
         i = before[j] if before != NULL else <uint32_t> j
         d.order[d.key_ends[placed[i].key]] = i
         d.key_ends[placed[i].key] += 1

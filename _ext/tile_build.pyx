@@ -17,8 +17,8 @@ from buffers cimport Buffer, load_stamp, put, release, reserve
 from crc32c cimport fs_crc32c_choose
 from divide cimport divisor_of
 from event_buckets cimport (
-    Deal, Placed, bucket_start, close_deal, count_events, deal, keys_of, make_room, open_deal,
-    order_by_key, order_by_unit
+    AHEAD, Deal, Placed, bucket_start, count_events, deal, end_deal, free_room, keys_of, make_room,
+    open_deal, order_by_key, order_by_unit
 )
 from event_order cimport Event, by_time
 from read_batch cimport (
@@ -52,7 +52,6 @@ fs_crc32c_choose()
 cdef int64_t U32_MAX = 0xFFFFFFFF, EDGE = EDGE_US
 
 cdef enum:
-    AHEAD = 16      # events whose memory is asked for before they are needed: it lies anywhere
     PART = 512      # events of keys that are made at once, unless one has more
 
 cdef extern from * nogil:
@@ -98,19 +97,19 @@ cdef class TileBuilder:
     def __dealloc__(self):
         free_accs(self.accs, self.p.n_states)
         self.free_events()
+        free_room(&self.dealt)
+        free(self.plain.room)
         free(self.columns)
         release(&self.row)
         release(&self.tiles)
         free_program(&self.p)
 
     cdef void free_events(self) noexcept nogil:
-        close_deal(&self.dealt)
+        end_deal(&self.dealt)
         free(self.events)
         free(self.values)
         free(self.given)
-        free(self.plain.room)
         self.events, self.values, self.given, self.room = NULL, NULL, NULL, 0
-        self.plain.room, self.plain.capacity = NULL, 0
 
     def build_into(
         self, out, codes, event_us, columns, *, int64_t end_us, int64_t created_us, base=None

@@ -10,9 +10,12 @@ from libc.stdlib cimport realloc
 from libc.string cimport memcpy, memset
 
 from divide cimport Divisor, divide, divisor_of
-from event_buckets cimport MOST_COLUMNS, Deal, Placed, Wanted, bucket_start
+from event_buckets cimport AHEAD, MOST_COLUMNS, Deal, Placed, Wanted, bucket_start
 from tile_program cimport COUNT, EVENTS, MAX, MIN, SUM, Level, Program, State, floor_div
 from tile_values cimport FLOAT32, FLOAT64, is_float, number_of, turned, width_of, word_of
+
+cdef extern from * nogil:
+    void __builtin_prefetch(const void* at)
 
 cdef extern from "tile_runs.h" nogil:
     enum:
@@ -202,7 +205,7 @@ cdef inline size_t lay_out(
         part.m[v] = <int64_t*> carve(&at, 8 * n)
         part.e[v] = <int16_t*> carve(&at, 2 * n)
         part.words[v] = <int64_t*> carve(&at, 8 * n)
-        part.absent[v] = <uint8_t*> carve(&at, n) if d.absent[v] != NULL else NULL
+        part.absent[v] = <uint8_t*> carve(&at, n) if d.nulls[v] else NULL
     for l in range(p.n_levels):
         if plain.like[l] == l:
             part.slots[l] = carve(&at, plain.levels[l].width * n)
@@ -255,6 +258,8 @@ cdef inline void gather_events(
     cdef int64_t j, k, last = -1, newest = INT64_MIN, same
     cdef const Placed* placed = d.placed + base
     for j in range(part.n):
+        if j + AHEAD < part.n:
+            __builtin_prefetch(&placed[order[j + AHEAD]])
         k = placed[order[j]].key - first
         same = 0 - <int64_t> (k == last)
         newest = max((newest & same) | (INT64_MIN & ~same), placed[order[j]].at)
@@ -271,16 +276,19 @@ cdef inline void gather_values(
     cdef Part* part = &plain.part
     cdef int64_t* keys = part.keys[v]
     cdef int64_t* bits = part.bits[v]
+    cdef const int64_t* values = d.values[v] + base
     cdef int64_t j
     cdef double number
-    if d.absent[v] != NULL:
+    if d.nulls[v]:
         for j in range(part.n):
             part.absent[v][j] = d.absent[v][base + order[j]]
     if not plain.wanted.values[v]:
         return
     for j in range(part.n):
-        keys[j] = d.values[v][base + order[j]]
-    if d.absent[v] != NULL:
+        if j + AHEAD < part.n:
+            __builtin_prefetch(&values[order[j + AHEAD]])
+        keys[j] = values[order[j]]
+    if d.nulls[v]:
         for j in range(part.n):
             keys[j] &= <int64_t> part.absent[v][j] - 1
     if dtype == FLOAT64:

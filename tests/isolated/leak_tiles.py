@@ -20,6 +20,9 @@ ASKED = [
 PROGRAM = program_of(["float64", "string"], ASKED)
 LAYOUT = layout_of(PROGRAM)
 BUILDER, FOLDER, SPLICER = TileBuilder(PROGRAM, 3), Folder(PROGRAM, LAYOUT), TileSplicer(PROGRAM, 3)
+PLAIN = TileBuilder(
+    program_of(["float64"], [Asked(f, 0, 20, 10) for f in ("events", "sum", "min", "max")]), 3
+)
 KEYS = [b"7:a", b"7:b"]
 CODES, TIMES = np.array([0, 1, 0, 0, 1] * 3), np.arange(15) * 7
 COLUMNS = [
@@ -56,6 +59,7 @@ def once(i: int) -> None:
     try:
         if kind == 0:
             assert built().rows() == ROWS
+            PLAIN.build_into(batch, CODES, TIMES, COLUMNS[:1], end_us=200, created_us=0)
         elif kind == 1:
             assert built(batch).rows() == TWO
         elif kind == 2:

@@ -6,6 +6,7 @@ from collections.abc import Collection
 
 from fastserve.config import Config
 from fastserve.errors import ConfigError, RequestError
+from fastserve.loading import show_pandas
 from materializer.engine.base import Engine
 from materializer.engine.reach import Use, check_reach
 from materializer.stop import Stop
@@ -50,6 +51,7 @@ def open_engine(
         from materializer.engine.processes import Inline, Processes  # noqa: PLC0415  (a plain run starts none)
 
         return Processes(workers) if workers is not None and workers > 1 else Inline(stop)
+    show_pandas()  # pyspark has uses for it
     from materializer.engine.spark import SparkEngine  # noqa: PLC0415  (few use it)
 
     if known := master or config.spark.get("spark.master"):

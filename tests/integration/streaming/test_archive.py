@@ -165,7 +165,14 @@ def test_files_of_events_are_joined(repo: Path, store: RedisFeeds) -> None:
         producer.send(events(200, seed, 60 * MICROS))
         assert follow(store, root, feed)
     before = archived(Path(root), feed)
+    none = {name: pa.array([], kind) for name, kind in zip(feed.schema.names, feed.schema.types, strict=True)}
+    pq.write_table(pa.table(none), repo / "payments.parquet")
+    labels = pa.table(
+        {"card_id": [1, 2], "event_timestamp": pa.array([now_us()] * 2, pa.timestamp("us", "UTC"))}
+    )
     with FeatureStore(repo) as opened:
+        version = DeltaTable(uri(Path(root), feed)).version()
+        opened.create_training_dataset(labels, "kept", ["paid:count_1h"])
         ids = [opened.registry.snapshot().view(name).view_id for name in ("spend", "paid")]
         with opened.registry.lock_rewrite(min(ids)):
             busy = optimize(opened.config, Request(views=("paid",)))
@@ -174,6 +181,7 @@ def test_files_of_events_are_joined(repo: Path, store: RedisFeeds) -> None:
     (about,) = report.views
     assert (about.view, about.status) == ("payments:card_id", "ok")
     assert about.files_before >= 5 and about.files_after < about.files_before and about.dates_joined
+    assert list(about.pinned) == [version], "a training set was made from it"
     assert archived(Path(root), feed) == before
     assert not follow(store, root, feed), "nothing is appended again"
     producer.send(events(50, 9, 60 * MICROS))

@@ -202,13 +202,12 @@ class RedisFeeds:
 
     def correct(self, feed: Feed, shard: int, rows: Sequence[Correction]) -> list[bool]:
         """See FeedStore."""
-        done: list[int] = []
-        with self._translated():
+        count = feed.key("corrected", shard)
+        with self._translated(), self._client.pipeline(transaction=False) as pipe:
             for keys, words in correction_calls(rows):
-                done += self._correct(
-                    keys=[feed.key("corrected", shard), *keys], args=[self._channel, *words]
-                )
-        return [bool(one) for one in done]
+                self._correct(keys=[count, *keys], args=[self._channel, *words], client=pipe)
+            done: list[list[int]] = pipe.execute()
+        return [bool(one) for part in done for one in part]
 
     def beat(self, project: str, worker: str, alive_s: float) -> list[str]:
         """See FeedStore."""

@@ -239,6 +239,26 @@ def test_history_of_shards_without_events(stage: Stage) -> None:
     stage.check()
 
 
+def test_a_stream_that_stopped(stage: Stage) -> None:
+    """The batch source goes on, and so do rows; but not where something waits in a log."""
+    stage.send(in_order(300, now_us() - 300 * MINUTE, 8 * MICROS, "streamed"))
+    stage.apply()
+    stage.archive()
+    stage.load(in_order(300, now_us() - 120 * MINUTE, 8 * MICROS, "loaded"))
+    assert stage.run() == 40
+    stage.check()
+    stage.load([*stage.batch, *in_order(300, now_us() - 60 * MINUTE, 8 * MICROS, "again")])
+    stage.send(in_order(300, now_us() - 30 * MINUTE, MICROS, "back"))
+    assert stage.run() == 0
+    stage.let_go()
+    stage.apply()
+    stage.check(right=False)
+    stage.tick()
+    stage.archive()
+    stage.run()
+    stage.check()
+
+
 def test_without_an_archive_the_batch_source_is_history(kept: Kept) -> None:
     text = (kept.repo / "fastserve.toml").read_text()
     (kept.repo / "fastserve.toml").write_text(text.replace('archive = "200ms"', 'archive = "off"'))

@@ -14,6 +14,7 @@ import os
 import sys
 import time
 from array import array
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -22,12 +23,13 @@ import numpy as np
 import orjson
 import uvloop
 
-from bench.asker import Connection, connect
+from bench.asker import Connection
 from bench.measure import quiet
-from bench.processes import CLIENT_CORE, pinned
+from bench.processes import CLIENT_CORE, cpu_s, pinned
 from bench.scale import scaled
 from bench.stream_world import SHARDS, Stream, stream
-from bench.world import ARROW, ROOT, World
+from bench.world import ARROW, ROOT, TENSOR, World
+from fastserve.client.session import Buffer
 from fastserve.config import Config
 from fastserve.registry import open_registry
 from fastserve.streaming.feeds import feeds_of
@@ -49,29 +51,57 @@ QUANTILES: Final = {"p50_ms": 0.5, "p99_ms": 0.99, "max_ms": 1.0}
 
 def latency() -> dict[str, float]:
     """Milliseconds, of probes and of reads, and the rates that were kept."""
-    with stream(ids=True) as made, made.worker():
+    with stream(ids=True) as made, made.worker() as worker:
         made.until_owned(1)
         port = int(made.url.rpartition(":")[2])
         with World(made.repo, port, made.redis_pid, CARDS).serving("--cache-mb", "64") as server:
+            pids = {"server": server.pid, "worker": worker, "redis": made.redis_pid}
             with quiet():
-                return uvloop.run(_latency(made, server.port))
+                return uvloop.run(_latency(made, server.port, pids))
 
 
-async def _latency(made: Stream, port: int) -> dict[str, float]:
+async def _latency(made: Stream, port: int, pids: Mapping[str, int]) -> dict[str, float]:
     producer = await Sending.start(made.repo)
-    reads = Reads([await connect(port, ARROW) for _ in range(4)])
+    reads = Reads([await Reader.connect(port, ARROW) for _ in range(4)])
     reader = asyncio.create_task(reads.run())
-    prober = await connect(port)
+    prober = await Reader.connect(port, TENSOR)
     await asyncio.sleep(scaled(3.0, 0.5))  # rows and cache as they will be
     reads.times_ns = array("q")
+    used, begun = {name: cpu_s(pid) for name, pid in pids.items()}, time.perf_counter()
     took = np.array([await _probe(producer, prober, 1 + n) for n in range(PROBES)])
+    seconds = time.perf_counter() - begun
+    busy = {f"{name}_busy": (cpu_s(pid) - used[name]) / seconds for name, pid in pids.items()}
     reads.ended = True
     await reader
     rate = await producer.stop()
     read = np.array(reads.times_ns) / 1e6
     found = {name: float(np.quantile(took, q)) for name, q in QUANTILES.items()}
     found |= {f"read_{name}": float(np.quantile(read, q)) for name, q in QUANTILES.items()}
-    return {**found, "reads_per_s": reads.rate, "events_per_s": rate}
+    refused = sum(connection.refused for connection in reads.connections)
+    return {**found, "reads_per_s": reads.rate, "refused": refused, "events_per_s": rate, **busy}
+
+
+class Reader(Connection):
+    """A connection whose requests may be refused by a server that is at its limit.
+
+    Attributes:
+        refused: how many were.
+    """
+
+    refused: int = 0
+
+    @classmethod
+    async def connect(cls, port: int, accept: str) -> Reader:
+        """To a server on this machine."""
+        loop = asyncio.get_running_loop()
+        _, made = await loop.create_connection(lambda: cls(port, accept), "127.0.0.1", port)
+        return made
+
+    def on_answer(
+        self, stream_id: int, status: int, headers: list[tuple[bytes, bytes]], body: Buffer
+    ) -> None:
+        self.refused += status == 429
+        super().on_answer(stream_id, 200 if status == 429 else status, headers, body)
 
 
 async def _probe(producer: Sending, prober: Connection, number: int) -> float:
@@ -100,7 +130,7 @@ class Reads:
         rate: reads a second that were answered.
     """
 
-    connections: list[Connection]
+    connections: list[Reader]
     times_ns: array[int] = field(default_factory=lambda: array("q"))
     ended: bool = False
     rate: float = 0.0
@@ -175,6 +205,7 @@ async def produce(repo: Path) -> None:
         ids = [str(sent + i) for i in range(size)]
         producer.send({"card_id": cards, "event_timestamp": times, "amount": amounts, "payment_id": ids})
         sent += size
+        await asyncio.sleep(0)  # `until` does not wait where it is late, and probes are read while it does
         await alarm.until(begun + int(sent / EVENTS_PER_S * 1e9))
     print(json.dumps({"events": sent, "seconds": (time.monotonic_ns() - begun) / 1e9}), flush=True)
     alarm.close()

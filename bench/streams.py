@@ -65,7 +65,7 @@ def main() -> int:
     after = Table("a new worker, until it has applied its first entry", {"p50_s": "", "max_s": ""})
     for label, took in restarts.items():
         after.add(label, p50_s=float(np.median(took)), max_s=max(took))
-    rates = {"reads_per_s": "", "events_per_s": ""}
+    rates = {name: "" for name in fresh if not name.endswith("_ms")}
     reading = Table("10,000 events/s", {name: "" for name in fresh if name.endswith("_ms")} | rates)
     reading.add("event -> answer over HTTP", **fresh)
     targets = [

@@ -18,6 +18,7 @@ from typing import Final
 
 from fastserve.config import Config
 from fastserve.errors import FastserveError, MaterializeError, StoreError
+from fastserve.loading import show_pandas
 from fastserve.streaming.base import FeedStore
 from fastserve.streaming.feeds import Feed
 from fastserve.streaming.members import SPARK, Members, share, worker_name
@@ -77,6 +78,7 @@ class SparkRunner:
         self._trim_at = 0.0
         if known := master or config.spark.get("spark.master"):
             check_reach(config, {"online"}, known)  # before a start that takes a while
+        show_pandas()  # pyspark has uses for it
         self._context, self._is_ours = open_context(config.spark, master)
         try:
             check_reach(config, {"online"}, str(self._context.master))
@@ -178,7 +180,16 @@ class SparkRunner:
             {shard: state.offset for shard, state in states.items()},
             f"{self.name}/{sum(state.epoch for state in states.values())}",
         )
-        self._flows[feed.name] = Flow(self._session, ticket, self._settings, self._checkpoint())
+        try:
+            self._flows[feed.name] = Flow(self._session, ticket, self._settings, self._checkpoint())
+        except FastserveError:
+            raise
+        except Exception as error:
+            raise MaterializeError(
+                f"Spark does not begin a query: {told(error)}",
+                where=f"{feed.name}, checkpoint {self._checkpoint()}",
+                hint="[streaming] checkpoint is to be a directory, or a URL that Spark can open",
+            ) from None
 
     def _trim(self) -> None:
         """Let logs go of what was applied long ago."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -23,11 +23,11 @@ from fastserve.streaming.stores import open_feeds
 from fastserve.streaming.worker import Worker
 from fastserve.timeutil import MICROS, now_us
 from tests.integration.streaming.conftest import Kept
-from tests.integration.streaming.kit import SHARDS, all_read, feed_in, fleet, offsets
+from tests.integration.streaming.kit import FEATURES, SHARDS, all_read, feed_in, fleet, offsets
 from tests.integration.streaming.kit import until as until_within
 from tests.integration.streaming.load import events
 from tests.integration.streaming.test_crash import all_archived, check, check_archive, load
-from tests.integration.streaming.truth import stored
+from tests.integration.streaming.truth import prefix, stored
 from tests.servers import RedisServer
 from tests.spark.conftest import MASTER, SETTINGS
 from tests.spark.test_backfill import executors
@@ -41,13 +41,13 @@ def until(done: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def running(repo: Path, **settings: Any) -> Iterator[Any]:
+def running(repo: Path, feeds: Callable[[], Sequence[Feed]] | None = None, **settings: Any) -> Iterator[Any]:
     """A runner in this process, on the cluster that is active."""
     from materializer.streams.runner import SparkRunner
 
-    config, stop, feeds = Config.from_repo(repo), threading.Event(), [feed_in(repo)]
+    config, stop, now = Config.from_repo(repo), threading.Event(), [feed_in(repo)]
     given = StreamSettings.of({**config.streaming, "trigger": "100ms", **settings})
-    runner = SparkRunner(config, lambda: open_feeds(config), lambda: feeds, given)
+    runner = SparkRunner(config, lambda: open_feeds(config), feeds or (lambda: now), given)
     thread = threading.Thread(target=runner.run, args=(stop,))
     thread.start()
     try:
@@ -98,6 +98,29 @@ def test_rows_are_those_of_a_worker_and_of_all_events_at_once(
     assert stored(kept.client, feed, end) == by_a_worker(kept, server, feed, end)
     held = store.states([(feed, shard) for shard in range(SHARDS)])
     assert [decode_state(data, "").owner for data in held] == [""] * SHARDS
+
+
+@ON_REDIS
+def test_a_view_that_is_applied_meanwhile_is_computed_from_then_on(cluster: Any, kept: Kept) -> None:
+    feeds = [[feed_in(kept.repo)]]
+    with FeatureStore(kept.repo) as features, running(kept.repo, lambda: feeds[-1]):
+        features.push("payments", events(100, 1, 900 * MICROS))
+        until(lambda: all_read(kept.client, kept.feeds, feeds[0][0]))
+        more = (
+            'late = AggregatedFeatureView("late", entities=[card], source=payments, aggregations=windows)\n'
+        )
+        (kept.repo / "features.py").write_text(FEATURES + more)
+        features.apply()
+        late = features.snapshot.view("late")
+        assert len(feed_in(kept.repo).views) == 3
+        feeds.append([feed_in(kept.repo)])
+
+        def written() -> bool:
+            features.push("payments", events(20, int(now_us()), 60 * MICROS))
+            until(lambda: all_read(kept.client, kept.feeds, feeds[0][0]))
+            return bool(list(kept.client.scan_iter(match=prefix(late.view_id) + b"*")))
+
+        until(written)
 
 
 @ON_REDIS

@@ -52,6 +52,7 @@ fs_crc32c_choose()
 cdef int64_t U32_MAX = 0xFFFFFFFF, EDGE = EDGE_US
 
 cdef enum:
+    ROWS_AHEAD = 4
     PART = 512      # events of keys that are made at once, unless one has more
 
 cdef extern from * nogil:
@@ -183,6 +184,8 @@ cdef class TileBuilder:
             else:
                 order_by_key(d, b, NULL)
                 for k in range(keys):
+                    if old != NULL:
+                        fetch_row(old, (b << d.bits) + k + ROWS_AHEAD)
                     self.build(to, old, k)
         return 0
 
@@ -412,6 +415,15 @@ cdef class TileBuilder:
                         update(state, &self.accs[s], events[j].at, given[j])
             put_state(&self.tiles, state, &self.accs[s], since)
         return 0
+
+
+cdef inline void fetch_row(const Batch* batch, Py_ssize_t i) noexcept nogil:
+    """Ask for a row's memory, or the beginning of it, before it is needed."""
+    cdef Py_ssize_t at = 0
+    if i < batch.n and batch.rows[i].data != NULL:
+        while at < min(<Py_ssize_t> batch.rows[i].size, 1024):
+            __builtin_prefetch(batch.rows[i].data + at)
+            at += 64
 
 
 cdef int64_t first_after(const Event* events, int64_t count, int64_t at) noexcept nogil:

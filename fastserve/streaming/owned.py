@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Final
 
 from fastserve.cache import RowCache
@@ -59,9 +59,11 @@ class OwnedShard:
         self._store, self._seen, self._now = store, seen, now
         self._held = state.encode()
         self._rows = RowCache(cache_bytes)
+        self._live: Mapping[bytes, bytes | None] = {}  # which rows are served, as the store says
         self._guards: Mapping[bytes, bytes | None] = {}
         self._views: Sequence[ViewTiles] = ()
         self._ahead: deque[Entry] = deque()  # read, and not applied yet
+        self._full = False  # as many were read last as were asked for
         self._entry_share = ENTRY_ROWS / MOST_ROWS  # of a transaction that an entry fills, lately
         self._entry_bytes = 50.0 * ENTRY_ROWS
         self._look()
@@ -89,6 +91,11 @@ class OwnedShard:
         while self._ahead:
             taken += self._apply_next()
         return taken
+
+    @property
+    def behind(self) -> bool:
+        """Whether another step has something to do, as far as is known without asking the store."""
+        return bool(self._ahead) or self._full
 
     def is_as(self, held: bytes | None) -> bool:
         """Whether a store that holds this state has nothing that we do not know."""
@@ -143,6 +150,7 @@ class OwnedShard:
         found = self._store.entries(self.feed, self.shard, self.state.offset, count)
         if found:
             self._entry_bytes = max(sum(map(_size, found)) / len(found), 1.0)
+        self._full = len(found) == count
         self._ahead.extend(found)
 
     def _next(self) -> list[Entry]:
@@ -160,16 +168,16 @@ class OwnedShard:
         self._rows.clear()
         keys = [live_key(rv.view_id) for rv in self.feed.views]
         *held, corrected = self._store.values([*keys, self.feed.key("corrected", self.shard)])
-        self._guards = {
-            **dict(zip(keys, held, strict=True)),
-            self.feed.key("corrected", self.shard): corrected,
-        }
-        views = []
+        live = dict(zip(keys, held, strict=True))
+        if live != self._live:
+            self._live, self._views = live, list(self._served(held))
+        self._guards = {**live, self.feed.key("corrected", self.shard): corrected}
+
+    def _served(self, held: Sequence[bytes | None]) -> Iterator[ViewTiles]:
         for rv, row in zip(self.feed.views, held, strict=True):
             sets = None if row is None else parsed(rv.view_id, row)
             if sets is None or sets.ids:
-                views.append(ViewTiles(rv if sets is None else rv.at(sets.live)))
-        self._views = views
+                yield ViewTiles(rv if sets is None else rv.at(sets.live))
 
 
 def _size(entry: Entry) -> int:

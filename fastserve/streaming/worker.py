@@ -103,7 +103,8 @@ class Worker:
                     self._now() - self._settings.retention_us, archived=self._settings.archive_us is not None
                 )
             self._trim_at = time.monotonic() + _TRIM_S
-        if self._step_all(stop):
+        self._step_all(stop)
+        if any(shard.behind for shard in self.owned.values()):
             return
         places = {(shard.feed, shard.shard): shard.state.offset for shard in self.owned.values()}
         if places:
@@ -111,20 +112,18 @@ class Worker:
         else:
             stop.wait(_WAIT_S)
 
-    def _step_all(self, stop: threading.Event) -> int:
-        """The shards for a while, several at once where the store can; how many entries were applied."""
+    def _step_all(self, stop: threading.Event) -> None:
+        """What the shards have, for a while, several at once where the store can."""
         until = time.monotonic() + _TURN_S
         run = self._lanes.submit if self._store.lanes > 1 else _here
         tasks = {place: run(_steps, shard, until, stop) for place, shard in self.owned.items()}
         wait(tasks.values())
-        done = 0
         for place, task in tasks.items():
             try:
-                done += task.result()
+                task.result()
             except LostShardError:
                 log.warning("%s, shard %d: another worker owns it now", *place)
                 del self.owned[place]
-        return done
 
     def _settle(self) -> None:
         self._look()
@@ -168,22 +167,19 @@ class Worker:
                 log.warning("%s, shard %d is not given back: %s", *place, error.message)
 
 
-def _here(work: Callable[..., int], *arguments: Any) -> Future[int]:
+def _here(work: Callable[..., None], *arguments: Any) -> Future[None]:
     """As an executor would do it, at once and in this thread."""
-    done: Future[int] = Future()
+    done: Future[None] = Future()
     try:
-        done.set_result(work(*arguments))
+        work(*arguments)
+        done.set_result(None)
     except FastserveError as error:
         done.set_exception(error)
     return done
 
 
-def _steps(shard: OwnedShard, until: float, stop: threading.Event) -> int:
-    """What a shard has, for some time at most; how many entries were applied."""
-    done = shard.step()
-    while done and not stop.is_set() and time.monotonic() < until:
-        more = shard.step()
-        if not more:
-            break
-        done += more
-    return done
+def _steps(shard: OwnedShard, until: float, stop: threading.Event) -> None:
+    """What a shard has, for some time at most."""
+    shard.step()
+    while shard.behind and not stop.is_set() and time.monotonic() < until:
+        shard.step()

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fastserve.streaming.entities import Entities, entities_of
@@ -37,6 +37,7 @@ def keys(entities: Entities) -> list[tuple]:
     return [each[code] for code in entities.codes.tolist()]
 
 
+@settings(deadline=None)
 @given(names=st.lists(st.sampled_from(sorted(COLUMNS)), min_size=1, max_size=3, unique=True), data=st.data())
 def test_each_event_has_its_keys_and_each_key_is_there_once(names, data) -> None:
     rows = data.draw(st.lists(st.tuples(*(COLUMNS[name] for name in names)), max_size=20))

@@ -25,6 +25,7 @@ def impl(request: pytest.FixtureRequest) -> Any:
     return importlib.import_module("fastserve._native.event_ids")
 
 
+@settings(deadline=None)
 @given(ids=st.lists(st.none() | st.binary(max_size=70), max_size=20), start=st.integers(0, 20))
 def test_an_id_is_hashed_as_xxh64_says(impl, ids, start) -> None:
     found = impl.id_hashes(pa.array(ids, pa.large_binary()).slice(start))

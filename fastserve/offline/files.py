@@ -23,6 +23,7 @@ import pyarrow.dataset as ds
 import pyarrow.fs
 import pyarrow.ipc
 import pyarrow.parquet as pq
+from pyarrow import types as is_
 
 from fastserve.definitions import BatchSource, FileInput, FileSource
 from fastserve.errors import InvalidDataError
@@ -36,6 +37,7 @@ RUN_BYTES: Final = 1 << 25
 _HASH_BYTES: Final = 1 << 20
 _NEAR_BYTES: Final = 1 << 18
 """Of a column of a local file, read at a time. To read all columns ahead is for stores that are far away."""
+_DECODED_BYTES: Final = 1 << 24
 _NEAR: Final = ds.ParquetFragmentScanOptions(
     pre_buffer=False, use_buffered_stream=True, buffer_size=_NEAR_BYTES
 )
@@ -287,8 +289,17 @@ class ParquetReader:
             self._fragment.open() as opened,
             pq.ParquetFile(opened, metadata=self.metadata, buffer_size=_NEAR_BYTES) as file,
         ):
-            for batch in file.iter_batches(batch_rows, row_groups=run, columns=columns, use_threads=False):
-                yield batch.select(columns)
+            rows = max(batch_rows, _decoded_rows([self.schema.field(name).type for name in columns]))
+            for batch in file.iter_batches(rows, row_groups=run, columns=columns, use_threads=False):
+                yield from _sliced(batch.select(columns), batch_rows)
+
+
+def _decoded_rows(kinds: Sequence[pa.DataType]) -> int:
+    """Rows that are decoded at a time, if all values are of one width: to go from column to column takes long too."""
+    if not all(is_.is_primitive(kind) for kind in kinds):
+        return 0
+    bits: int = sum(kind.bit_width for kind in kinds)
+    return 8 * _DECODED_BYTES // bits
 
 
 def _is_near(filesystem: pa.fs.FileSystem) -> bool:

@@ -306,4 +306,8 @@ def _taken(
 
 
 def _whole(batches: list[pa.RecordBatch]) -> pa.RecordBatch:
-    return batches[0] if len(batches) == 1 else pa.concat_batches(batches)  # which copies even one
+    """In one, which holds no more memory than it says: a slice holds all of what it is of."""
+    one = batches[0] if len(batches) == 1 else None
+    if one is not None and one.get_total_buffer_size() <= 1.25 * one.nbytes:
+        return one
+    return pa.concat_batches(batches)

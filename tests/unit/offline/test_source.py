@@ -111,6 +111,7 @@ def test_parquet_decoded_by_one_thread_is_what_a_scan_gives(columns, tmp_path):
             pa.Table.from_batches(run.read(columns, 4, threads)).combine_chunks() for threads in (False, True)
         )
         assert one.equals(scanned) and one.num_rows == run.n_rows
+        assert max(batch.num_rows for batch in run.read(columns, 4, False)) == 4
         assert one.equals(table.select(columns).slice(run.first_row, run.n_rows).combine_chunks())
 
 

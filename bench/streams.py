@@ -1,8 +1,8 @@
 """Streams: from the log to rows in Redis; from an event to an answer over HTTP; and how soon a new worker works.
 
 throughput   a log that is full; workers are let go, until all of it is applied. Beside it, in the same round: what the
-             tile kernel needs for the same events, all at once and from nothing; and what Redis alone needs to read and
-             write as many rows as the workers did, in transactions of the same size
+             tile kernel needs for the same events, all at once and from nothing; and what Redis alone needs to write as
+             many rows as the workers did, in transactions of the same size
 latency      10,000 events and 1,000 batch reads of 100 cards a second; an event now and then is a probe's, and is asked
              for without pause until it is there
 restart      a worker with a million cards in the store is killed, and another started: until its first entry is applied
@@ -86,8 +86,8 @@ def notes() -> list[str]:
         "nothing; each row was compared with the one that the kernel makes of all events at once.",
         "`rows an event`: rows written over events. The kernel writes each of its rows once, at the end; a worker as "
         f"often as a transaction has it, which is of at most some {MOST_ROWS:,} rows: Redis answers nobody meanwhile.",
-        "`Redis alone`: the rate at which Redis, saturated, reads and writes the rows of so many events: MGET, MULTI, "
-        "MSET, PUBLISH, EXEC. With one Redis no worker is faster, whatever it computes.",
+        "`Redis alone`: the rate at which Redis, saturated, writes the rows of so many events: MULTI, MSET, PUBLISH, "
+        "EXEC. With one Redis no worker is faster, whatever it computes.",
         "The archive for training is off. That a worker was killed is noticed after 3 s: they are in its restart.",
     ]
 
@@ -139,7 +139,7 @@ def kernel(into: Stream, events: Events) -> float:
 
 
 def redis_alone(into: Stream) -> float:
-    """Seconds of a row, of Redis' own CPU: read, written and told."""
+    """Seconds of a row, of Redis' own CPU: written and told."""
     rv = into.feed.views[0]
     n = min(CARDS, 50 * MOST_ROWS)
     keys = KeyEncoder(rv.online_id, ["int64"]).encode([np.random.default_rng(2).permutation(CARDS)[:n]], n)
@@ -148,7 +148,6 @@ def redis_alone(into: Stream) -> float:
     for start in range(0, len(pairs), MOST_ROWS):
         part = pairs[start : start + MOST_ROWS]
         names = [key for key, _ in part]
-        into.client.mget(names)
         with into.client.pipeline() as pipe:
             pipe.mset(dict(part))
             pipe.publish(channel_of(0), pack_keys(names))

@@ -352,6 +352,10 @@ class Line(Generic[T]):
     async def _connect(self) -> None:
         try:
             transport = await connect(self._endpoint)
+            self._connecting = None
+            self._wire = Wire(self._endpoint, self.talker, self._lost)
+            attach(transport, self._wire)
+            self._wire.send()
         except StoreError as error:
             self._connecting = None
             kind, message, hint = type(error), error.message, error.hint
@@ -360,13 +364,10 @@ class Line(Generic[T]):
             # A bug, but one that must not leave the callers waiting.
             self._connecting = None
             text = f"Redis at {self._endpoint.label}: {error!r}"
+            if self._wire is not None:
+                self._wire.drop(lambda: StoreUnavailableError(text))
             self.talker.fail_all(lambda: StoreUnavailableError(text))
             raise
-        else:
-            self._connecting = None
-            self._wire = Wire(self._endpoint, self.talker, self._lost)
-            attach(transport, self._wire)
-            self._wire.send()
 
     def _lost(self) -> None:
         self._wire = None

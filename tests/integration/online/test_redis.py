@@ -17,6 +17,7 @@ from fastserve.batch import ReadBatch
 from fastserve.errors import StoreError, StoreTimeoutError, StoreUnavailableError
 from fastserve.online import OnlineStore, open_store
 from fastserve.online.fetcher_py import SLICE_US
+from fastserve.online.pump import Wire
 from tests.integration.online.rows import Opener, row
 from tests.servers import RedisServer, start_redis
 
@@ -316,6 +317,26 @@ async def test_servers_that_will_not_do(reply: bytes, message: str, open_at: Ope
         with pytest.raises(StoreUnavailableError, match=message):
             await store.get_many([b"7:1"])
         await store.close()
+
+
+async def test_what_fails_at_the_first_send_is_told_to_who_waits(
+    plain_redis: RedisServer, open_at: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A bug, as with natives of another version: it must not leave callers waiting for ever."""
+
+    def broken(wire: Wire) -> None:
+        raise TypeError("this is a bug")
+
+    told = list[str]()
+    asyncio.get_running_loop().set_exception_handler(lambda _, what: told.append(str(what["exception"])))
+    monkeypatch.setattr(Wire, "send", broken)
+    store = open_at(plain_redis.url)
+    async with asyncio.timeout(10):
+        with pytest.raises(StoreUnavailableError, match="this is a bug"):
+            await store.get_many([b"7:1"])
+        await store.close()
+    gc.collect()
+    assert told == ["this is a bug"]
 
 
 async def test_nothing_is_left_behind(plain_redis: RedisServer, redis: Redis, open_at: Opener) -> None:

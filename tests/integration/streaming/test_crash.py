@@ -47,7 +47,8 @@ def load(store: FeedStore, client: Any, feed: Feed) -> Iterator[None]:
             producer.send(events(60, seed, 900 * MICROS))
             if seed % 5 == 0:
                 client.xadd(feed.key("log", seed % SHARDS), {"json": "[]", "seed": seed})
-            time.sleep(0.03 * max(1, KILLS / 25))  # a load, no synchronisation; of all that is sent, logs keep 5 MiB
+            # A load, no synchronisation. Logs in librdkafka's cluster keep 5 MiB, and all of it is compared in the end.
+            time.sleep(0.03 * max(1, KILLS / 25))
 
     thread = threading.Thread(target=produce)
     thread.start()

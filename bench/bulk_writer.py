@@ -84,7 +84,7 @@ async def load(port: int, batches: list[pa.RecordBatch], kind: str) -> float:
     writer = ViewWriter(view(expires=kind == "expiring"), now_of(kind), Stop())
     begun = time.perf_counter()
     store = open_store(f"redis://127.0.0.1:{port}")
-    written = await writer.write(store, batches)
+    written = await writer.write(store, [batches])
     took = time.perf_counter() - begun
     await store.close()
     wanted = 0 if kind == "older" else sum(batch.num_rows for batch in batches)

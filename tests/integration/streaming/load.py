@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import random
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from fastserve.timeutil import MICROS, format_timestamp, now_us
@@ -28,3 +32,24 @@ def events(n: int, seed: int = 1, span_us: int = 7_200 * MICROS) -> dict[str, li
         "amount": amount,
         "status": status,
     }
+
+
+@contextmanager
+def sending(send: Callable[[int], None], pause_s: float = 0.03) -> Iterator[None]:
+    """Call `send` with 1, 2, … all the time, in a thread."""
+    stop = threading.Event()
+
+    def produce() -> None:
+        seed = 0
+        while not stop.is_set():
+            seed += 1
+            send(seed)
+            time.sleep(pause_s)  # a load, no synchronisation
+
+    thread = threading.Thread(target=produce)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()

@@ -8,11 +8,9 @@ from __future__ import annotations
 import os
 import random
 import signal
-import threading
 import time
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Any
 
@@ -28,35 +26,24 @@ from fastserve.streaming.state import decode_state
 from fastserve.timeutil import MICROS, now_us
 from tests.integration.streaming.conftest import Kept
 from tests.integration.streaming.kit import SHARDS, all_read, feed_in, fleet, offsets, until
-from tests.integration.streaming.load import events
+from tests.integration.streaming.load import events, sending
 from tests.integration.streaming.truth import expected, log_events, stored
 
 STORES = ["redis", "lmdb", *(["kafka"] if "FASTSERVE_CRASH_KILLS" in os.environ else [])]
 KILLS = int(os.environ.get("FASTSERVE_CRASH_KILLS", "1"))
 
 
-@contextmanager
-def load(store: FeedStore, client: Any, feed: Feed) -> Iterator[None]:
+def load(store: FeedStore, client: Any, feed: Feed) -> AbstractContextManager[None]:
     """Events all the time, and now and then what is none."""
-    stop = threading.Event()
+    producer = Producer(store, [feed], shards=SHARDS)
 
-    def produce() -> None:
-        producer, seed = Producer(store, [feed], shards=SHARDS), 0
-        while not stop.is_set():
-            seed += 1
-            producer.send(events(60, seed, 900 * MICROS))
-            if seed % 5 == 0:
-                client.xadd(feed.key("log", seed % SHARDS), {"json": "[]", "seed": seed})
-            # A load, no synchronisation. Logs in librdkafka's cluster keep 5 MiB, and all of it is compared in the end.
-            time.sleep(0.03 * max(1, KILLS / 25))
+    def send(seed: int) -> None:
+        producer.send(events(60, seed, 900 * MICROS))
+        if seed % 5 == 0:
+            client.xadd(feed.key("log", seed % SHARDS), {"json": "[]", "seed": seed})
 
-    thread = threading.Thread(target=produce)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
+    # Logs in librdkafka's cluster keep 5 MiB, and all of it is compared in the end.
+    return sending(send, 0.03 * max(1, KILLS / 25))
 
 
 def check(client: Any, store: FeedStore, feed: Feed) -> None:

@@ -10,16 +10,14 @@ import random
 import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import pytest
 
 from fastserve.timeutil import now_us
 from tests.integration.streaming.conftest import Kept
 from tests.integration.streaming.kit import SHARDS, all_read, fleet, offsets, until
+from tests.integration.streaming.load import sending
 from tests.integration.streaming.test_correction import Event, Stage, event, reused, with_late
 from tests.integration.streaming.test_crash import all_archived
 from tests.servers import ROOT
@@ -31,27 +29,6 @@ KILLS = int(os.environ.get("FASTSERVE_CRASH_KILLS", "1"))
 def part(seed: int) -> list[Event]:
     rows = with_late(60, seed)
     return [*rows, *reused(rows)]
-
-
-@contextmanager
-def load(stage: Stage) -> Iterator[None]:
-    """Events all the time: late ones, copies, ids used again."""
-    stop = threading.Event()
-
-    def produce() -> None:
-        seed = 0
-        while not stop.is_set():
-            seed += 1
-            stage.send(part(seed))
-            time.sleep(0.03)  # a load, no synchronisation
-
-    thread = threading.Thread(target=produce)
-    thread.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        thread.join()
 
 
 def started_run(stage: Stage) -> subprocess.Popen[str]:
@@ -69,7 +46,7 @@ def test_killed_runs_and_workers(kept: Kept) -> None:
     stage = Stage(kept)
     stage.load([one for seed in range(1, 20) for one in part(seed)])  # the logs have these too
     with fleet(stage.repo) as workers:
-        with load(stage):
+        with sending(lambda seed: stage.send(part(seed))):  # late ones, copies, ids used again
             workers.start()
             for _ in range(KILLS):
                 workers.start()

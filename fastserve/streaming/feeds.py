@@ -9,16 +9,19 @@ its views.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 
 from fastserve.definitions import AggregatedFeatureView, EventSource
-from fastserve.errors import RequestError, UnknownObjectError
+from fastserve.errors import FastserveError, RequestError, StoreError, UnknownObjectError
 from fastserve.offline.schema import CREATED_TS, EVENT_TS
 from fastserve.registry import RegisteredView, Snapshot
 from fastserve.types import DType, Timestamp, arrow_type, parse_dtype
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,6 +90,21 @@ def feeds_of(snapshot: Snapshot, source: str | None = None) -> list[Feed]:
         )
         for (name, _), views in sorted(found.items())
     ]
+
+
+def heard(feeds: Callable[[], Sequence[Feed]], known: Sequence[Feed]) -> Sequence[Feed]:
+    """The feeds now; those known so far while the registry is away, for what it said last still holds.
+
+    Raises:
+        StoreError: the store does not answer.
+    """
+    try:
+        return feeds()
+    except StoreError:
+        raise
+    except FastserveError as error:
+        log.warning("%s", error.message)
+        return known
 
 
 def workers_key(project: str) -> bytes:

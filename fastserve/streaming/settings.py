@@ -48,6 +48,11 @@ class StreamSettings:
     checkpoint: str = _CHECKPOINT
     kafka_reader: str = _READERS[0]
 
+    @property
+    def cache_bytes(self) -> int:
+        """Of the rows that are kept of a shard."""
+        return self.cache_mb << 20
+
     @classmethod
     def of(cls, table: Mapping[str, Any]) -> StreamSettings:
         """The settings that a table says.

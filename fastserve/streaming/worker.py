@@ -19,7 +19,7 @@ from typing import Any, Final
 
 from fastserve.errors import FastserveError, StoreError
 from fastserve.streaming.base import FeedStore, LostShardError, Place
-from fastserve.streaming.feeds import Feed
+from fastserve.streaming.feeds import Feed, heard
 from fastserve.streaming.members import Members, share
 from fastserve.streaming.owned import OwnedShard, claim
 from fastserve.streaming.settings import StreamSettings
@@ -133,7 +133,7 @@ class Worker:
             self.owned.pop(place).release()
         for (name, shard), feed in ours.items():
             if (name, shard) not in self.owned:
-                cache_bytes = self._settings.cache_mb << 20
+                cache_bytes = self._settings.cache_bytes
                 made = claim(self._store, feed, shard, self.name, alive, self._now, cache_bytes)
                 if made is not None:
                     log.info("%s, shard %d: ours, from %s on", name, shard, made.state.offset)
@@ -141,13 +141,7 @@ class Worker:
 
     def _look(self) -> None:
         """The feeds, if they changed: what we own of them is claimed anew."""
-        try:
-            feeds = self._feeds()
-        except StoreError:
-            raise
-        except FastserveError as error:  # the registry is away: what it said last still holds
-            log.warning("%s", error.message)
-            return
+        feeds = heard(self._feeds, self._known)
         if feeds is self._known:
             return
         for place in list(self.owned):

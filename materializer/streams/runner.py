@@ -20,7 +20,7 @@ from fastserve.config import Config
 from fastserve.errors import FastserveError, MaterializeError, StoreError
 from fastserve.loading import show_pandas
 from fastserve.streaming.base import FeedStore
-from fastserve.streaming.feeds import Feed
+from fastserve.streaming.feeds import Feed, heard
 from fastserve.streaming.members import SPARK, Members, share, worker_name
 from fastserve.streaming.owned import claimed
 from fastserve.streaming.settings import StreamSettings
@@ -143,13 +143,7 @@ class SparkRunner:
 
     def _look(self) -> Sequence[Feed]:
         """The feeds; flows hear of what changed."""
-        try:
-            feeds = self._feeds()
-        except StoreError:
-            raise
-        except FastserveError as error:  # the registry is away: what it said last still holds
-            log.warning("%s", error.message)
-            return self._known
+        feeds = heard(self._feeds, self._known)
         if feeds is not self._known:
             self._known = feeds
             now = {feed.name: feed for feed in feeds}

@@ -82,8 +82,8 @@ class Kept(ExitStack):
     @cached_property
     def shards(self) -> Shards:
         """Over the store of states and rows."""
-        cache_bytes = StreamSettings.of(self._config.streaming).cache_mb << 20
-        return Shards(self._closed(open_own(self._config.online_store)), cache_bytes)
+        settings = StreamSettings.of(self._config.streaming)
+        return Shards(self._closed(open_own(self._config.online_store)), settings.cache_bytes)
 
     def _closed(self, store: FeedStore) -> FeedStore:
         self.callback(store.close)
